@@ -1,0 +1,17 @@
+import { tmpdir } from 'node:os';
+import { defineConfig } from 'vitest/config';
+
+// The Vulkan loader warns on every start without it; test processes inherit it.
+process.env.XDG_RUNTIME_DIR ??= tmpdir();
+
+export default defineConfig({
+  test: {
+    include: ['test/**/*.test.ts'],
+    // One process for all files, not isolated: the WebGPU device opens once and pipelines compile once.
+    pool: 'forks',
+    maxWorkers: 1,
+    isolate: false,
+    testTimeout: 120_000,
+    hookTimeout: 120_000,
+  },
+});
