@@ -98,9 +98,9 @@ function installPackages() {
   if (result.error?.code === 'ENOENT') throw new SetupError('npm was not found: install Node together with npm.');
   if (result.status !== 0) {
     throw new SetupError(
-      `npm ci failed (its own words are above). If it could not reach the registry, check the network, the proxy and
-  npm config get registry
-and run again. On an offline machine where all is in place, set DAWNGRAD_SKIP_SETUP=1.`,
+      'npm ci failed (its own words are above). If it could not reach the registry, check the network, its proxy ' +
+        'and `npm config get registry`, and run again. On an offline machine where all is in place, ' +
+        'set DAWNGRAD_SKIP_SETUP=1.',
     );
   }
   say('packages: installed');
@@ -214,26 +214,23 @@ function ensureAdapter() {
     return;
   }
   say(`adapter: none answers (${first.problem})`);
-  const system = readOsRelease();
-  const plan = driverPlan(system, readAptSources());
+  const chosen = ['VK_DRIVER_FILES', 'VK_ICD_FILENAMES'].filter((name) => process.env[name]);
+  if (chosen.length > 0) say(`adapter: ${chosen.join(' and ')} in the environment choose the driver: is that meant?`);
+  const plan = driverPlan(readOsRelease(), readAptSources());
   const privilege = plan.automatic ? rootPrefix() : null;
   if (!privilege) {
-    const why = plan.automatic ? 'Installing one needs root or passwordless sudo, which this user lacks.' : plan.why;
+    const why = plan.why ?? 'This user is neither root nor has passwordless sudo, so install a software one by hand:';
     throw new SetupError(`no WebGPU adapter answers. ${why}\n${plan.byHand}\nThen run this again.`);
   }
   installDriver(plan, privilege);
   const second = probeAdapter();
-  if (second.name) {
-    say(`adapter: ${second.name}`);
-    return;
+  if (!second.name) {
+    throw new SetupError(
+      `${DRIVER} is installed, and still no WebGPU adapter answers (${second.problem}). ` +
+        'vulkaninfo (of the package vulkan-tools) shows which drivers the Vulkan loader finds.',
+    );
   }
-  const overridden = ['VK_DRIVER_FILES', 'VK_ICD_FILENAMES'].filter((name) => process.env[name]);
-  throw new SetupError(
-    `${DRIVER} is installed, but still no WebGPU adapter answers (${second.problem}).` +
-      (overridden.length > 0
-        ? ` ${overridden.join(' and ')} in the environment choose the driver: unset them and run again.`
-        : ' Run vulkaninfo (package vulkan-tools) to see what the Vulkan loader finds.'),
-  );
+  say(`adapter: ${second.name}`);
 }
 
 // -------------------------------------------------------------------------------- the software Vulkan driver
@@ -268,8 +265,8 @@ export function driverPlan(system, sources) {
   };
   return {
     automatic: false,
-    why: 'On this system it must be installed by hand: a Vulkan driver of the GPU, or the software one of Mesa 23 or newer (lavapipe):',
-    byHand: commands[system.ID] ?? "  (with the system's package manager: the Vulkan loader and Mesa's Vulkan drivers)",
+    why: "Install one by hand: the GPU's own Vulkan driver, or Mesa's software one (lavapipe, Mesa 23 or newer):",
+    byHand: commands[system.ID] ?? "  (by the system's package manager: the Vulkan loader and Mesa's Vulkan drivers)",
   };
 }
 
@@ -388,33 +385,27 @@ function rootPrefix() {
 function installDriver(plan, privilege) {
   const run = (args, input) => {
     const [command, ...rest] = [...privilege, ...args];
-    const stdio = [input === undefined ? 'ignore' : 'pipe', 'pipe', 'pipe'];
-    return spawnSync(command, rest, { input, stdio, encoding: 'utf8', maxBuffer: 1 << 26 });
+    return spawnSync(command, rest, { input: input ?? '', encoding: 'utf8', maxBuffer: 1 << 26 });
   };
-  const fail = (step, result) => {
-    const words = `${result.stdout ?? ''}${result.stderr ?? ''}`.trim().split('\n').slice(-8);
-    throw new SetupError(
-      `${step} failed:\n${words.map((line) => `  | ${line}`).join('\n')}\n` +
-        `If apt's mirror could not be reached, check the network and the proxy, and run again. By hand:\n${plan.byHand}`,
-    );
-  };
-  const apt = ['env', 'DEBIAN_FRONTEND=noninteractive', 'apt-get', '-o', 'DPkg::Lock::Timeout=300', '-q'];
+  const apt = ['env', 'DEBIAN_FRONTEND=noninteractive', 'apt-get', '-q', '-o', 'DPkg::Lock::Timeout=300'];
   if (plan.sourcesText) {
     say(`driver: adding ${BACKPORTS_FILE} (${/^URIs: (.*)$/m.exec(plan.sourcesText)[1]})`);
-    const result = run(['tee', BACKPORTS_FILE], plan.sourcesText);
-    if (result.status !== 0) fail(`writing ${BACKPORTS_FILE}`, result);
+    const written = run(['tee', BACKPORTS_FILE], plan.sourcesText);
+    if (written.status !== 0) throw new SetupError(`${BACKPORTS_FILE} cannot be written: ${written.stderr.trim()}`);
   }
   say('driver: apt-get update …');
-  // One unreachable source among others need not matter: whether the package can be had is what the next step tells.
   const update = run([...apt, 'update']);
-  if (update.status !== 0) say('driver: apt-get update reported errors; trying on');
-  say(`driver: apt-get install ${plan.packages.join(' ')} (some 150 MB on disk; a minute or so) …`);
+  // One unreachable source among others need not matter: whether the package can be had, the next step tells.
+  if (/^(W|E|Err): /m.test(update.stderr)) say('driver: apt-get update had problems; trying on');
+  say(`driver: apt-get install ${plan.packages.join(' ')} (up to a few minutes) …`);
   const install = run([...apt, 'install', '-y', '--no-install-recommends', ...plan.packages]);
   if (install.status !== 0) {
-    fail('apt-get install', {
-      stdout: update.status === 0 ? '' : update.stderr,
-      stderr: install.stdout + install.stderr,
-    });
+    if (plan.sourcesText) run(['rm', '-f', BACKPORTS_FILE]); // a source that doesn't answer must not stay behind
+    const words = `${update.stderr}${install.stderr}`.trim().split('\n').slice(-8);
+    throw new SetupError(
+      `apt-get could not install ${DRIVER}:\n${words.map((line) => `  | ${line}`).join('\n')}\n` +
+        `If the mirror could not be reached, check the network and apt's proxy and run again. By hand:\n${plan.byHand}`,
+    );
   }
   say('driver: installed');
 }
