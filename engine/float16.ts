@@ -20,7 +20,7 @@ function wideningTable(): Float32Array {
 }
 
 /** binary16 bits → the same values as f32, exactly. */
-export function f16ToF32(bits: Uint16Array): Float32Array {
+export function f16ToF32(bits: Uint16Array): Float32Array<ArrayBuffer> {
   widened ??= wideningTable();
   const out = new Float32Array(bits.length);
   for (let i = 0; i < bits.length; i++) out[i] = widened[bits[i]];
@@ -28,7 +28,7 @@ export function f16ToF32(bits: Uint16Array): Float32Array {
 }
 
 /** f32 → binary16 bits, rounded to nearest, ties to even. */
-export function f32ToF16(values: Float32Array): Uint16Array {
+export function f32ToF16(values: Float32Array): Uint16Array<ArrayBuffer> {
   const words = new Uint32Array(values.buffer, values.byteOffset, values.length);
   const out = new Uint16Array(values.length);
   for (let i = 0; i < words.length; i++) {

@@ -1,0 +1,222 @@
+import { Kernel, readSources } from './kernel.ts';
+import type { Defines, KernelSource } from './kernel.ts';
+import { checkGuard, GUARD_BYTES, Pool, sizeClass } from './memory.ts';
+import type { PoolOptions } from './memory.ts';
+import { Stream } from './stream.ts';
+import type { Window } from './stream.ts';
+import type { Scope } from './scope.ts';
+import type { Tensor } from './tensor.ts';
+
+/** What kernels may rely on; variants are chosen by this alone, never by a vendor's name. */
+export interface Profile {
+  /** As people know the adapter: for logs and records. */
+  description: string;
+  /** A processor pretends to be a GPU: barriers and loads whose address differs by lane are dear there. */
+  software: boolean;
+  /** Lanes of a subgroup where the adapter has subgroups of one fixed width, else 0. */
+  subgroupSize: number;
+  f16: boolean;
+  immediates: boolean;
+  timestamps: boolean;
+}
+
+export interface DeviceOptions extends PoolOptions {
+  /** Features to do without, for tests of the variants that lack them. */
+  without?: readonly ('subgroups' | 'f16' | 'immediates')[];
+}
+
+/** What differs between hosts: reading a kernel's text, and waiting without starving the loop. */
+export interface Host {
+  readText(url: URL): Promise<string>;
+  wait<T>(promise: Promise<T>): Promise<T>;
+}
+
+/** Thrown when the adapter is gone: reset, removed, or out of memory. */
+export class DeviceLostError extends Error {
+  constructor(reason: string) {
+    super(
+      `[device] the GPU device was lost (${reason}); what it held is gone. Restart, and resume from the last checkpoint`,
+    );
+    this.name = 'DeviceLostError';
+  }
+}
+
+/** A GPU with its memory and command stream. Open one a process. */
+export class Device {
+  readonly gpu: GPUDevice;
+  readonly profile: Profile;
+  readonly memory: Pool;
+  readonly stream: Stream;
+  /** Pipelines compiled so far: constant in a steady training step. */
+  pipelines = 0;
+  /** Innermost open scope; see `scope`. */
+  scope: Scope | null = null;
+  /** Whether operations record on the tape; see `noGrad`. */
+  recording = true;
+  readonly #host: Host;
+  readonly #kernels = new Map<KernelSource, Map<string, Kernel>>();
+  readonly #staging = new Map<number, GPUBuffer[]>();
+  #failure: Error | null = null;
+  readonly #lost: Promise<never>;
+
+  constructor(gpu: GPUDevice, profile: Profile, host: Host, options: DeviceOptions) {
+    this.gpu = gpu;
+    this.profile = profile;
+    this.#host = host;
+    this.memory = new Pool(gpu, options);
+    this.stream = new Stream(gpu);
+    this.memory.onHostWrite = (storage) => this.stream.beforeHostWrite(storage);
+    this.memory.onTrim = () => {
+      this.stream.flush();
+      for (const variants of this.#kernels.values()) for (const kernel of variants.values()) kernel.bindGroups.clear();
+    };
+    this.#lost = gpu.lost.then((info) => {
+      this.#failure = new DeviceLostError(info.message || info.reason);
+      throw this.#failure;
+    });
+    this.#lost.catch(() => {});
+    gpu.addEventListener('uncapturederror', (event) => {
+      this.#failure ??= new Error(`[device] ${event.error.message}`);
+    });
+  }
+
+  /** A kernel specialised by `defines`; the same ones give the same object. */
+  kernel(source: KernelSource, defines: Defines = {}): Kernel {
+    let variants = this.#kernels.get(source);
+    if (!variants) this.#kernels.set(source, (variants = new Map<string, Kernel>()));
+    let key = '';
+    for (const name in defines) key += `${name}=${String(defines[name])};`;
+    let kernel = variants.get(key);
+    if (!kernel) {
+      kernel = new Kernel(this.gpu, source, defines, {
+        immediates: this.profile.immediates,
+        onCompile: () => this.pipelines++,
+      });
+      variants.set(key, kernel);
+    }
+    return kernel;
+  }
+
+  /** Every kernel asked for so far, with the source it comes from. */
+  *kernels(): Iterable<Kernel> {
+    for (const variants of this.#kernels.values()) yield* variants.values();
+  }
+
+  /**
+   * Records a dispatch of `kernel` over `tensors`, in binding order. `groups` is a number of workgroups, folded into
+   * (x, y) past 65,535 (kernels take `wg.x + wg.y * groups.x`), or the three counts themselves.
+   */
+  run(
+    kernel: Kernel,
+    tensors: readonly Tensor[],
+    params: Readonly<Record<string, number>>,
+    groups: number | readonly [number, number, number],
+  ): void {
+    if (this.#failure) throw this.#failure;
+    const grid = typeof groups === 'number' ? fold(groups) : groups;
+    if (grid[0] === 0 || grid[1] === 0 || grid[2] === 0) return;
+    this.stream.dispatch(
+      kernel,
+      tensors.map((tensor) => tensor.window()),
+      params,
+      grid,
+    );
+  }
+
+  /** Reads bytes back; everything recorded before is done first. */
+  async read(window: Window, bytes: number): Promise<ArrayBuffer> {
+    if (bytes === 0) return new ArrayBuffer(0);
+    const size = sizeClass(bytes);
+    const staging =
+      this.#staging.get(size)?.pop() ??
+      this.gpu.createBuffer({ size, usage: GPUBufferUsage.MAP_READ | GPUBufferUsage.COPY_DST });
+    const padded = Math.ceil(bytes / 4) * 4;
+    this.stream.stage(window, staging, padded);
+    await this.#settle(staging.mapAsync(GPUMapMode.READ, 0, padded));
+    const copy = staging.getMappedRange(0, padded).slice(0, bytes);
+    staging.unmap();
+    const list = this.#staging.get(size);
+    if (list) list.push(staging);
+    else this.#staging.set(size, [staging]);
+    return copy;
+  }
+
+  /** Submits and waits until the device has nothing left to do. */
+  async drain(): Promise<void> {
+    this.stream.flush();
+    await this.#settle(this.gpu.queue.onSubmittedWorkDone());
+  }
+
+  /** Throws where a kernel wrote behind a buffer's end (devices opened with `guard`). */
+  async checkGuards(): Promise<void> {
+    for (const storage of this.memory.storages()) {
+      const bytes = storage.bytes + GUARD_BYTES - storage.used;
+      const tail = await this.read({ storage, offset: storage.used, bytes }, bytes);
+      checkGuard(storage, new Uint32Array(tail));
+    }
+  }
+
+  destroy(): void {
+    this.gpu.destroy();
+  }
+
+  async #settle<T>(promise: Promise<T>): Promise<T> {
+    const result = await this.#host.wait(Promise.race([promise, this.#lost]));
+    if (this.#failure) throw this.#failure;
+    return result;
+  }
+}
+
+function fold(groups: number): [number, number, number] {
+  if (groups <= 65535) return [groups, 1, 1];
+  const rows = Math.ceil(groups / 65535);
+  return [Math.ceil(groups / rows), rows, 1];
+}
+
+/** Opens a device on `gpu` (Dawn's or a browser's). Import the operations first: their kernels' texts are read here. */
+export async function openDevice(gpu: GPU, host: Host, options: DeviceOptions = {}): Promise<Device> {
+  const adapter = await gpu.requestAdapter({ powerPreference: 'high-performance' });
+  if (!adapter)
+    throw new Error(
+      '[device] no WebGPU adapter answers. Run `npm run setup`, which installs a driver or says which one is missing',
+    );
+  const without = new Set<string>(options.without ?? []);
+  const info = adapter.info;
+  const subgroups = adapter.features.has('subgroups') && !without.has('subgroups');
+  const f16 = adapter.features.has('shader-f16') && !without.has('f16');
+  const timestamps = adapter.features.has('timestamp-query');
+  const immediateBytes = (adapter.limits as { maxImmediateSize?: number }).maxImmediateSize ?? 0;
+  const immediates =
+    immediateBytes >= 64 && gpu.wgslLanguageFeatures.has('immediate_address_space') && !without.has('immediates');
+  const features: GPUFeatureName[] = [];
+  if (subgroups) features.push('subgroups');
+  if (f16) features.push('shader-f16');
+  if (timestamps) features.push('timestamp-query');
+  // Every limit that kernels or memory can use is asked for at the adapter's own value; defaults are far below it.
+  const limits: Record<string, number> = {};
+  for (const name of [
+    'maxBufferSize',
+    'maxStorageBufferBindingSize',
+    'maxStorageBuffersPerShaderStage',
+    'maxComputeWorkgroupStorageSize',
+    'maxComputeInvocationsPerWorkgroup',
+    'maxComputeWorkgroupSizeX',
+    'maxComputeWorkgroupSizeY',
+    'maxComputeWorkgroupSizeZ',
+  ] as const)
+    limits[name] = adapter.limits[name];
+  if (immediates) limits['maxImmediateSize'] = 64;
+  await readSources((url) => host.readText(url));
+  const device = await adapter.requestDevice({ requiredFeatures: features, requiredLimits: limits });
+  const profile: Profile = {
+    description: [info.vendor, info.architecture, info.device, info.description].filter(Boolean).join(' '),
+    software:
+      info.isFallbackAdapter ||
+      /llvmpipe|lavapipe|swiftshader/i.test(`${info.device} ${info.description} ${info.architecture}`),
+    subgroupSize: subgroups && info.subgroupMinSize === info.subgroupMaxSize ? (info.subgroupMaxSize ?? 0) : 0,
+    f16,
+    immediates,
+    timestamps,
+  };
+  return new Device(device, profile, host, options);
+}

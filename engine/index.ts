@@ -1,0 +1,16 @@
+export { Device, DeviceLostError, openDevice } from './device.ts';
+export type { DeviceOptions, Host, Profile } from './device.ts';
+export { Kernel, preprocess, wgsl } from './kernel.ts';
+export type { Defines, KernelSource } from './kernel.ts';
+export { ALIGNMENT } from './memory.ts';
+export type { Usage } from './memory.ts';
+export { HostRandom, philox, randomKey } from './random.ts';
+export type { Key } from './random.ts';
+export { keep, release, scope } from './scope.ts';
+export { checkShape, formatShape, sameShape, sizeOf } from './shape.ts';
+export type { Shape } from './shape.ts';
+export { apply, backward, clearGradient, Context, noGrad, operation, registerAddition, reshape } from './tape.ts';
+export type { Operation } from './tape.ts';
+export { f16ToF32, f32ToF16 } from './float16.ts';
+export { byteLength, empty, tensor, Tensor, view, write, zeros } from './tensor.ts';
+export type { DType, HostArray, TensorOptions } from './tensor.ts';

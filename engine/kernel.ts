@@ -1,0 +1,193 @@
+/** Kernels: WGSL sources found beside their operations, a tiny preprocessor, and compiled pipelines. */
+
+/** A `.wgsl` file. Its text is read when the device opens, because dispatching is synchronous and `fetch` is not. */
+export class KernelSource {
+  readonly url: URL;
+  readonly name: string;
+  text: string | null = null;
+
+  constructor(url: URL) {
+    this.url = url;
+    this.name = url.pathname.replace(/^.*\//, '').replace(/\.wgsl$/, '');
+  }
+}
+
+const sources: KernelSource[] = [];
+
+/** Registers a kernel file: `const source = wgsl(import.meta.url, './softmax.wgsl')` at the top of the operation's module. */
+export function wgsl(base: string, path: string): KernelSource {
+  const source = new KernelSource(new URL(path, base));
+  sources.push(source);
+  return source;
+}
+
+/** Reads every registered source that has not been read yet. */
+export async function readSources(read: (url: URL) => Promise<string>): Promise<void> {
+  await Promise.all(
+    sources.filter((source) => source.text === null).map(async (source) => (source.text = await read(source.url))),
+  );
+}
+
+/** What a kernel's text is specialised by. `SUBGROUPS` and `F16` also enable the WGSL extension. */
+export type Defines = Readonly<Record<string, string | number | boolean>>;
+
+/**
+ * `#if NAME`, `#if !NAME`, `#else`, `#endif` on lines of their own, and `$NAME` replaced by the define's text.
+ * Throws on unbalanced directives and on a `$NAME` without a define.
+ */
+export function preprocess(name: string, text: string, defines: Defines): string {
+  const out: string[] = [];
+  const active: boolean[] = [];
+  text.split('\n').forEach((line, i) => {
+    const where = `${name}.wgsl:${i + 1}`;
+    const directive = /^\s*#(if|else|endif)\b\s*(!?)\s*(\w*)/.exec(line);
+    if (directive) {
+      const [, kind, not, key] = directive;
+      if (kind === 'if') active.push(Boolean(defines[key!]) !== (not === '!'));
+      else if (active.length === 0) throw new Error(`[kernel] ${where}: #${kind} without #if`);
+      else if (kind === 'else') active.push(!active.pop());
+      else active.pop();
+      out.push(''); // keeps line numbers, so that a compiler's message points into the file
+    } else if (active.every(Boolean)) {
+      out.push(
+        line.replace(/\$(\w+)/g, (_, key: string) => {
+          if (!(key in defines)) throw new Error(`[kernel] ${where}: $${key} is not defined`);
+          return String(defines[key]);
+        }),
+      );
+    } else out.push('');
+  });
+  if (active.length > 0) throw new Error(`[kernel] ${name}.wgsl: #if without #endif`);
+  return out.join('\n');
+}
+
+type Field = { name: string; type: 'u32' | 'i32' | 'f32' };
+type Binding = { name: string; access: 'read' | 'read_write' };
+
+/** Bytes of parameters that travel as immediates; more go through a uniform buffer. */
+export const MAX_IMMEDIATE_BYTES = 64;
+
+/** One specialised kernel: its pipeline, its parameters in order, its bind groups by buffers. */
+export class Kernel {
+  readonly label: string;
+  readonly code: string;
+  readonly bindings: readonly Binding[];
+  readonly fields: readonly Field[];
+  readonly immediate: boolean;
+  readonly layout: GPUBindGroupLayout;
+  readonly bindGroups = new Map<string, GPUBindGroup>();
+  readonly #gpu: GPUDevice;
+  readonly #pipelineLayout: GPUPipelineLayout;
+  #pipeline: GPUComputePipeline | null = null;
+  /** Called once, when the pipeline is compiled. */
+  readonly #onCompile: () => void;
+
+  constructor(
+    gpu: GPUDevice,
+    source: KernelSource,
+    defines: Defines,
+    options: { immediates: boolean; onCompile: () => void },
+  ) {
+    if (source.text === null)
+      throw new Error(`[kernel] ${source.url.pathname} is not read: import the operations before opening the device`);
+    this.#gpu = gpu;
+    this.#onCompile = options.onCompile;
+    const flags = Object.entries(defines).filter(([, value]) => value !== false);
+    this.label =
+      source.name + (flags.length ? `[${flags.map(([k, v]) => (v === true ? k : `${k}=${v}`)).join(' ')}]` : '');
+    const body = preprocess(source.name, source.text, defines);
+    this.bindings = parseBindings(this.label, body);
+    this.fields = parseParams(this.label, body);
+    const bytes = this.fields.length * 4;
+    this.immediate = options.immediates && bytes <= MAX_IMMEDIATE_BYTES;
+    const uniform = bytes > 0 && !this.immediate;
+    let declaration = '';
+    if (bytes > 0)
+      declaration = this.immediate
+        ? 'var<immediate> params: Params;'
+        : `@group(0) @binding(${this.bindings.length}) var<uniform> params: Params;`;
+    // In the uniform address space a struct of 4-byte scalars has the same layout as in any other.
+    this.code = `${defines['F16'] ? 'enable f16; ' : ''}${defines['SUBGROUPS'] ? 'enable subgroups; ' : ''}${this.immediate && bytes > 0 ? 'requires immediate_address_space; ' : ''}${body}\n${declaration}\n`;
+    const entries: GPUBindGroupLayoutEntry[] = this.bindings.map((binding, i) => ({
+      binding: i,
+      visibility: GPUShaderStage.COMPUTE,
+      buffer: { type: binding.access === 'read' ? 'read-only-storage' : 'storage' },
+    }));
+    if (uniform)
+      entries.push({
+        binding: this.bindings.length,
+        visibility: GPUShaderStage.COMPUTE,
+        buffer: { type: 'uniform', hasDynamicOffset: true, minBindingSize: bytes },
+      });
+    this.layout = gpu.createBindGroupLayout({ label: this.label, entries });
+    this.#pipelineLayout = gpu.createPipelineLayout({
+      bindGroupLayouts: [this.layout],
+      ...(this.immediate ? { immediateSize: bytes } : {}),
+    });
+  }
+
+  get pipeline(): GPUComputePipeline {
+    if (!this.#pipeline) {
+      this.#pipeline = this.#gpu.createComputePipeline(this.#descriptor());
+      this.#onCompile();
+    }
+    return this.#pipeline;
+  }
+
+  /** Compiles ahead, without blocking. */
+  async compile(): Promise<void> {
+    if (this.#pipeline) return;
+    const pipeline = await this.#gpu.createComputePipelineAsync(this.#descriptor());
+    if (!this.#pipeline) {
+      this.#pipeline = pipeline;
+      this.#onCompile();
+    }
+  }
+
+  /** Writes `params` into `view` at `offset`, by field name. Throws on missing and unknown names. */
+  pack(view: DataView, offset: number, params: Readonly<Record<string, number>>): void {
+    let count = 0;
+    for (const field of this.fields) {
+      const value = params[field.name];
+      if (value === undefined) throw new Error(`[kernel] ${this.label}: parameter "${field.name}" is missing`);
+      if (field.type === 'f32') view.setFloat32(offset, value, true);
+      else if (field.type === 'u32') view.setUint32(offset, value, true);
+      else view.setInt32(offset, value, true);
+      offset += 4;
+      count++;
+    }
+    if (count !== Object.keys(params).length) {
+      const unknown = Object.keys(params).filter((name) => !this.fields.some((field) => field.name === name));
+      throw new Error(`[kernel] ${this.label}: unknown parameter "${unknown.join('", "')}"`);
+    }
+  }
+
+  #descriptor(): GPUComputePipelineDescriptor {
+    const module = this.#gpu.createShaderModule({ label: this.label, code: this.code });
+    return { label: this.label, layout: this.#pipelineLayout, compute: { module, entryPoint: 'main' } };
+  }
+}
+
+function parseBindings(label: string, code: string): Binding[] {
+  const found: Binding[] = [];
+  for (const match of code.matchAll(/@group\(0\)\s*@binding\((\d+)\)\s*var<storage\s*,\s*(read_write|read)>\s*(\w+)/g))
+    found[Number(match[1])] = { access: match[2] as Binding['access'], name: match[3]! };
+  for (let i = 0; i < found.length; i++)
+    if (!found[i]) throw new Error(`[kernel] ${label}: binding ${i} is missing; bindings count from 0 without gaps`);
+  return found;
+}
+
+function parseParams(label: string, code: string): Field[] {
+  const struct = /struct\s+Params\s*\{([^}]*)\}/.exec(code);
+  if (!struct) return [];
+  return struct[1]!
+    .replace(/\/\/.*$/gm, '')
+    .split(',')
+    .map((line) => line.trim())
+    .filter(Boolean)
+    .map((line) => {
+      const field = /^(\w+)\s*:\s*(u32|i32|f32)$/.exec(line);
+      if (!field) throw new Error(`[kernel] ${label}: parameters are u32, i32 or f32, not "${line}"`);
+      return { name: field[1]!, type: field[2] as Field['type'] };
+    });
+}

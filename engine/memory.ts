@@ -1,0 +1,203 @@
+/**
+ * GPU memory: buffers from a pool with size classes, counted by tag.
+ *
+ * Buffers are never cut into pieces for different holders: WebGPU forbids binding two windows of one buffer as read and
+ * read-write in one dispatch. What may share a buffer is what is always used alike (the parameters of an arena).
+ */
+
+/** WebGPU's bindings start at multiples of this many bytes (the guaranteed `minStorageBufferOffsetAlignment`). */
+export const ALIGNMENT = 256;
+const GUARD_BYTES = 64;
+const GUARD_WORD = 0x7fc0dead; // a NaN with a payload that nothing computes: marks guard words and poisons recycled memory
+
+/** One GPU buffer with a count of its holders (a scope, the tape, an owner); it returns to the pool when nobody holds it. */
+export class Storage {
+  readonly id: number;
+  readonly bytes: number; // usable bytes, rounded up to the size class
+  readonly pool: Pool;
+  tag = '';
+  /** Bytes asked for by the present holder; what lies behind them is nobody's. */
+  used = 0;
+  holders = 0;
+  /** The command batch that used this buffer last: a host write must not overtake recorded work. */
+  batch = -1;
+  /** The live buffer; `null` once released to the pool. */
+  buffer: GPUBuffer | null = null;
+  readonly raw: GPUBuffer;
+
+  constructor(pool: Pool, id: number, bytes: number, raw: GPUBuffer) {
+    this.pool = pool;
+    this.id = id;
+    this.bytes = bytes;
+    this.raw = raw;
+  }
+
+  retain(): void {
+    if (this.holders === 0) throw new Error('[memory] a released tensor cannot be held again');
+    this.holders++;
+  }
+
+  drop(): void {
+    if (this.holders === 0) throw new Error('[memory] a tensor was released more often than it was held');
+    if (--this.holders === 0) this.pool.recycle(this);
+  }
+}
+
+/** Bytes of one tag (`parameters`, `gradients`, `moments`, `activations`, …). */
+export interface Usage {
+  live: number;
+  peak: number;
+}
+
+export interface PoolOptions {
+  /** Bytes that may be allocated in all; WebGPU reports no memory size, so the budget is the user's. */
+  budget?: number;
+  /** Debugging: guard words behind every buffer, recycled buffers poisoned with NaN. */
+  guard?: boolean;
+}
+
+const mebibytes = (bytes: number) => `${(bytes / 2 ** 20).toFixed(1)} MiB`;
+
+export class Pool {
+  readonly guard: boolean;
+  budget: number;
+  /** Tag of what is allocated now; see `withTag`. */
+  tag = 'activations';
+  readonly usage = new Map<string, Usage>();
+  live = 0;
+  peak = 0;
+  /** Bytes of all buffers that exist, live or waiting for reuse. */
+  reserved = 0;
+  /** Buffers created so far: constant in a steady training step. */
+  created = 0;
+  readonly #gpu: GPUDevice;
+  readonly #free = new Map<number, Storage[]>();
+  readonly #all = new Set<Storage>();
+  #nextId = 0;
+  /** Called when buffers are destroyed, so that bind groups that name them are forgotten. */
+  onTrim: () => void = () => {};
+  /** Called before the host writes into a buffer that recorded commands may still use. */
+  onHostWrite: (storage: Storage) => void = () => {};
+
+  constructor(gpu: GPUDevice, options: PoolOptions = {}) {
+    this.#gpu = gpu;
+    this.budget = options.budget ?? Infinity;
+    this.guard = options.guard ?? false;
+  }
+
+  /** A buffer of at least `bytes`, held once. Its content is undefined. Throws when the budget does not allow it. */
+  allocate(bytes: number, tag = this.tag): Storage {
+    const size = sizeClass(bytes);
+    const limit = this.#gpu.limits.maxBufferSize;
+    if (size > limit)
+      throw new Error(`[memory] ${mebibytes(bytes)} exceed this adapter's largest buffer, ${mebibytes(limit)}`);
+    const storage = this.#free.get(size)?.pop() ?? this.#create(size, tag);
+    storage.buffer = storage.raw;
+    storage.holders = 1;
+    storage.tag = tag;
+    storage.used = bytes;
+    this.live += size;
+    this.peak = Math.max(this.peak, this.live);
+    const usage = this.usage.get(tag) ?? { live: 0, peak: 0 };
+    usage.live += size;
+    usage.peak = Math.max(usage.peak, usage.live);
+    this.usage.set(tag, usage);
+    if (this.guard) this.#poison(storage);
+    return storage;
+  }
+
+  recycle(storage: Storage): void {
+    storage.buffer = null;
+    this.live -= storage.bytes;
+    this.usage.get(storage.tag)!.live -= storage.bytes;
+    const free = this.#free.get(storage.bytes);
+    if (free) free.push(storage);
+    else this.#free.set(storage.bytes, [storage]);
+  }
+
+  /** Runs `body` with allocations counted under `tag`. */
+  withTag<T>(tag: string, body: () => T): T {
+    const before = this.tag;
+    this.tag = tag;
+    try {
+      return body();
+    } finally {
+      this.tag = before;
+    }
+  }
+
+  /** Destroys the buffers that wait for reuse. */
+  trim(): void {
+    for (const list of this.#free.values()) {
+      for (const storage of list) {
+        storage.raw.destroy();
+        this.#all.delete(storage);
+        this.reserved -= storage.bytes;
+      }
+    }
+    this.#free.clear();
+    this.onTrim();
+  }
+
+  /** Forgets past peaks, so that the next ones are those of what follows. */
+  resetPeak(): void {
+    this.peak = this.live;
+    for (const usage of this.usage.values()) usage.peak = usage.live;
+  }
+
+  /** `parameters 25.1 MiB, activations 3.0 MiB (peak 12.0 MiB)`. */
+  describe(): string {
+    return [...this.usage]
+      .filter(([, usage]) => usage.peak > 0)
+      .map(([tag, usage]) => `${tag} ${mebibytes(usage.live)} (peak ${mebibytes(usage.peak)})`)
+      .join(', ');
+  }
+
+  /** Every buffer, for the guard check of tests. */
+  storages(): Iterable<Storage> {
+    return this.#all;
+  }
+
+  #create(size: number, tag: string): Storage {
+    if (this.reserved + size > this.budget) this.trim();
+    if (this.reserved + size > this.budget)
+      throw new Error(
+        `[memory] ${mebibytes(size)} more for ${tag} would exceed the budget of ${mebibytes(this.budget)}; ` +
+          `live now: ${this.describe() || 'nothing'}. Lower the batch or raise the budget (memory.budget)`,
+      );
+    const raw = this.#gpu.createBuffer({
+      size: size + (this.guard ? GUARD_BYTES : 0),
+      usage: GPUBufferUsage.STORAGE | GPUBufferUsage.COPY_SRC | GPUBufferUsage.COPY_DST,
+    });
+    const storage = new Storage(this, this.#nextId++, size, raw);
+    this.#all.add(storage);
+    this.reserved += size;
+    this.created++;
+    return storage;
+  }
+
+  #poison(storage: Storage): void {
+    this.onHostWrite(storage);
+    const words = new Uint32Array((storage.bytes + GUARD_BYTES) / 4).fill(GUARD_WORD);
+    this.#gpu.queue.writeBuffer(storage.raw, 0, words);
+  }
+}
+
+/**
+ * Sizes are rounded up to four classes an octave (…, 1024, 1280, 1536, 1792, 2048, …): at most a quarter is wasted, and a
+ * step that repeats finds its buffers again.
+ */
+export function sizeClass(bytes: number): number {
+  const octave = 2 ** Math.max(8, Math.floor(Math.log2(Math.max(bytes, 1))));
+  const step = octave / 4;
+  return bytes <= octave ? octave : Math.ceil(bytes / step) * step;
+}
+
+/** For tests: throws when words behind a buffer's end were overwritten; `tail` is what stands there. */
+export function checkGuard(storage: Storage, tail: Uint32Array): void {
+  if (tail.some((word) => word !== GUARD_WORD))
+    throw new Error(
+      `[memory] a kernel wrote behind the end of buffer ${storage.id} (${storage.used} bytes, ${storage.tag})`,
+    );
+}
+export { GUARD_BYTES, GUARD_WORD };

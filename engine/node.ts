@@ -1,0 +1,37 @@
+import { readFile } from 'node:fs/promises';
+import { create, globals } from 'webgpu';
+import { openDevice } from './device.ts';
+import type { Device, DeviceOptions, Host } from './device.ts';
+
+/** Dawn's instance: once collected, the process would crash, so it stays here for good. */
+let instance: GPU | null = null;
+
+const cell = new Int32Array(new SharedArrayBuffer(4));
+
+/**
+ * While a promise of the device is pending, Dawn's binding spins the event loop at a whole core, which a software adapter
+ * needs itself. Sleeping a millisecond in each turn leaves the core to it, and the loop free for everything else.
+ */
+async function wait<T>(promise: Promise<T>): Promise<T> {
+  let pending = true;
+  const settled = () => void (pending = false);
+  promise.then(settled, settled);
+  await Promise.resolve();
+  while (pending) {
+    Atomics.wait(cell, 0, 0, 1);
+    await new Promise((resolve) => setImmediate(resolve));
+  }
+  return promise;
+}
+
+const host: Host = { readText: (url) => readFile(url, 'utf8'), wait };
+
+/** Opens the default adapter through Dawn. */
+export async function openNodeDevice(options: DeviceOptions & { toggles?: readonly string[] } = {}): Promise<Device> {
+  process.env['XDG_RUNTIME_DIR'] ??= '/tmp'; // without it the loader prints a warning
+  Object.assign(globalThis, globals);
+  // f16 on NVIDIA needs the toggle; quantised timestamps would round kernels' times to 65 µs.
+  const toggles = ['allow_unsafe_apis', 'vulkan_enable_f16_on_nvidia', ...(options.toggles ?? [])];
+  instance ??= create([`enable-dawn-features=${toggles.join(',')}`, 'disable-dawn-features=timestamp_quantization']);
+  return openDevice(instance, host, options);
+}

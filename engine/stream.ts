@@ -1,0 +1,157 @@
+import type { Kernel } from './kernel.ts';
+import type { Storage } from './memory.ts';
+
+/** Dispatches recorded before the stream submits by itself, so that the adapter works while the host records on. */
+const BATCH = 64;
+const RING_BYTES = 1 << 20;
+const RING_STEP = 256; // the guaranteed minUniformBufferOffsetAlignment
+
+/** A buffer's window as a kernel sees it. */
+export interface Window {
+  storage: Storage;
+  offset: number; // bytes, a multiple of 256
+  bytes: number;
+}
+
+/**
+ * The command stream: operations record into one open compute pass; it is submitted when a copy, a read or enough work
+ * calls for it. The queue keeps the order, so a buffer may be reused as soon as its last command is recorded.
+ */
+export class Stream {
+  readonly #gpu: GPUDevice;
+  #encoder: GPUCommandEncoder | null = null;
+  #pass: GPUComputePassEncoder | null = null;
+  #pending = 0;
+  /** Identifies the commands recorded but not submitted; see `Storage.batch`. */
+  #batch = 0;
+  #pipeline: GPUComputePipeline | null = null;
+  readonly #scratch = new DataView(new ArrayBuffer(64));
+  #ring: { buffer: GPUBuffer; mirror: Uint8Array<ArrayBuffer>; view: DataView; used: number } | null = null;
+  dispatches = 0;
+  submits = 0;
+
+  constructor(gpu: GPUDevice) {
+    this.#gpu = gpu;
+  }
+
+  /** Records one dispatch. */
+  dispatch(
+    kernel: Kernel,
+    windows: readonly Window[],
+    params: Readonly<Record<string, number>>,
+    groups: readonly [number, number, number],
+  ): void {
+    const bytes = kernel.fields.length * 4;
+    const uniform = bytes > 0 && !kernel.immediate;
+    let offset = 0;
+    if (uniform) {
+      offset = this.#reserve(); // may submit, so before the pass is taken
+      kernel.pack(this.#ring!.view, offset, params);
+    } else kernel.pack(this.#scratch, 0, params);
+    const pass = this.#openPass();
+    if (this.#pipeline !== kernel.pipeline) {
+      this.#pipeline = kernel.pipeline;
+      pass.setPipeline(kernel.pipeline);
+    }
+    pass.setBindGroup(0, this.#bindGroup(kernel, windows, uniform), uniform ? [offset] : []);
+    if (bytes > 0 && !uniform) pass.setImmediates!(0, this.#scratch.buffer, 0, bytes);
+    pass.dispatchWorkgroups(groups[0], groups[1], groups[2]);
+    for (const window of windows) window.storage.batch = this.#batch;
+    this.dispatches++;
+    if (++this.#pending >= BATCH) this.flush();
+  }
+
+  copy(source: Window, target: Window, bytes: number): void {
+    this.#openEncoder().copyBufferToBuffer(source.storage.raw, source.offset, target.storage.raw, target.offset, bytes);
+    source.storage.batch = target.storage.batch = this.#batch;
+    this.#pending++;
+  }
+
+  /** Fills a window with zeros. */
+  clear(window: Window): void {
+    this.#openEncoder().clearBuffer(window.storage.raw, window.offset, window.bytes);
+    window.storage.batch = this.#batch;
+    this.#pending++;
+  }
+
+  /** Writes host data at once; submits first where recorded commands still use the buffer. */
+  write(window: Window, data: ArrayBufferView<ArrayBuffer>): void {
+    this.beforeHostWrite(window.storage);
+    this.#gpu.queue.writeBuffer(window.storage.raw, window.offset, data.buffer, data.byteOffset, data.byteLength);
+  }
+
+  beforeHostWrite(storage: Storage): void {
+    if (storage.batch === this.#batch) this.flush();
+  }
+
+  /** Copies a window into a buffer that the host can map, and submits. */
+  stage(window: Window, staging: GPUBuffer, bytes: number): void {
+    this.#openEncoder().copyBufferToBuffer(window.storage.raw, window.offset, staging, 0, bytes);
+    this.#pending++;
+    this.flush();
+  }
+
+  /** Submits what is recorded. */
+  flush(): void {
+    if (!this.#encoder) return;
+    this.#pass?.end();
+    if (this.#ring && this.#ring.used > 0) {
+      this.#gpu.queue.writeBuffer(this.#ring.buffer, 0, this.#ring.mirror, 0, this.#ring.used);
+      this.#ring.used = 0;
+    }
+    this.#gpu.queue.submit([this.#encoder.finish()]);
+    this.submits++;
+    this.#encoder = this.#pass = this.#pipeline = null;
+    this.#pending = 0;
+    this.#batch++;
+  }
+
+  #openEncoder(): GPUCommandEncoder {
+    this.#pass?.end();
+    this.#pass = this.#pipeline = null;
+    return (this.#encoder ??= this.#gpu.createCommandEncoder());
+  }
+
+  #openPass(): GPUComputePassEncoder {
+    this.#encoder ??= this.#gpu.createCommandEncoder();
+    return (this.#pass ??= this.#encoder.beginComputePass());
+  }
+
+  #reserve(): number {
+    if (!this.#ring) {
+      const buffer = this.#gpu.createBuffer({
+        size: RING_BYTES,
+        usage: GPUBufferUsage.UNIFORM | GPUBufferUsage.COPY_DST,
+      });
+      const mirror = new Uint8Array(RING_BYTES);
+      this.#ring = { buffer, mirror, view: new DataView(mirror.buffer), used: 0 };
+    }
+    if (this.#ring.used === RING_BYTES) this.flush();
+    const offset = this.#ring.used;
+    this.#ring.used += RING_STEP;
+    return offset;
+  }
+
+  #bindGroup(kernel: Kernel, windows: readonly Window[], uniform: boolean): GPUBindGroup {
+    let key = '';
+    for (const window of windows) key += `${window.storage.id}:${window.offset}:${window.bytes} `;
+    let group = kernel.bindGroups.get(key);
+    if (!group) {
+      if (windows.length !== kernel.bindings.length)
+        throw new Error(`[kernel] ${kernel.label} binds ${kernel.bindings.length} buffers, got ${windows.length}`);
+      const entries: GPUBindGroupEntry[] = windows.map((window, binding) => ({
+        binding,
+        resource: { buffer: window.storage.raw, offset: window.offset, size: window.bytes },
+      }));
+      if (uniform)
+        entries.push({
+          binding: windows.length,
+          resource: { buffer: this.#ring!.buffer, size: kernel.fields.length * 4 },
+        });
+      group = this.#gpu.createBindGroup({ label: kernel.label, layout: kernel.layout, entries });
+      if (kernel.bindGroups.size >= 4096) kernel.bindGroups.clear(); // a caller with ever new buffers must not grow without bound
+      kernel.bindGroups.set(key, group);
+    }
+    return group;
+  }
+}

@@ -1,0 +1,153 @@
+import type { Device } from './device.ts';
+import { f16ToF32, f32ToF16 } from './float16.ts';
+import { ALIGNMENT, GUARD_BYTES } from './memory.ts';
+import type { Storage } from './memory.ts';
+import type { Window } from './stream.ts';
+import { checkShape, formatShape, sizeOf } from './shape.ts';
+import type { Shape } from './shape.ts';
+import type { TapeNode } from './tape.ts';
+
+export type DType = 'f32' | 'f16' | 'i32' | 'u32';
+export type HostArray = Float32Array<ArrayBuffer> | Int32Array<ArrayBuffer> | Uint32Array<ArrayBuffer>;
+
+const BYTES: Record<DType, number> = { f32: 4, f16: 2, i32: 4, u32: 4 };
+
+/** Bytes that a tensor occupies; odd f16 counts are padded to whole words. */
+export function byteLength(size: number, dtype: DType): number {
+  return Math.ceil((size * BYTES[dtype]) / 4) * 4;
+}
+
+/** A contiguous array on the device, row-major. Operations on tensors are functions. */
+export class Tensor {
+  readonly device: Device;
+  readonly storage: Storage;
+  /** Where the tensor begins in its storage, in bytes: a multiple of 256. */
+  readonly offset: number;
+  readonly shape: Shape;
+  readonly dtype: DType;
+  /** Number of elements. */
+  readonly size: number;
+  /** Set on leaves (parameters): `backward` accumulates into `grad`. */
+  requiresGrad = false;
+  grad: Tensor | null = null;
+  /** Where the gradient of a leaf is to lie (an arena's window); without it, `backward` takes fresh memory. */
+  gradTarget: Tensor | null = null;
+  /** The operation that made this tensor, while the tape records. */
+  node: TapeNode | null = null;
+  readonly #window: Window;
+
+  /** Wraps held storage; the tensor belongs to the innermost scope, or to the caller. */
+  constructor(device: Device, storage: Storage, offset: number, shape: Shape, dtype: DType) {
+    this.device = device;
+    this.storage = storage;
+    this.offset = offset;
+    this.shape = shape;
+    this.dtype = dtype;
+    this.size = sizeOf(shape);
+    // Rounded up to 16 so that the last `vec4f` is whole; size classes leave room for it.
+    const bytes = device.memory.guard
+      ? storage.bytes + GUARD_BYTES - offset
+      : Math.max(16, Math.ceil(byteLength(this.size, dtype) / 16) * 16);
+    this.#window = { storage, offset, bytes };
+    device.scope?.tensors.push(this);
+  }
+
+  /** True for leaves that want a gradient and for what was computed from them. */
+  get tracked(): boolean {
+    return this.requiresGrad || this.node !== null;
+  }
+
+  /** The window that kernels bind. Throws when the tensor was released. */
+  window(): Window {
+    if (this.storage.buffer === null)
+      throw new Error(
+        `[tensor] ${formatShape(this.shape)} is used after its release: return it from its scope, or keep() it`,
+      );
+    return this.#window;
+  }
+
+  /** Copies the values to the host. f16 is widened to f32. */
+  async read(): Promise<HostArray> {
+    const buffer = await this.device.read(this.window(), byteLength(this.size, this.dtype));
+    if (this.dtype === 'i32') return new Int32Array(buffer);
+    if (this.dtype === 'u32') return new Uint32Array(buffer);
+    if (this.dtype === 'f32') return new Float32Array(buffer);
+    return f16ToF32(new Uint16Array(buffer)).slice(0, this.size);
+  }
+
+  /** The value of a tensor of one element. */
+  async item(): Promise<number> {
+    if (this.size !== 1) throw new Error(`[tensor] item() needs one element, not ${formatShape(this.shape)}`);
+    return (await this.read())[0]!;
+  }
+}
+
+/** Uninitialised memory of the given shape. */
+export function empty(device: Device, shape: Shape, dtype: DType = 'f32', tag?: string): Tensor {
+  checkShape('empty', shape);
+  const storage = device.memory.allocate(byteLength(sizeOf(shape), dtype), tag);
+  return new Tensor(device, storage, 0, shape, dtype);
+}
+
+export function zeros(device: Device, shape: Shape, dtype: DType = 'f32', tag?: string): Tensor {
+  const result = empty(device, shape, dtype, tag);
+  device.stream.clear(result.window());
+  return result;
+}
+
+export interface TensorOptions {
+  dtype?: DType;
+  /** What the memory is accounted under. */
+  tag?: string;
+}
+
+/** A tensor with the host's values. f32 by default, i32 and u32 from arrays of that type. */
+export function tensor(
+  device: Device,
+  data: ArrayLike<number>,
+  shape: Shape = [data.length],
+  { dtype = defaultDType(data), tag }: TensorOptions = {},
+): Tensor {
+  checkShape('tensor', shape);
+  if (data.length !== sizeOf(shape))
+    throw new Error(`[tensor] ${formatShape(shape)} needs ${sizeOf(shape)} values, got ${data.length}`);
+  const result = empty(device, shape, dtype, tag);
+  write(result, data);
+  return result;
+}
+
+/** Overwrites a tensor with the host's values. */
+export function write(target: Tensor, data: ArrayLike<number>): void {
+  if (data.length !== target.size)
+    throw new Error(`[write] ${formatShape(target.shape)} needs ${target.size} values, got ${data.length}`);
+  if (target.size === 0) return;
+  target.device.stream.write(target.window(), toBytes(data, target.dtype));
+}
+
+/** A tensor that shares the memory of `source` from a byte offset (a multiple of 256): the windows of an arena. */
+export function view(source: Tensor, offset: number, shape: Shape): Tensor {
+  if (offset % ALIGNMENT !== 0) throw new Error(`[view] offsets are multiples of ${ALIGNMENT} bytes, not ${offset}`);
+  const bytes = byteLength(sizeOf(shape), source.dtype);
+  if (offset + bytes > byteLength(source.size, source.dtype))
+    throw new Error(
+      `[view] ${formatShape(shape)} at byte ${offset} reaches past the end of ${formatShape(source.shape)}`,
+    );
+  source.storage.retain();
+  return new Tensor(source.device, source.storage, source.offset + offset, shape, source.dtype);
+}
+
+function defaultDType(data: ArrayLike<number>): DType {
+  if (data instanceof Int32Array) return 'i32';
+  if (data instanceof Uint32Array) return 'u32';
+  return 'f32';
+}
+
+function toBytes(data: ArrayLike<number>, dtype: DType): ArrayBufferView<ArrayBuffer> {
+  if (dtype === 'f32')
+    return data instanceof Float32Array ? (data as Float32Array<ArrayBuffer>) : Float32Array.from(data);
+  if (dtype === 'i32') return data instanceof Int32Array ? (data as Int32Array<ArrayBuffer>) : Int32Array.from(data);
+  if (dtype === 'u32') return data instanceof Uint32Array ? (data as Uint32Array<ArrayBuffer>) : Uint32Array.from(data);
+  const padded = new Float32Array(Math.ceil(data.length / 2) * 2);
+  padded.set(data);
+  return f32ToF16(padded);
+}

@@ -1,0 +1,2 @@
+export * from './elementwise/elementwise.ts';
+export * from './reduce/reduce.ts';
