@@ -1,0 +1,98 @@
+import type { Device, Tensor } from '../engine/index.ts';
+import { conv2d, embedding, groupNorm, layerNorm, linear } from '../kernels/index.ts';
+import { Module } from './module.ts';
+
+/** y = x Wᵀ + b; weight (out, in), x (…, in). */
+export class Linear extends Module {
+  weight: Tensor;
+  bias: Tensor | null;
+
+  constructor(device: Device, inputs: number, outputs: number, { bias = true } = {}) {
+    super(device);
+    const bound = 1 / Math.sqrt(inputs); // PyTorch's default
+    this.weight = this.parameter('weight', [outputs, inputs], { uniform: bound });
+    this.bias = bias ? this.parameter('bias', [outputs], { uniform: bound }) : null;
+  }
+
+  forward(x: Tensor): Tensor {
+    return linear(x, this.weight, this.bias ?? undefined);
+  }
+}
+
+export interface ConvOptions {
+  stride?: number;
+  /** The same on every side, or [top, bottom, left, right]. */
+  padding?: number | readonly [number, number, number, number];
+}
+
+/** Convolution over (N, C, H, W); weight (out, in, k, k). */
+export class Conv2d extends Module {
+  weight: Tensor;
+  bias: Tensor;
+  readonly #options: ConvOptions;
+
+  constructor(device: Device, inputs: number, outputs: number, kernel: number, options: ConvOptions = {}) {
+    super(device);
+    const bound = 1 / Math.sqrt(inputs * kernel * kernel);
+    this.weight = this.parameter('weight', [outputs, inputs, kernel, kernel], { uniform: bound });
+    this.bias = this.parameter('bias', [outputs], { uniform: bound });
+    this.#options = options;
+  }
+
+  forward(x: Tensor): Tensor {
+    return conv2d(x, this.weight, this.bias, this.#options);
+  }
+}
+
+/** Group normalisation of (N, C, …), with SiLU fused where asked for (Wu & He, 2018). */
+export class GroupNorm extends Module {
+  weight: Tensor;
+  bias: Tensor;
+  readonly #groups: number;
+  readonly #eps: number;
+
+  constructor(device: Device, groups: number, channels: number, eps: number) {
+    super(device);
+    this.weight = this.parameter('weight', [channels], { constant: 1 });
+    this.bias = this.parameter('bias', [channels], { constant: 0 });
+    this.#groups = groups;
+    this.#eps = eps;
+  }
+
+  forward(x: Tensor, { silu = false } = {}): Tensor {
+    return groupNorm(x, this.weight, this.bias, this.#groups, { eps: this.#eps, silu });
+  }
+}
+
+/** Layer normalisation over the last dimension (Ba et al., 2016). */
+export class LayerNorm extends Module {
+  weight: Tensor;
+  bias: Tensor;
+  readonly #eps: number;
+
+  constructor(device: Device, width: number, eps = 1e-5) {
+    super(device);
+    this.weight = this.parameter('weight', [width], { constant: 1 });
+    this.bias = this.parameter('bias', [width], { constant: 0 });
+    this.#eps = eps;
+  }
+
+  forward(x: Tensor): Tensor {
+    return layerNorm(x, this.weight, this.bias, this.#eps);
+  }
+}
+
+/** Rows of a table by index; weight (rows, width). */
+export class Embedding extends Module {
+  weight: Tensor;
+
+  constructor(device: Device, rows: number, width: number) {
+    super(device);
+    this.weight = this.parameter('weight', [rows, width], { normal: 0.02 });
+  }
+
+  /** ids (…) i32 → (…, width). */
+  forward(ids: Tensor): Tensor {
+    return embedding(this.weight, ids);
+  }
+}

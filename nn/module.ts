@@ -1,0 +1,139 @@
+import { empty, formatShape, HostRandom, keep, randomKey, sameShape, scope, Tensor, write } from '../engine/index.ts';
+import type { Device, Shape } from '../engine/index.ts';
+
+/** How a fresh parameter is filled. */
+export type Distribution = { normal: number } | { uniform: number } | { constant: number };
+
+/** Where weights come from: an open safetensors file, or anything like it. */
+export interface Weights {
+  /** Said in errors. */
+  readonly name: string;
+  readonly tensors: ReadonlyMap<string, { readonly shape: Shape }>;
+  /** The values of one tensor as f32. */
+  floats(name: string): Promise<Float32Array>;
+}
+
+/**
+ * A part of a model. Parameters are its fields of type Tensor; parts are its fields of type Module and arrays of them.
+ * Fields carry the names that weight files use (`down_blocks`, `to_q`), so that a parameter's path
+ * (`down_blocks.0.resnets.1.conv1.weight`) is its key in the file and no table of names is needed.
+ */
+export abstract class Module {
+  readonly device: Device;
+  readonly #distributions = new Map<string, Distribution>();
+
+  constructor(device: Device) {
+    this.device = device;
+  }
+
+  /** A parameter for the field `name`, uninitialised until `initialize` or `load`. It belongs to the module. */
+  protected parameter(name: string, shape: Shape, distribution: Distribution): Tensor {
+    this.#distributions.set(name, distribution);
+    const tensor = scope(this.device, () => keep(empty(this.device, shape, 'f32', 'parameters')));
+    tensor.requiresGrad = true;
+    return tensor;
+  }
+
+  /** Every parameter by its path, in the order of the fields. */
+  namedParameters(): Map<string, Tensor> {
+    const found = new Map<string, Tensor>();
+    this.#visit('', (module, path) => {
+      for (const [key, value] of Object.entries(module)) if (value instanceof Tensor) found.set(path + key, value);
+    });
+    return found;
+  }
+
+  /** Puts other tensors of the same shapes in the place of parameters: an arena's windows. The old ones are released. */
+  replaceParameters(replacements: ReadonlyMap<string, Tensor>): void {
+    this.#visit('', (module, path) => {
+      for (const [key, value] of Object.entries(module)) {
+        const replacement = value instanceof Tensor && replacements.get(path + key);
+        if (!replacement) continue;
+        if (!sameShape(replacement.shape, value.shape))
+          throw new Error(
+            `[module] ${path + key} is ${formatShape(value.shape)}, not ${formatShape(replacement.shape)}`,
+          );
+        value.storage.drop();
+        (module as unknown as Record<string, Tensor>)[key] = replacement;
+      }
+    });
+  }
+
+  /** Whether `backward` computes gradients for this module's parameters. A frozen branch stores nothing. */
+  setTrainable(trainable: boolean): void {
+    for (const tensor of this.namedParameters().values()) tensor.requiresGrad = trainable;
+  }
+
+  /** Fills every parameter from its distribution; values depend on the seed and the parameter's path alone. */
+  initialize(seed: number): void {
+    this.#visit('', (module, path) => {
+      for (const [key, distribution] of module.#distributions) {
+        const tensor = (module as unknown as Record<string, Tensor>)[key]!;
+        const random = new HostRandom(randomKey(seed, `initialize/${path}${key}`));
+        if ('constant' in distribution) write(tensor, new Float32Array(tensor.size).fill(distribution.constant));
+        else if ('normal' in distribution)
+          write(
+            tensor,
+            random.normal(tensor.size).map((value) => value * distribution.normal),
+          );
+        else
+          write(
+            tensor,
+            Float32Array.from({ length: tensor.size }, () => (2 * random.uniform() - 1) * distribution.uniform),
+          );
+      }
+    });
+  }
+
+  /**
+   * Loads every parameter from `weights`, strictly: throws, before anything is changed, on missing names, unknown names and
+   * other shapes. `rename` turns a parameter's path into the file's key; `ignore` names keys that a file may hold besides.
+   */
+  async load(
+    weights: Weights,
+    { rename = (path: string) => path, ignore = /^$/ }: { rename?: (path: string) => string; ignore?: RegExp } = {},
+  ): Promise<void> {
+    const parameters = [...this.namedParameters()].map(([path, tensor]) => ({ key: rename(path), tensor }));
+    const missing = parameters.filter(({ key }) => !weights.tensors.has(key)).map(({ key }) => key);
+    const known = new Set(parameters.map(({ key }) => key));
+    const unknown = [...weights.tensors.keys()].filter((key) => !known.has(key) && !ignore.test(key));
+    if (missing.length > 0 || unknown.length > 0)
+      throw new Error(
+        `[load] ${weights.name} does not fit this model: ` +
+          [missing.length > 0 && `missing ${list(missing)}`, unknown.length > 0 && `unknown ${list(unknown)}`]
+            .filter(Boolean)
+            .join('; '),
+      );
+    const shapes = parameters.filter(({ key, tensor }) => !sameShape(weights.tensors.get(key)!.shape, tensor.shape));
+    if (shapes.length > 0)
+      throw new Error(
+        `[load] ${weights.name} does not fit this model: ` +
+          list(
+            shapes.map(
+              ({ key, tensor }) =>
+                `${key} is ${formatShape(weights.tensors.get(key)!.shape)}, the model's is ${formatShape(tensor.shape)}`,
+            ),
+          ),
+      );
+    for (const { key, tensor } of parameters) write(tensor, await weights.floats(key));
+  }
+
+  /** Releases the parameters. */
+  release(): void {
+    for (const tensor of this.namedParameters().values()) tensor.storage.drop();
+  }
+
+  #visit(path: string, visitor: (module: Module, path: string) => void): void {
+    visitor(this, path);
+    for (const [key, value] of Object.entries(this)) {
+      if (value instanceof Module) value.#visit(`${path}${key}.`, visitor);
+      else if (Array.isArray(value))
+        value.forEach((item, i) => item instanceof Module && item.#visit(`${path}${key}.${i}.`, visitor));
+    }
+  }
+}
+
+/** The first three of a list of names, and how many more there are. */
+function list(names: readonly string[]): string {
+  return names.slice(0, 3).join(', ') + (names.length > 3 ? ` and ${names.length - 3} more` : '');
+}
