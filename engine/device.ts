@@ -65,7 +65,7 @@ export class Device {
     this.#host = host;
     this.memory = new Pool(gpu, options);
     this.stream = new Stream(gpu);
-    this.memory.onHostWrite = (storage) => this.stream.beforeHostWrite(storage);
+    this.memory.onHostWrite = (block) => this.stream.beforeHostWrite(block);
     this.memory.onTrim = () => {
       this.stream.flush();
       for (const variants of this.#kernels.values()) for (const kernel of variants.values()) kernel.bindGroups.clear();
@@ -149,10 +149,12 @@ export class Device {
 
   /** Throws where a kernel wrote behind a buffer's end (devices opened with `guard`). */
   async checkGuards(): Promise<void> {
-    for (const storage of this.memory.storages()) {
-      const bytes = storage.bytes + GUARD_BYTES - storage.used;
-      const tail = await this.read({ storage, offset: storage.used, bytes }, bytes);
-      checkGuard(storage, new Uint32Array(tail));
+    for (const block of this.memory.blocks()) {
+      // The last `vec4f` of a tensor may be written whole.
+      const offset = Math.ceil(block.used / 16) * 16;
+      const bytes = block.bytes + GUARD_BYTES - offset;
+      const tail = await this.read({ block, offset, bytes }, bytes);
+      checkGuard(block, new Uint32Array(tail));
     }
   }
 

@@ -10,36 +10,43 @@ export const ALIGNMENT = 256;
 const GUARD_BYTES = 64;
 const GUARD_WORD = 0x7fc0dead; // a NaN with a payload that nothing computes: marks guard words and poisons recycled memory
 
-/** One GPU buffer with a count of its holders (a scope, the tape, an owner); it returns to the pool when nobody holds it. */
-export class Storage {
+/** A GPU buffer of the pool, used by one storage after another. */
+interface Block {
   readonly id: number;
-  readonly bytes: number; // usable bytes, rounded up to the size class
-  readonly pool: Pool;
-  tag = '';
-  /** Bytes asked for by the present holder; what lies behind them is nobody's. */
-  used = 0;
-  holders = 0;
-  /** The command batch that used this buffer last: a host write must not overtake recorded work. */
-  batch = -1;
-  /** The live buffer; `null` once released to the pool. */
-  buffer: GPUBuffer | null = null;
+  /** Usable bytes: a size class. */
+  readonly bytes: number;
   readonly raw: GPUBuffer;
+  /** The command batch that used the buffer last: a host write must not overtake recorded work. */
+  batch: number;
+  /** Bytes that the present holder asked for; what lies behind them is nobody's. */
+  used: number;
+}
 
-  constructor(pool: Pool, id: number, bytes: number, raw: GPUBuffer) {
-    this.pool = pool;
-    this.id = id;
-    this.bytes = bytes;
-    this.raw = raw;
+/** Memory with a count of its holders (a scope, the tape, an owner); its block returns to the pool when nobody holds it. */
+export class Storage {
+  readonly block: Block;
+  readonly tag: string;
+  readonly #pool: Pool;
+  #holders = 1;
+
+  constructor(pool: Pool, block: Block, tag: string) {
+    this.#pool = pool;
+    this.block = block;
+    this.tag = tag;
+  }
+
+  get released(): boolean {
+    return this.#holders === 0;
   }
 
   retain(): void {
-    if (this.holders === 0) throw new Error('[memory] a released tensor cannot be held again');
-    this.holders++;
+    if (this.released) throw new Error('[memory] a released tensor cannot be held again');
+    this.#holders++;
   }
 
   drop(): void {
-    if (this.holders === 0) throw new Error('[memory] a tensor was released more often than it was held');
-    if (--this.holders === 0) this.pool.recycle(this);
+    if (this.released) throw new Error('[memory] a tensor was released more often than it was held');
+    if (--this.#holders === 0) this.#pool.recycle(this);
   }
 }
 
@@ -71,13 +78,13 @@ export class Pool {
   /** Buffers created so far: constant in a steady training step. */
   created = 0;
   readonly #gpu: GPUDevice;
-  readonly #free = new Map<number, Storage[]>();
-  readonly #all = new Set<Storage>();
+  readonly #free = new Map<number, Block[]>();
+  readonly #all = new Set<Block>();
   #nextId = 0;
   /** Called when buffers are destroyed, so that bind groups that name them are forgotten. */
   onTrim: () => void = () => {};
   /** Called before the host writes into a buffer that recorded commands may still use. */
-  onHostWrite: (storage: Storage) => void = () => {};
+  onHostWrite: (block: Block) => void = () => {};
 
   constructor(gpu: GPUDevice, options: PoolOptions = {}) {
     this.#gpu = gpu;
@@ -91,28 +98,25 @@ export class Pool {
     const limit = this.#gpu.limits.maxBufferSize;
     if (size > limit)
       throw new Error(`[memory] ${mebibytes(bytes)} exceed this adapter's largest buffer, ${mebibytes(limit)}`);
-    const storage = this.#free.get(size)?.pop() ?? this.#create(size, tag);
-    storage.buffer = storage.raw;
-    storage.holders = 1;
-    storage.tag = tag;
-    storage.used = bytes;
+    const block = this.#free.get(size)?.pop() ?? this.#create(size, tag);
+    block.used = bytes;
     this.live += size;
     this.peak = Math.max(this.peak, this.live);
     const usage = this.usage.get(tag) ?? { live: 0, peak: 0 };
     usage.live += size;
     usage.peak = Math.max(usage.peak, usage.live);
     this.usage.set(tag, usage);
-    if (this.guard) this.#poison(storage);
-    return storage;
+    if (this.guard) this.#poison(block);
+    return new Storage(this, block, tag);
   }
 
-  recycle(storage: Storage): void {
-    storage.buffer = null;
-    this.live -= storage.bytes;
-    this.usage.get(storage.tag)!.live -= storage.bytes;
-    const free = this.#free.get(storage.bytes);
-    if (free) free.push(storage);
-    else this.#free.set(storage.bytes, [storage]);
+  /** Takes a storage's block back. */
+  recycle({ block, tag }: Storage): void {
+    this.live -= block.bytes;
+    this.usage.get(tag)!.live -= block.bytes;
+    const free = this.#free.get(block.bytes);
+    if (free) free.push(block);
+    else this.#free.set(block.bytes, [block]);
   }
 
   /** Runs `body` with allocations counted under `tag`. */
@@ -129,10 +133,10 @@ export class Pool {
   /** Destroys the buffers that wait for reuse. */
   trim(): void {
     for (const list of this.#free.values()) {
-      for (const storage of list) {
-        storage.raw.destroy();
-        this.#all.delete(storage);
-        this.reserved -= storage.bytes;
+      for (const block of list) {
+        block.raw.destroy();
+        this.#all.delete(block);
+        this.reserved -= block.bytes;
       }
     }
     this.#free.clear();
@@ -154,11 +158,11 @@ export class Pool {
   }
 
   /** Every buffer, for the guard check of tests. */
-  storages(): Iterable<Storage> {
+  blocks(): Iterable<Block> {
     return this.#all;
   }
 
-  #create(size: number, tag: string): Storage {
+  #create(size: number, tag: string): Block {
     if (this.reserved + size > this.budget) this.trim();
     if (this.reserved + size > this.budget)
       throw new Error(
@@ -169,17 +173,17 @@ export class Pool {
       size: size + (this.guard ? GUARD_BYTES : 0),
       usage: GPUBufferUsage.STORAGE | GPUBufferUsage.COPY_SRC | GPUBufferUsage.COPY_DST,
     });
-    const storage = new Storage(this, this.#nextId++, size, raw);
-    this.#all.add(storage);
+    const block: Block = { id: this.#nextId++, bytes: size, raw, batch: -1, used: 0 };
+    this.#all.add(block);
     this.reserved += size;
     this.created++;
-    return storage;
+    return block;
   }
 
-  #poison(storage: Storage): void {
-    this.onHostWrite(storage);
-    const words = new Uint32Array((storage.bytes + GUARD_BYTES) / 4).fill(GUARD_WORD);
-    this.#gpu.queue.writeBuffer(storage.raw, 0, words);
+  #poison(block: Block): void {
+    this.onHostWrite(block);
+    const words = new Uint32Array((block.bytes + GUARD_BYTES) / 4).fill(GUARD_WORD);
+    this.#gpu.queue.writeBuffer(block.raw, 0, words);
   }
 }
 
@@ -194,10 +198,9 @@ export function sizeClass(bytes: number): number {
 }
 
 /** For tests: throws when words behind a buffer's end were overwritten; `tail` is what stands there. */
-export function checkGuard(storage: Storage, tail: Uint32Array): void {
+export function checkGuard(block: Block, tail: Uint32Array): void {
   if (tail.some((word) => word !== GUARD_WORD))
-    throw new Error(
-      `[memory] a kernel wrote behind the end of buffer ${storage.id} (${storage.used} bytes, ${storage.tag})`,
-    );
+    throw new Error(`[memory] a kernel wrote behind the end of buffer ${block.id} (${block.used} bytes in use)`);
 }
-export { GUARD_BYTES, GUARD_WORD };
+export { GUARD_BYTES };
+export type { Block };

@@ -1,5 +1,5 @@
 import type { Kernel } from './kernel.ts';
-import type { Storage } from './memory.ts';
+import type { Block } from './memory.ts';
 
 /** Dispatches recorded before the stream submits by itself, so that the adapter works while the host records on. */
 const BATCH = 64;
@@ -8,7 +8,7 @@ const RING_STEP = 256; // the guaranteed minUniformBufferOffsetAlignment
 
 /** A buffer's window as a kernel sees it. */
 export interface Window {
-  storage: Storage;
+  block: Block;
   offset: number; // bytes, a multiple of 256
   bytes: number;
 }
@@ -56,37 +56,37 @@ export class Stream {
     pass.setBindGroup(0, this.#bindGroup(kernel, windows, uniform), uniform ? [offset] : []);
     if (bytes > 0 && !uniform) pass.setImmediates!(0, this.#scratch.buffer, 0, bytes);
     pass.dispatchWorkgroups(groups[0], groups[1], groups[2]);
-    for (const window of windows) window.storage.batch = this.#batch;
+    for (const window of windows) window.block.batch = this.#batch;
     this.dispatches++;
     if (++this.#pending >= BATCH) this.flush();
   }
 
   copy(source: Window, target: Window, bytes: number): void {
-    this.#openEncoder().copyBufferToBuffer(source.storage.raw, source.offset, target.storage.raw, target.offset, bytes);
-    source.storage.batch = target.storage.batch = this.#batch;
+    this.#openEncoder().copyBufferToBuffer(source.block.raw, source.offset, target.block.raw, target.offset, bytes);
+    source.block.batch = target.block.batch = this.#batch;
     this.#pending++;
   }
 
   /** Fills a window with zeros. */
   clear(window: Window): void {
-    this.#openEncoder().clearBuffer(window.storage.raw, window.offset, window.bytes);
-    window.storage.batch = this.#batch;
+    this.#openEncoder().clearBuffer(window.block.raw, window.offset, window.bytes);
+    window.block.batch = this.#batch;
     this.#pending++;
   }
 
   /** Writes host data at once; submits first where recorded commands still use the buffer. */
   write(window: Window, data: ArrayBufferView<ArrayBuffer>): void {
-    this.beforeHostWrite(window.storage);
-    this.#gpu.queue.writeBuffer(window.storage.raw, window.offset, data.buffer, data.byteOffset, data.byteLength);
+    this.beforeHostWrite(window.block);
+    this.#gpu.queue.writeBuffer(window.block.raw, window.offset, data.buffer, data.byteOffset, data.byteLength);
   }
 
-  beforeHostWrite(storage: Storage): void {
-    if (storage.batch === this.#batch) this.flush();
+  beforeHostWrite(block: Block): void {
+    if (block.batch === this.#batch) this.flush();
   }
 
   /** Copies a window into a buffer that the host can map, and submits. */
   stage(window: Window, staging: GPUBuffer, bytes: number): void {
-    this.#openEncoder().copyBufferToBuffer(window.storage.raw, window.offset, staging, 0, bytes);
+    this.#openEncoder().copyBufferToBuffer(window.block.raw, window.offset, staging, 0, bytes);
     this.#pending++;
     this.flush();
   }
@@ -134,14 +134,14 @@ export class Stream {
 
   #bindGroup(kernel: Kernel, windows: readonly Window[], uniform: boolean): GPUBindGroup {
     let key = '';
-    for (const window of windows) key += `${window.storage.id}:${window.offset}:${window.bytes} `;
+    for (const window of windows) key += `${window.block.id}:${window.offset}:${window.bytes} `;
     let group = kernel.bindGroups.get(key);
     if (!group) {
       if (windows.length !== kernel.bindings.length)
         throw new Error(`[kernel] ${kernel.label} binds ${kernel.bindings.length} buffers, got ${windows.length}`);
       const entries: GPUBindGroupEntry[] = windows.map((window, binding) => ({
         binding,
-        resource: { buffer: window.storage.raw, offset: window.offset, size: window.bytes },
+        resource: { buffer: window.block.raw, offset: window.offset, size: window.bytes },
       }));
       if (uniform)
         entries.push({

@@ -46,9 +46,9 @@ export class Tensor {
     this.size = sizeOf(shape);
     // Rounded up to 16 so that the last `vec4f` is whole; size classes leave room for it.
     const bytes = device.memory.guard
-      ? storage.bytes + GUARD_BYTES - offset
+      ? storage.block.bytes + GUARD_BYTES - offset
       : Math.max(16, Math.ceil(byteLength(this.size, dtype) / 16) * 16);
-    this.#window = { storage, offset, bytes };
+    this.#window = { block: storage.block, offset, bytes };
     device.scope?.tensors.push(this);
   }
 
@@ -59,7 +59,7 @@ export class Tensor {
 
   /** The window that kernels bind. Throws when the tensor was released. */
   window(): Window {
-    if (this.storage.buffer === null)
+    if (this.storage.released)
       throw new Error(
         `[tensor] ${formatShape(this.shape)} is used after its release: return it from its scope, or keep() it`,
       );
