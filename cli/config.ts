@@ -1,0 +1,234 @@
+/** Configurations of the training tasks: YAML files, `key=value` overrides, and errors that say which key is meant. */
+import { readFile } from 'node:fs/promises';
+import { distance } from 'fastest-levenshtein';
+import { parse, YAMLParseError } from 'yaml';
+import { z } from 'zod';
+
+const seed = z.int().min(0).max(Number.MAX_SAFE_INTEGER);
+const count = z.int().min(1);
+const fraction = z.number().min(0).lt(1);
+
+const optimizer = z.strictObject({
+  lr: z.number().gt(0).describe('learning rate'),
+  betas: z.tuple([fraction, fraction]).default([0.9, 0.999]),
+  eps: z.number().gt(0).default(1e-8),
+  decay: z.number().min(0).default(0.01).describe('decoupled weight decay'),
+  clip: z.number().gt(0).default(1).describe('largest norm of the whole gradient'),
+  warmup: z.int().min(0).default(0).describe('steps of linear warm-up'),
+  schedule: z.enum(['constant', 'linear', 'cosine']).default('constant'),
+});
+
+const run = {
+  name: z
+    .string()
+    .regex(/^[\w.-]+$/, 'letters, digits, ".", "_" and "-" only')
+    .describe('the run folder is runs/<name>'),
+  seed: seed.default(0),
+  steps: count,
+  accumulate: count.default(1).describe('batches whose gradients are added to one step'),
+  ema: fraction.default(0).describe('decay of the averaged weights; 0: none'),
+  checkpoint: z
+    .strictObject({ every: count.default(100), keep: count.default(2) })
+    .prefault({})
+    .describe('a checkpoint every so many steps, the last few kept'),
+  memory: z
+    .strictObject({ budget: z.number().min(0).default(0) })
+    .prefault({})
+    .describe('MiB that the run may take on the device; 0: no limit'),
+};
+
+const sampling = {
+  sampler: z.enum(['ddim', 'ddpm']).default('ddim'),
+  steps: count.max(1000).default(15),
+  scale: z.number().min(1).default(4).describe('classifier-free guidance'),
+};
+
+const TASKS = {
+  dreambooth: z.strictObject({
+    task: z.literal('dreambooth'),
+    ...run,
+    model: z.string().describe("a model folder in diffusers' layout"),
+    data: z.strictObject({
+      folder: z.string().describe('3 to 5 pictures of the subject'),
+      unseen: z.string().nullable().default(null).describe('further true pictures, for the evidence alone'),
+      token: z.string().default('sks').describe('a rare word that comes to mean the subject'),
+      class: z.string().describe('what the subject is one of'),
+      prompt: z
+        .string()
+        .default('a {token} {class}')
+        .describe('{token}, {class} and {name} (the file name) are filled in'),
+      crop: z.enum(['center', 'random']).default('center'),
+    }),
+    prior: z
+      .strictObject({
+        weight: z.number().min(0).default(1).describe('λ; 0 trains without prior preservation'),
+        pictures: z.int().min(0).default(16),
+        prompts: z.array(z.string()).min(1).default(['a {class}']),
+        steps: sampling.steps,
+        scale: sampling.scale,
+      })
+      .prefault({}),
+    train: z.strictObject({ unet: z.boolean().default(true), text: z.boolean().default(true) }).prefault({}),
+    batch: z.strictObject({ subject: count.default(4), prior: z.int().min(0).default(4) }).prefault({}),
+    optimizer: optimizer.extend({ text: z.number().min(0).default(1).describe("factor of the text encoder's rate") }),
+    sample: z
+      .strictObject({
+        ...sampling,
+        every: z.int().min(0).default(0).describe('steps between sample pictures while training; 0: none'),
+        prompts: z.array(z.string()).default([]).describe('further prompts of the final sheet'),
+        seeds: z.array(seed).min(1).default([0]),
+      })
+      .prefault({}),
+  }),
+  vae: z.strictObject({
+    task: z.literal('vae'),
+    ...run,
+    model: z.string().describe('folder whose vae/config.json is trained from scratch'),
+    cache: z.string().default('data/emoji').describe('where the renders are kept'),
+    size: count.default(64),
+    validation: count.default(200).describe('pictures held out'),
+    batch: count.default(16),
+    kl: z.number().min(0).default(1e-6).describe('weight of the KL term'),
+    edges: z.number().min(0).default(0.5).describe('weight of the difference of neighbouring pixels'),
+    optimizer,
+  }),
+  diffusion: z.strictObject({
+    task: z.literal('diffusion'),
+    ...run,
+    model: z.string().describe('folder with the VAE to use and the configurations of UNet and text encoder'),
+    cache: z.string().default('data/emoji'),
+    size: count.default(64),
+    validation: count.default(200),
+    batch: count.default(32),
+    length: count.default(24).describe('tokens of a padded caption'),
+    drop: fraction.default(0.1).describe('share of captions left empty, for guidance'),
+    article: fraction.default(0.3).describe('share of captions that get an "a" in front'),
+    snr: z.number().min(0).default(5).describe('γ of min-SNR weighting (Hang et al., 2023); 0: none'),
+    optimizer: optimizer.extend({ text: z.number().min(0).default(0.6) }),
+    sample: z
+      .strictObject({
+        ...sampling,
+        every: z.int().min(0).default(500),
+        prompts: z.array(z.string()).default(['cat face']),
+        seeds: z.array(seed).min(1).default([0]),
+      })
+      .prefault({}),
+  }),
+};
+
+export type TaskName = keyof typeof TASKS;
+export type Config<T extends TaskName = TaskName> = z.infer<(typeof TASKS)[T]>;
+
+/** An error in what the user wrote: shown without a stack. */
+export class ConfigError extends Error {
+  override name = 'ConfigError';
+}
+
+/**
+ * Reads a configuration: the YAML `file`, then `overrides` such as `optimizer.lr=3e-4` (values are YAML). Throws a
+ * ConfigError that names file, key, and the nearest key or what would be right.
+ */
+export async function loadConfig(file: string, overrides: readonly string[] = []): Promise<Config> {
+  let text: string;
+  try {
+    text = await readFile(file, 'utf8');
+  } catch (error) {
+    throw new ConfigError(
+      `${file}: cannot be read (${(error as NodeJS.ErrnoException).code}); give a YAML file, such as assets/configs/dreambooth.yaml`,
+    );
+  }
+  return parseConfig(text, file, overrides);
+}
+
+export function parseConfig(text: string, file: string, overrides: readonly string[] = []): Config {
+  let raw: unknown;
+  try {
+    raw = parse(text);
+  } catch (error) {
+    throw new ConfigError(`${file}: ${error instanceof YAMLParseError ? error.message : String(error)}`);
+  }
+  if (typeof raw !== 'object' || raw === null || Array.isArray(raw))
+    throw new ConfigError(`${file}: must hold keys and values, such as "task: dreambooth"`);
+  const values = raw as Record<string, unknown>;
+  const origin = new Map<string, string>();
+  for (const override of overrides) applyOverride(values, override, origin);
+  const where = (path: readonly PropertyKey[]) => {
+    const key = path.join('.');
+    return `${origin.get(key) ?? file}: ${key}`;
+  };
+  const { task } = values;
+  if (typeof task !== 'string' || !Object.hasOwn(TASKS, task))
+    throw new ConfigError(
+      `${where(['task'])} must be one of ${Object.keys(TASKS).join(', ')}, not ${JSON.stringify(task) ?? 'missing'}`,
+    );
+  const schema = TASKS[task as TaskName];
+  const result = schema.safeParse(values);
+  if (result.success) return result.data;
+  const issue = result.error.issues[0]!;
+  if (issue.code === 'unrecognized_keys') {
+    const unknown = issue.keys[0]!;
+    const known = keysAt(schema, issue.path);
+    const nearest = known.toSorted((a, b) => distance(a, unknown) - distance(b, unknown))[0];
+    throw new ConfigError(
+      `${where([...issue.path, unknown])} is not a known key` +
+        (nearest !== undefined && distance(nearest, unknown) <= Math.max(2, unknown.length / 2)
+          ? `; did you mean ${[...issue.path, nearest].join('.')}?`
+          : `; known are ${known.join(', ')}`),
+    );
+  }
+  throw new ConfigError(`${where(issue.path)}: ${issue.message}`);
+}
+
+function applyOverride(values: Record<string, unknown>, override: string, origin: Map<string, string>): void {
+  const match = /^([\w.]+)=(.*)$/s.exec(override);
+  if (!match) throw new ConfigError(`"${override}" is not of the form key=value, such as optimizer.lr=3e-4`);
+  const path = match[1]!.split('.');
+  let value: unknown;
+  try {
+    value = parse(match[2]!);
+  } catch {
+    throw new ConfigError(`"${override}": the value is not YAML`);
+  }
+  let place = values;
+  path.forEach((key, i) => {
+    if (key === '__proto__') throw new ConfigError(`"${override}": no such key`);
+    if (i === path.length - 1) place[key] = value;
+    else {
+      const next = place[key] ?? {};
+      if (typeof next !== 'object' || Array.isArray(next))
+        throw new ConfigError(`"${override}": ${path.slice(0, i + 1).join('.')} holds no keys`);
+      place = place[key] = next as Record<string, unknown>;
+    }
+  });
+  origin.set(path.join('.'), `"${override}"`);
+}
+
+/** The keys that an object inside a schema knows. */
+function keysAt(schema: z.ZodType, path: readonly PropertyKey[]): string[] {
+  let current: unknown = schema;
+  for (const key of path) current = unwrap(current).shape?.[key as string];
+  return Object.keys(unwrap(current).shape ?? {});
+}
+
+function unwrap(schema: unknown): { shape?: Record<string, unknown> } {
+  let current = schema as { shape?: Record<string, unknown>; def?: { innerType?: unknown } } | undefined;
+  while (current && !current.shape && current.def?.innerType) current = current.def.innerType as typeof current;
+  return current ?? {};
+}
+
+/** Every key of a task with its default and meaning, for `--help`. */
+export function describeKeys(task: TaskName): string {
+  const lines: [string, string][] = [];
+  const visit = (schema: unknown, path: string) => {
+    for (const [key, value] of Object.entries(unwrap(schema).shape ?? {})) {
+      const inner = value as z.ZodType & { def: { defaultValue?: unknown } };
+      if (unwrap(inner).shape) visit(inner, `${path}${key}.`);
+      else {
+        const fallback = 'defaultValue' in inner.def ? ` = ${JSON.stringify(inner.def.defaultValue)}` : '';
+        lines.push([`${path}${key}${fallback}`, inner.description ?? '']);
+      }
+    }
+  };
+  visit(TASKS[task], '');
+  return lines.map(([key, meaning]) => (meaning ? `  ${key.padEnd(40)} ${meaning}` : `  ${key}`)).join('\n');
+}

@@ -1,0 +1,53 @@
+import { describe, expect, it } from 'vitest';
+import { describeKeys, loadConfig, parseConfig } from '../../cli/config.ts';
+
+const base = `
+task: dreambooth
+name: test
+steps: 10
+model: assets/base
+data: { folder: x, class: cat }
+optimizer: { lr: 1.0e-4 }
+`;
+const parse = (...overrides: string[]) => parseConfig(base, 'config.yaml', overrides);
+
+describe('configuration', () => {
+  it('fills defaults and takes overrides', () => {
+    const config = parse('optimizer.lr=3e-4', 'prior.weight=0', 'sample.prompts=[a dog, a cat]');
+    expect(config).toMatchObject({
+      optimizer: { lr: 3e-4, betas: [0.9, 0.999], decay: 0.01 },
+      prior: { weight: 0, pictures: 16 },
+      sample: { prompts: ['a dog', 'a cat'] },
+      data: { token: 'sks' },
+    });
+  });
+
+  it.each([
+    [['optimizer.lrr=1'], '"optimizer.lrr=1": optimizer.lrr is not a known key; did you mean optimizer.lr?'],
+    [['optimiser.lr=1'], 'config.yaml: optimiser is not a known key; did you mean optimizer?'],
+    [['prior.wieght=0'], 'did you mean prior.weight?'],
+    [['optimizer.lr=-1'], '"optimizer.lr=-1": optimizer.lr: '],
+    [['optimizer.lr=fast'], '"optimizer.lr=fast": optimizer.lr: '],
+    [['steps=1.5'], '"steps=1.5": steps: '],
+    [['sample.sampler=dimm'], '"sample.sampler=dimm": sample.sampler: '],
+    [['task=dreamboth'], 'must be one of dreambooth, vae, diffusion, not "dreamboth"'],
+    [['steps'], '"steps" is not of the form key=value'],
+    [['name.x=1'], 'name holds no keys'],
+    [['__proto__.x=1'], 'no such key'],
+    [['name=../x'], 'letters, digits'],
+  ])('refuses %j', (overrides, message) => {
+    expect(() => parse(...overrides)).toThrow(message);
+  });
+
+  it('says what is wrong with the file itself', async () => {
+    expect(() => parseConfig('a: [', 'config.yaml')).toThrow(/config\.yaml: .*line 1/s);
+    expect(() => parseConfig('- 1', 'config.yaml')).toThrow('must hold keys and values');
+    expect(() => parseConfig('task: vae', 'config.yaml')).toThrow(/config\.yaml: name/);
+    await expect(loadConfig('/nowhere.yaml')).rejects.toThrow('/nowhere.yaml: cannot be read (ENOENT)');
+  });
+
+  it('lists every key for --help', () => {
+    expect(describeKeys('dreambooth')).toMatch(/prior\.weight = 1\s+λ/);
+    expect(describeKeys('dreambooth')).toMatch(/optimizer\.text = 1/);
+  });
+});
