@@ -8,9 +8,9 @@ const REASONS: Record<string, string> = {
   EDQUOT: 'the disk quota is used up: free some space or choose another folder',
   EFBIG: 'the file is larger than this file system or this process may write',
   EROFS: 'the file system is read-only: choose another folder',
-  EACCES: 'no permission to write there: choose another folder or change its permissions',
-  EPERM: 'no permission to write there: choose another folder or change its permissions',
-  ENOENT: 'its folder does not exist: make it first',
+  EACCES: 'permission is denied: change its permissions or choose another folder',
+  EPERM: 'permission is denied: change its permissions or choose another folder',
+  ENOENT: 'there is no such file or folder',
   ENOTDIR: 'a part of its path is a file, not a folder',
   EISDIR: 'it is a folder, not a file',
 };
@@ -73,10 +73,7 @@ const MOST_AT_ONCE = 1 << 30;
 /** A file as a source of byte ranges. Close it when done. */
 export async function openSource(file: string): Promise<ByteSource> {
   const handle = await open(file, 'r').catch((error: unknown) => {
-    const code = (error as NodeJS.ErrnoException).code;
-    throw new Error(`[read] cannot open ${file}: ${code === 'ENOENT' ? 'there is no such file' : reason(error)}`, {
-      cause: error,
-    });
+    throw new Error(`[read] cannot open ${file}: ${reason(error)}`, { cause: error });
   });
   try {
     const stat = await handle.stat();

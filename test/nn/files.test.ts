@@ -57,7 +57,7 @@ describe('writeFileAtomic', () => {
     await writeFile(path.join(folder, 'a'), 'old');
     await mkdir(path.join(folder, 'sub'));
     const write = (name: string) => writeFileAtomic(path.join(folder, name), [text('x')]);
-    await expect(write('none/b')).rejects.toThrow(/^\[write\] cannot write .*none\/b: its folder does not exist/);
+    await expect(write('none/b')).rejects.toThrow(/^\[write\] cannot write .*none\/b: there is no such file or folder/);
     await expect(write('a/b')).rejects.toThrow('a part of its path is a file');
     await expect(write('sub')).rejects.toThrow('it is a folder');
     expect((await readdir(folder)).sort()).toEqual(['a', 'sub']);
@@ -103,7 +103,7 @@ describe('writeFileAtomic', () => {
     await mkdir(locked);
     await writeFile(path.join(locked, 'model'), 'old');
     await chmod(locked, 0o555);
-    await expect(writeFileAtomic(path.join(locked, 'model'), [text('new')])).rejects.toThrow('no permission');
+    await expect(writeFileAtomic(path.join(locked, 'model'), [text('new')])).rejects.toThrow('permission is denied');
     expect(await readFile(path.join(locked, 'model'), 'utf8')).toBe('old');
     await chmod(locked, 0o755);
   });

@@ -289,7 +289,7 @@ describe('files', () => {
 
   it('names the file that is missing, a folder or damaged', async () => {
     await expect(openSafetensors(path.join(folder, 'none'))).rejects.toThrow(
-      /cannot open .*none: there is no such file/,
+      /cannot open .*none: there is no such file or folder/,
     );
     await expect(openSafetensors(folder)).rejects.toThrow('is not a file');
     const name = path.join(folder, 'cut.safetensors');
