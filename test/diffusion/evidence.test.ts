@@ -1,0 +1,34 @@
+import { describe, expect, it } from 'vitest';
+import { distance, greyShare, thumbnail } from '../../diffusion/evidence.ts';
+
+/** A picture from a function of the pixel to [r, g, b] in [0, 1]. */
+function picture(size: number, colour: (x: number, y: number) => [number, number, number]): Float32Array {
+  const out = new Float32Array(3 * size * size);
+  for (let y = 0; y < size; y++)
+    for (let x = 0; x < size; x++) colour(x, y).forEach((value, c) => (out[(c * size + y) * size + x] = 2 * value - 1));
+  return out;
+}
+
+describe('evidence', () => {
+  it('averages blocks of pixels', () => {
+    const small = thumbnail(
+      picture(32, (x, y) => [(x % 2) / 1, y < 2 ? 1 : 0, 0]),
+      32,
+    );
+    expect(small[0]).toBeCloseTo(0);
+    expect(small[256]).toBeCloseTo(1);
+    expect(small[256 + 16]).toBeCloseTo(-1);
+    expect(() => thumbnail(new Float32Array(5), 32)).toThrow(/multiples of 16/);
+  });
+
+  it('measures root mean squares', () => {
+    expect(distance([0, 0], [3, 4])).toBeCloseTo(Math.sqrt(12.5));
+    expect(() => distance([0], [1, 2])).toThrow(/cannot be compared/);
+  });
+
+  it('counts grey among what is not white', () => {
+    const mixed = picture(16, (x, y) => (y < 8 ? [1, 1, 1] : x < 4 ? [0.5, 0.55, 0.6] : [1, 0.8, 0.2]));
+    expect(greyShare(mixed)).toBeCloseTo(0.25);
+    expect(greyShare(picture(16, () => [1, 1, 1]))).toBe(0);
+  });
+});
