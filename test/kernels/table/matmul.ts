@@ -31,8 +31,8 @@ const matrix = (rows: number, cols: number, transposed: boolean) => (transposed 
 
 /** (batch of a, batch of b, m, k, n) with either operand transposed. */
 const sample = (
-  batchA: number[],
-  batchB: number[],
+  batchA: readonly number[],
+  batchB: readonly number[],
   [m, k, n]: readonly [number, number, number],
   transposeA: boolean,
   transposeB: boolean,
@@ -82,8 +82,8 @@ export const matmulRows: Rows<'matmul' | 'linear'> = {
     samples,
     gradient: [0, 1],
     arbitrary: fc
-      .tuple(fc.constantFrom([[], []], [[2], [2]], [[3], []], [[], [2]]), extent, extent, extent, fc.boolean(), fc.boolean())
-      .map(([[a, b], m, k, n, transposeA, transposeB]) => sample(a!, b!, [m, k, n], transposeA, transposeB)),
+      .tuple(fc.constantFrom(...([[[], []], [[2], [2]], [[3], []], [[], [2]]] as const)), extent, extent, extent, fc.boolean(), fc.boolean())
+      .map(([[a, b], m, k, n, transposeA, transposeB]) => sample(a, b, [m, k, n], transposeA, transposeB)),
     bad: [
       [(operation, t) => operation(t([3, 4]), t([5, 6])), /\[matmul\] inner dimensions differ: a is \(3, 4\), b is \(5, 6\)/],
       [(operation, t) => operation(t([3, 4]), t([3, 4]), { transposeA: true, transposeB: true }), /a is \(3, 4\) transposed/],
