@@ -1,0 +1,84 @@
+import fc from 'fast-check';
+import type { StepCoefficients } from '../../../kernels/index.ts';
+import { nd } from '../row.ts';
+import type { NdArray, Row, Rows, Sample } from '../row.ts';
+import type { guidedStep } from '../../../kernels/index.ts';
+
+interface Attributes {
+  scale: number;
+  step: StepCoefficients;
+}
+
+/** DDIM's step from ᾱ = 0.3 to 0.6 with η = 1, the prediction of x₀ clipped to [−1, 1] or folded in. */
+const clipped: StepCoefficients = {
+  sample: 0, output: 0.37, noise: 0.53, clean: 0.77, cleanSample: 1.83, cleanOutput: -1.53, clip: 1,
+}; // prettier-ignore
+const plain: StepCoefficients = {
+  sample: 1.41, output: -0.55, noise: 0, clean: 0, cleanSample: 1.83, cleanOutput: -1.53, clip: 1,
+}; // prettier-ignore
+
+function step([x, output, noise]: (NdArray | null)[], { scale, step }: Attributes): NdArray {
+  const n = x!.data.length;
+  return nd(x!.shape, (i) => {
+    const m = scale === 1 ? output!.data[i]! : output!.data[i]! + scale * (output!.data[n + i]! - output!.data[i]!);
+    const clean = step.cleanSample * x!.data[i]! + step.cleanOutput * m;
+    return (
+      step.sample * x!.data[i]! +
+      step.output * m +
+      (noise ? step.noise * noise.data[i]! : 0) +
+      step.clean * Math.min(Math.max(clean, -step.clip), step.clip)
+    );
+  });
+}
+
+const row: Row<typeof guidedStep, Attributes> = {
+  call: (operation, [x, output, noise], attributes) => operation(x!, output!, noise ?? null, attributes),
+  reference: step,
+  samples: [
+    { inputs: [[2, 4, 3, 3], [4, 4, 3, 3], [2, 4, 3, 3]], attributes: { scale: 7.5, step: clipped } },
+    { inputs: [[2, 4, 3, 3], [4, 4, 3, 3], null], attributes: { scale: 7.5, step: plain } },
+    { inputs: [[3, 50], [3, 50], [3, 50]], attributes: { scale: 1, step: clipped } },
+    { inputs: [[1], [2], null], attributes: { scale: 0, step: plain } },
+  ], // prettier-ignore
+  gradient: 'none',
+  arbitrary: fc
+    .tuple(
+      fc.array(fc.integer({ min: 1, max: 9 }), { minLength: 1, maxLength: 4 }),
+      fc.float({ min: -2, max: 10, noNaN: true }),
+    )
+    .map(([shape, scale]): Sample<Attributes> => {
+      const [n, ...rest] = shape as [number, ...number[]];
+      return { inputs: [shape, [scale === 1 ? n : 2 * n, ...rest], shape], attributes: { scale, step: clipped } };
+    }),
+  bad: [
+    [(operation, t) => operation(t([2, 3]), t([2, 3]), null, { scale: 2, step: plain }), /is \(4, 3\), not \(2, 3\)/],
+    [
+      (operation, t) => operation(t([2]), t([2]), null, { scale: 1, step: clipped }),
+      /adds noise, .* \(2,\), not missing/,
+    ],
+  ],
+};
+
+export const samplerRows: Rows<'guidedStep' | 'addNoise'> = {
+  guidedStep: row,
+  addNoise: {
+    call: (operation, [x0, noise, a, b]) => operation(x0!, noise!, a!, b!),
+    reference: ([x0, noise, a, b]) => {
+      const inner = x0!.data.length / a!.data.length;
+      return nd(x0!.shape, (i) => {
+        const n = Math.floor(i / inner);
+        return a!.data[n]! * x0!.data[i]! + b!.data[n]! * noise!.data[i]!;
+      });
+    },
+    samples: [
+      { inputs: [[3, 4, 2, 5], [3, 4, 2, 5], [3], [3]], attributes: {} },
+      { inputs: [[2], [2], [2], [2]], attributes: {} },
+      { inputs: [[1, 70], [1, 70], [1], [1]], attributes: {} },
+    ], // prettier-ignore
+    gradient: 'none',
+    bad: [
+      [(operation, t) => operation(t([2, 3]), t([2, 3]), t([3]), t([2])), /coefficients are \(2,\), not \(3,\)/],
+      [(operation, t) => operation(t([2, 3]), t([3, 2]), t([2]), t([2])), /noise is \(3, 2\), the samples \(2, 3\)/],
+    ],
+  },
+};
