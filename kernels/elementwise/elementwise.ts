@@ -238,7 +238,7 @@ export const clamp = (x: Tensor, low: number, high: number): Tensor => apply(cla
 const sigmoid = 'fn sigmoid(x: f32) -> f32 { return 1.0 / (1.0 + exp(-x)); }';
 // WGSL has no erf. Below 1 the Maclaurin series, which keeps the relative precision of small results; above, 1 − erfc with
 // the fit of Numerical Recipes in C (2nd ed., section 6.2; relative error of erfc below 1.2e-7).
-const erf = `
+export const erf = `
 fn erf(x: f32) -> f32 {
   let a = abs(x);
   if (a < 1.0) {

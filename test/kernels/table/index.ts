@@ -1,19 +1,33 @@
 import type { Table } from '../row.ts';
+import { activationRows } from './activation.ts';
 import { convRows } from './conv.ts';
 import { elementwiseRows } from './elementwise.ts';
+import { embeddingRows } from './embedding.ts';
+import { layoutRows } from './layout.ts';
+import { lossRows } from './loss.ts';
 import { matmulRows } from './matmul.ts';
+import { normRows } from './norm.ts';
 import { optimRows } from './optim.ts';
 import { randomRows } from './random.ts';
 import { reduceRows } from './reduce.ts';
+import { resizeRows } from './resize.ts';
 import { samplerRows } from './sampler.ts';
+import { softmaxRows } from './softmax.ts';
 
 /** Every operation, its float64 reference and its samples. A missing row does not compile. */
 export const table: Table = {
+  ...activationRows,
   ...convRows,
   ...elementwiseRows,
+  ...embeddingRows,
+  ...layoutRows,
+  ...lossRows,
   ...matmulRows,
+  ...normRows,
   ...optimRows,
   ...randomRows,
   ...reduceRows,
+  ...resizeRows,
   ...samplerRows,
+  ...softmaxRows,
 };

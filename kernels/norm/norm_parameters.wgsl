@@ -1,0 +1,24 @@
+// Gradients of a norm's weight and bias, last stage: the shares are added in order, an invocation a channel.
+
+@group(0) @binding(0) var<storage, read> shares: array<f32>; // (2, parts, channels): of weight, of bias
+@group(0) @binding(1) var<storage, read_write> dweight: array<f32>; // (channels)
+@group(0) @binding(2) var<storage, read_write> dbias: array<f32>; // (channels)
+
+struct Params {
+  parts: u32,
+  channels: u32,
+}
+
+@compute @workgroup_size(64)
+fn main(@builtin(global_invocation_id) id: vec3u) {
+  let channel = id.x;
+  if (channel >= params.channels) { return; }
+  var dw = 0.0;
+  var db = 0.0;
+  for (var part = 0u; part < params.parts; part++) {
+    dw += shares[part * params.channels + channel];
+    db += shares[(params.parts + part) * params.channels + channel];
+  }
+  dweight[channel] = dw;
+  dbias[channel] = db;
+}
