@@ -46,18 +46,11 @@ fn pixels(at: vec4u, valid: vec4<bool>) -> vec4f {
   return select(vec4f(), vec4f(x[at.x], x[at.y], x[at.z], x[at.w]), valid);
 }
 
-// sums: one row at four positions, whose first element of the result's sample (n, 0, oy, ox) is `at`.
-fn store(row: u32, at: vec4u, valid: vec4<bool>, sums: vec4f) {
-  if (row >= params.rows) { return; }
-  var value = sums;
-#if BIAS
-  value += bias[row];
-#endif
-  let place = at + row * params.oh * params.ow;
-  if (valid.x) { out[place.x] = value.x; }
-  if (valid.y) { out[place.y] = value.y; }
-  if (valid.z) { out[place.z] = value.z; }
-  if (valid.w) { out[place.w] = value.w; }
+// Element l of an array that must stay in registers, where the compiler can't know l.
+fn pick(values: ptr<function, array<vec4f, $SUBGROUP>>, l: u32) -> vec4f {
+  var value = vec4f();
+  for (var i = 0u; i < $SUBGROUP; i++) { value = select(value, values[i], i == l); }
+  return value;
 }
 
 @compute @workgroup_size($SUBGROUP)
@@ -90,6 +83,16 @@ fn main(@builtin(workgroup_id) wg: vec3u, @builtin(num_workgroups) groups: vec3u
   var acc1: array<vec4f, $SUBGROUP>; // row + 4·l + 1
   var acc2: array<vec4f, $SUBGROUP>;
   var acc3: array<vec4f, $SUBGROUP>;
+#if BIAS
+  let offset = vec4f(bias[r.x], bias[r.y], bias[r.z], bias[r.w]); // of this lane's rows
+  for (var l = 0u; l < $SUBGROUP; l++) {
+    let o = subgroupShuffle(offset, l);
+    acc0[l] = vec4f(o.x);
+    acc1[l] = vec4f(o.y);
+    acc2[l] = vec4f(o.z);
+    acc3[l] = vec4f(o.w);
+  }
+#endif
   for (var tap = 0u; tap < taps; tap++) {
     // Coordinates below 0 wrap to huge ones, which are outside too.
 #if TRANSPOSED
@@ -127,10 +130,14 @@ fn main(@builtin(workgroup_id) wg: vec3u, @builtin(num_workgroups) groups: vec3u
   }
 
   let result = n * params.rows * area + position % area;
-  for (var l = 0u; l < $SUBGROUP; l++) {
-    store(row + 4u * l, result, present, acc0[l]);
-    store(row + 4u * l + 1u, result, present, acc1[l]);
-    store(row + 4u * l + 2u, result, present, acc2[l]);
-    store(row + 4u * l + 3u, result, present, acc3[l]);
+  let rounds = (min(params.rows, row + TILE) - row + 3u) / 4u; // not to be unrolled: see matmul_subgroup.wgsl
+  for (var l = 0u; l < rounds; l++) {
+    let sums = array(pick(&acc0, l), pick(&acc1, l), pick(&acc2, l), pick(&acc3, l));
+    for (var i = 0u; i < 4u; i++) {
+      let at_row = row + 4u * l + i;
+      for (var j = 0u; j < 4u; j++) {
+        if (at_row < params.rows && present[j]) { out[result[j] + at_row * area] = sums[i][j]; }
+      }
+    }
   }
 }

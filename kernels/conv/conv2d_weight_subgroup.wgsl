@@ -40,12 +40,11 @@ fn pixels(at: vec4u, valid: vec4<bool>) -> vec4f {
   return select(vec4f(), vec4f(x[at.x], x[at.y], x[at.z], x[at.w]), valid);
 }
 
-fn store(row: u32, col: u32, columns: u32, sums: vec4f) {
-  if (row >= params.rows) { return; }
-  let at = row * columns + col;
-  for (var i = 0u; i < 4u; i++) {
-    if (col + i < columns) { out[at + i] = sums[i]; }
-  }
+// Element l of an array that must stay in registers, where the compiler can't know l.
+fn pick(values: ptr<function, array<vec4f, $SUBGROUP>>, l: u32) -> vec4f {
+  var value = vec4f();
+  for (var i = 0u; i < $SUBGROUP; i++) { value = select(value, values[i], i == l); }
+  return value;
 }
 
 @compute @workgroup_size($SUBGROUP)
@@ -109,11 +108,15 @@ fn main(@builtin(workgroup_id) wg: vec3u, @builtin(num_workgroups) groups: vec3u
     }
   }
 
-  for (var l = 0u; l < $SUBGROUP; l++) {
-    store(row + 4u * l, col, columns, acc0[l]);
-    store(row + 4u * l + 1u, col, columns, acc1[l]);
-    store(row + 4u * l + 2u, col, columns, acc2[l]);
-    store(row + 4u * l + 3u, col, columns, acc3[l]);
+  let rounds = (min(params.rows, row + TILE) - row + 3u) / 4u; // not to be unrolled: see matmul_subgroup.wgsl
+  for (var l = 0u; l < rounds; l++) {
+    let sums = array(pick(&acc0, l), pick(&acc1, l), pick(&acc2, l), pick(&acc3, l));
+    for (var i = 0u; i < 4u; i++) {
+      let at_row = row + 4u * l + i;
+      for (var j = 0u; j < 4u; j++) {
+        if (at_row < params.rows && col + j < columns) { out[at_row * columns + col + j] = sums[i][j]; }
+      }
+    }
   }
 #if ROW_SUM
   if (first == 0u) {
