@@ -92,7 +92,8 @@ export class Kernel {
       throw new Error(`[kernel] ${source.url.pathname} is not read: import the operations before opening the device`);
     this.#gpu = gpu;
     this.#onCompile = options.onCompile;
-    const flags = Object.entries(defines).filter(([, value]) => value !== false);
+    // Values of several lines are texts inserted into the kernel: no part of its name.
+    const flags = Object.entries(defines).filter(([, value]) => value !== false && !String(value).includes('\n'));
     this.label =
       source.name + (flags.length ? `[${flags.map(([k, v]) => (v === true ? k : `${k}=${v}`)).join(' ')}]` : '');
     const body = preprocess(source.name, source.text, defines);

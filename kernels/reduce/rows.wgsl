@@ -25,29 +25,29 @@ fn sumLanes(v: f32, lane: u32) -> f32 { return subgroupAdd(v); }
 fn sumLanes2(v: vec2f, lane: u32) -> vec2f { return subgroupAdd(v); }
 fn maxLanes(v: f32, lane: u32) -> f32 { return subgroupMax(v); }
 #else
-var<workgroup> shares: array<vec2f, LANES>;
+var<workgroup> laneValues: array<vec2f, LANES>;
 
 fn sumLanes2(v: vec2f, lane: u32) -> vec2f {
   workgroupBarrier(); // the row's previous result has been read
-  shares[lane] = v;
+  laneValues[lane] = v;
   workgroupBarrier();
   for (var reach = LANES / 2u; reach > 0u; reach /= 2u) {
-    if (lane < reach) { shares[lane] += shares[lane + reach]; }
+    if (lane < reach) { laneValues[lane] += laneValues[lane + reach]; }
     workgroupBarrier();
   }
-  return shares[0];
+  return laneValues[0];
 }
 
 fn sumLanes(v: f32, lane: u32) -> f32 { return sumLanes2(vec2f(v, 0.0), lane).x; }
 
 fn maxLanes(v: f32, lane: u32) -> f32 {
   workgroupBarrier();
-  shares[lane].x = v;
+  laneValues[lane].x = v;
   workgroupBarrier();
   for (var reach = LANES / 2u; reach > 0u; reach /= 2u) {
-    if (lane < reach) { shares[lane].x = max(shares[lane].x, shares[lane + reach].x); }
+    if (lane < reach) { laneValues[lane].x = max(laneValues[lane].x, laneValues[lane + reach].x); }
     workgroupBarrier();
   }
-  return shares[0].x;
+  return laneValues[0].x;
 }
 #endif
