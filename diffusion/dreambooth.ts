@@ -1,0 +1,225 @@
+/**
+ * DreamBooth (Ruiz et al., CVPR 2023): a diffusion model learns a subject from a few pictures, named by a rare word, while
+ * pictures of its class, drawn by the model itself before it learns anything, keep the class as it was (prior preservation).
+ */
+import { createHash } from 'node:crypto';
+import { mkdir, readFile, rename, rm } from 'node:fs/promises';
+import path from 'node:path';
+import { affine, mse, sub } from '../kernels/index.ts';
+import { noGrad, scope, tensor } from '../engine/index.ts';
+import type { Tensor } from '../engine/index.ts';
+import { openSafetensors, saveSafetensors, writeFileAtomic } from '../nn/files.ts';
+import { DataOrder } from '../nn/order.ts';
+import type { Writable } from '../nn/safetensors.ts';
+import type { StableDiffusion } from './folder.ts';
+import { encode, generate } from './pipeline.ts';
+import { encodePng, listPictures, loadPicture } from './pictures.ts';
+import type { Picture } from './pictures.ts';
+import type { NoiseSchedule } from './schedule.ts';
+import { diffusionLoss, encodePictures, noiseBatch } from './training.ts';
+import type { Batch, Example, Latents } from './training.ts';
+
+/** Crops taken of a picture that is cropped at random. */
+const RANDOM_CROPS = 8;
+
+/** Fills `{token}`, `{class}` and `{name}` of a prompt. Throws on a name in braces that is none of them. */
+export function fillPrompt(template: string, values: Readonly<Record<string, string>>): string {
+  return template.replace(/\{(\w*)\}/g, (_, key: string) => {
+    const value = values[key];
+    if (value === undefined)
+      throw new Error(
+        `[dreambooth] the prompt "${template}" names {${key}}; known are {${Object.keys(values).join('}, {')}}`,
+      );
+    return value;
+  });
+}
+
+/** One of the subject's pictures: the file's name without its ending may serve as a caption. */
+export interface SubjectPicture {
+  readonly name: string;
+  readonly crops: readonly Picture[];
+}
+
+/** Loads a subject's pictures as squares, cropped in the centre, or in several ways for `random`. */
+export async function loadSubject(
+  folder: string,
+  size: number,
+  crop: 'center' | 'random',
+  warn?: (message: string) => void,
+): Promise<SubjectPicture[]> {
+  const files = await listPictures(folder, warn);
+  const positions = crop === 'center' ? [0.5] : Array.from({ length: RANDOM_CROPS }, (_, i) => i / (RANDOM_CROPS - 1));
+  return Promise.all(
+    files.map(async (file) => ({
+      name: path.basename(file, path.extname(file)),
+      crops: await Promise.all(positions.map((position) => loadPicture(file, size, position))),
+    })),
+  );
+}
+
+/** Encodes pictures and prompts. */
+export async function makeExamples(
+  model: StableDiffusion,
+  pictures: readonly { prompt: string; crops: readonly Picture[] }[],
+): Promise<Example[]> {
+  const latents = await encodePictures(
+    model.vae,
+    pictures.flatMap(({ crops }) => crops),
+  );
+  let next = 0;
+  return pictures.map(({ prompt, crops }) => ({
+    ids: encode(model, prompt),
+    crops: crops.map(() => latents[next++]!),
+  }));
+}
+
+export interface PriorOptions {
+  /** Drawn in turn. */
+  readonly prompts: readonly string[];
+  readonly count: number;
+  readonly steps: number;
+  readonly scale: number;
+  readonly seed: number;
+  /** Folder of the cache; each model and setting has a folder inside. */
+  readonly cache: string;
+  readonly onStep?: (done: number, total: number) => void;
+}
+
+/**
+ * Pictures of the class, drawn by the model as it is now, with their latents. Cached: the same model and settings find them
+ * again. Returns the examples, their pictures' folder, and whether they had to be drawn.
+ */
+export async function priorExamples(
+  model: StableDiffusion,
+  { prompts, count, steps, scale, seed, cache, onStep }: PriorOptions,
+): Promise<{ examples: Example[]; folder: string; drawn: boolean }> {
+  const used = Array.from({ length: count }, (_, i) => prompts[i % prompts.length]!);
+  const key = createHash('sha256').update(
+    JSON.stringify({ used, steps, scale, seed, weights: await weightsHash(model.folder) }),
+  );
+  const folder = path.join(cache, key.digest('hex').slice(0, 16));
+  const file = path.join(folder, 'latents.safetensors');
+  const withLatents = (latents: readonly Latents[]) =>
+    latents.map((crop, i) => ({ ids: encode(model, used[i]!), crops: [crop] }));
+  const found = await readLatents(file, count);
+  if (found) return { examples: withLatents(found), folder, drawn: false };
+  const pictures = await generate(model, {
+    prompts: used,
+    seeds: used.map((_, i) => seed + i),
+    steps,
+    scale,
+    ...(onStep ? { onStep } : {}),
+  });
+  const latents = await encodePictures(model.vae, pictures);
+  const temporary = `${folder}.${process.pid}`;
+  await mkdir(temporary, { recursive: true });
+  for (const [i, picture] of pictures.entries())
+    await writeFileAtomic(
+      path.join(temporary, `${String(i).padStart(3, '0')} ${used[i]!.replace(/[^\w -]/g, '')}.png`),
+      [await encodePng(picture)],
+    );
+  await saveSafetensors(
+    path.join(temporary, 'latents.safetensors'),
+    new Map<string, Writable>(
+      latents.flatMap(({ mean, deviation }, i) => [
+        [`${i}.mean`, { dtype: 'F32', shape: [mean.length], data: mean }],
+        [`${i}.deviation`, { dtype: 'F32', shape: [mean.length], data: deviation }],
+      ]),
+    ),
+  );
+  await rm(folder, { recursive: true, force: true }); // one that was cut short by an earlier version of the file
+  await rename(temporary, folder);
+  return { examples: withLatents(latents), folder, drawn: true };
+}
+
+async function readLatents(file: string, count: number): Promise<Latents[] | null> {
+  const open = await openSafetensors(file).catch(() => null);
+  if (!open) return null; // missing, or damaged: drawn again
+  try {
+    if (open.tensors.size !== 2 * count) return null;
+    const read = async (i: number) => ({
+      mean: await open.floats(`${i}.mean`),
+      deviation: await open.floats(`${i}.deviation`),
+    });
+    return await Promise.all(Array.from({ length: count }, (_, i) => read(i)));
+  } finally {
+    await open.close();
+  }
+}
+
+/** Identifies a model by the bytes of its weights. */
+async function weightsHash(folder: string): Promise<string> {
+  const hash = createHash('sha256');
+  for (const file of ['unet/diffusion_pytorch_model', 'vae/diffusion_pytorch_model', 'text_encoder/model'])
+    hash.update(await readFile(path.join(folder, `${file}.safetensors`)));
+  return hash.digest('hex');
+}
+
+export interface DreamBoothOptions {
+  readonly seed: number;
+  readonly subjectBatch: number;
+  readonly priorBatch: number;
+  /** λ of the class term. */
+  readonly priorWeight: number;
+}
+
+/** Draws batches of the subject's and the class's examples, and computes their loss in one forward pass. */
+export class DreamBooth {
+  readonly #model: StableDiffusion;
+  readonly #schedule: NoiseSchedule;
+  readonly #subject: readonly Example[];
+  readonly #prior: readonly Example[];
+  readonly #options: DreamBoothOptions;
+  readonly #latentSize: readonly [number, number];
+  readonly #order: { subject: DataOrder; prior: DataOrder };
+
+  constructor(
+    model: StableDiffusion,
+    subject: readonly Example[],
+    prior: readonly Example[],
+    options: DreamBoothOptions,
+  ) {
+    this.#model = model;
+    this.#schedule = model.schedule();
+    this.#subject = subject;
+    this.#prior = prior;
+    this.#options = options;
+    const side = Math.sqrt(subject[0]!.crops[0]!.mean.length / model.unet.config.in_channels);
+    this.#latentSize = [side, side];
+    this.#order = {
+      subject: new DataOrder(subject.length, options.seed, 'subject'),
+      prior: new DataOrder(Math.max(prior.length, 1), options.seed, 'prior'),
+    };
+  }
+
+  /** The batch of a forward pass: the subject's samples first, then the class's. */
+  batch(pass: number): Batch {
+    const { seed, subjectBatch, priorBatch, priorWeight } = this.#options;
+    const prior = this.#prior.length > 0 && priorWeight > 0 ? priorBatch : 0;
+    const examples = [
+      ...this.#order.subject.batch(pass, subjectBatch).map((i) => this.#subject[i]!),
+      ...this.#order.prior.batch(pass, prior).map((i) => this.#prior[i]!),
+    ];
+    const weights = examples.map((_, i) => (i < subjectBatch ? 1 / subjectBatch : priorWeight / prior));
+    return noiseBatch(examples, weights, this.#schedule, seed, pass);
+  }
+
+  /** Loss = subject + λ · class, and its two terms for the record (the class term without λ; null without class pictures). */
+  loss(pass: number): { loss: Tensor; subject: Tensor; prior: Tensor | null } {
+    const batch = this.batch(pass);
+    const { unet, textEncoder } = this.#model;
+    const { device } = unet;
+    const { subjectBatch, priorWeight } = this.#options;
+    return scope(device, () => {
+      const context = textEncoder.forward(batch.ids).lastHidden;
+      const { loss, prediction, target } = diffusionLoss(unet, context, batch, this.#latentSize);
+      const prior = batch.weights.length - subjectBatch;
+      if (prior === 0) return { loss, subject: noGrad(device, () => affine(loss, 1)), prior: null };
+      return noGrad(device, () => {
+        const weights = batch.weights.map((_, i) => (i < subjectBatch ? 0 : 1 / prior));
+        const classLoss = mse(prediction, target, { weights: tensor(device, weights) });
+        return { loss, subject: sub(loss, affine(classLoss, priorWeight)), prior: classLoss };
+      });
+    });
+  }
+}
