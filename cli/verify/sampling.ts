@@ -1,0 +1,235 @@
+/** Checks of noise schedules, samplers and the whole way from a prompt to a picture. */
+import { readFile } from 'node:fs/promises';
+import path from 'node:path';
+import { z } from 'zod';
+import { affine, addNoise, guidedStep } from '../../kernels/index.ts';
+import { noGrad, release, scope, tensor } from '../../engine/index.ts';
+import type { Tensor } from '../../engine/index.ts';
+import { loadStableDiffusion } from '../../diffusion/folder.ts';
+import { decodeLatents, denoise, encode, encodePrompts } from '../../diffusion/pipeline.ts';
+import { NoiseSchedule, parseSchedulerConfig, SAMPLERS, samplingSteps } from '../../diffusion/schedule.ts';
+import type { SamplerName } from '../../diffusion/schedule.ts';
+import { compareTensor, skipOthers, upload } from './models.ts';
+import type { Subject } from './recordings.ts';
+import { EXACT } from './report.ts';
+import type { Report } from './report.ts';
+
+export async function readSchedule(folder: string, sampler?: SamplerName): Promise<NoiseSchedule> {
+  const file = path.join(folder, 'scheduler_config.json');
+  return new NoiseSchedule(parseSchedulerConfig(await readFile(file, 'utf8'), file, sampler));
+}
+
+const runs = z.record(
+  z.string(),
+  z.looseObject({
+    cls: z.string(),
+    config_dir: z.string(),
+    step_kwargs: z.looseObject({ eta: z.number().optional() }).default({}),
+  }),
+);
+
+export async function verifySchedulers(subject: Subject, report: Report): Promise<void> {
+  const { root, recording, outputs } = subject;
+  const classes: string[] = Object.values(SAMPLERS);
+  const known: string[] = [];
+  for (const [name, { cls, config_dir: folder, step_kwargs: options }] of Object.entries(runs.parse(recording.runs))) {
+    known.push(name);
+    const unknown = Object.keys(options).find((key) => key !== 'eta');
+    if (!classes.includes(cls)) report.skip(name, `the sampler ${cls} is not known`);
+    else if (unknown !== undefined) report.skip(name, `the sampler's option ${unknown} is not known`);
+    else {
+      const schedule = await readSchedule(path.join(root, folder));
+      // A run is recorded for several numbers of steps.
+      const counts = new Set<string>();
+      for (const key of outputs.tensors.keys()) {
+        const [run, count] = splitKey(key);
+        if (run === name && count) counts.add(count);
+      }
+      for (const count of counts)
+        await verifyRun(subject, report, schedule, `${name}.${count}`, Number(count), options.eta);
+    }
+  }
+  known.push(...(await verifyNoise(subject, report)));
+  for (const key of outputs.tensors.keys())
+    if (!known.includes(splitKey(key)[0])) report.skip(key, 'the quantity is not known');
+}
+
+/** `ddim_eta0.10.timesteps` → `ddim_eta0`, `10` */
+function splitKey(key: string): [name: string, count: string | undefined] {
+  const [, name = '', count] = /^(.*?)(?:\.(\d+))?\.[^.]*$/.exec(key) ?? [];
+  return [name, count];
+}
+
+/** One sampler on recorded model outputs, whatever the sample: every sample on the way. */
+async function verifyRun(
+  { device, inputs, outputs }: Subject,
+  report: Report,
+  schedule: NoiseSchedule,
+  key: string,
+  count: number,
+  eta: number | undefined,
+): Promise<void> {
+  const plan = samplingSteps(schedule, eta === undefined ? { steps: count } : { steps: count, eta });
+  const timesteps = plan.map((step) => step.timestep);
+  report.compare(`${key}.timesteps`, timesteps, await outputs.read(`${key}.timesteps`), EXACT);
+  // DDIM and DDPM begin with unit noise.
+  if (outputs.tensors.has(`${key}.init_noise_sigma`))
+    report.compare(`${key}.init_noise_sigma`, [1], await outputs.floats(`${key}.init_noise_sigma`), EXACT);
+  const shape = inputs.info('sample').shape;
+  const modelOutputs = await inputs.floats('model_outputs');
+  const noise = await inputs.floats('variance_noise');
+  let sample = await upload(device, inputs, 'sample');
+  const trajectory = [await sample.read()];
+  for (const [i, step] of plan.entries()) {
+    const row = (of: Float32Array) => tensor(device, of.subarray(i * sample.size, (i + 1) * sample.size), shape);
+    const next = scope(device, () =>
+      guidedStep(sample, row(modelOutputs), step.noise === 0 ? null : row(noise), { scale: 1, step }),
+    );
+    release(sample);
+    sample = next;
+    trajectory.push(await sample.read());
+  }
+  const size = sample.size;
+  release(sample);
+  const walked = Float32Array.from(
+    { length: size * trajectory.length },
+    (_, i) => trajectory[Math.floor(i / size)]![i % size]!,
+  );
+  report.compare(
+    (worst) => `${key}.trajectory, worst at step ${Math.floor(worst / size)}`,
+    walked,
+    await outputs.floats(`${key}.trajectory`),
+    report.limit('output'),
+  );
+}
+
+/** Adding noise to samples: for every set of `<name>.x0`, `.noise` and `.t`. Returns the names. */
+async function verifyNoise({ device, folder, inputs, outputs }: Subject, report: Report): Promise<string[]> {
+  const names = [...inputs.tensors.keys()].filter((key) => key.endsWith('.x0')).map((key) => key.slice(0, -3));
+  for (const name of names) {
+    const schedule = await readSchedule(path.join(folder, name));
+    const times = Array.from(await inputs.read(`${name}.t`));
+    const [x0, noise] = [await upload(device, inputs, `${name}.x0`), await upload(device, inputs, `${name}.noise`)];
+    const mixed = (shares: (t: number) => { signal: number; noise: number }) =>
+      scope(device, () =>
+        addNoise(
+          x0,
+          noise,
+          tensor(
+            device,
+            times.map((t) => shares(t).signal),
+          ),
+          tensor(
+            device,
+            times.map((t) => shares(t).noise),
+          ),
+        ),
+      );
+    const results = {
+      add_noise: mixed((t) => schedule.noising(t)),
+      get_velocity: mixed((t) => schedule.velocity(t)),
+    };
+    for (const [key, result] of Object.entries(results)) {
+      if (outputs.tensors.has(`${name}.${key}`))
+        await compareTensor(report, `${name}.${key}`, result, await outputs.floats(`${name}.${key}`), 'output');
+      release(result);
+    }
+    for (const [key, values] of [
+      ['alphas_cumprod', schedule.alphasCumprod],
+      ['betas', schedule.betas],
+    ] as const)
+      if (outputs.tensors.has(`${name}.${key}`))
+        report.compare(`${name}.${key}`, values, await outputs.floats(`${name}.${key}`), report.limit('output'));
+    release(x0, noise);
+  }
+  return names;
+}
+
+const pipelineFields = z.looseObject({
+  prompts: z.array(z.string()).min(1),
+  negative_prompts: z.array(z.string()),
+  num_inference_steps: z.int().min(1),
+  guidance_scale: z.number(),
+});
+
+/** Tokens, text, every step of guided sampling, and the picture, each from what the model itself made before. */
+export async function verifyPipeline(
+  { device, folder, recording, inputs, outputs }: Subject,
+  report: Report,
+): Promise<void> {
+  const {
+    prompts,
+    negative_prompts,
+    num_inference_steps: steps,
+    guidance_scale: scale,
+  } = pipelineFields.parse(recording);
+  const model = await loadStableDiffusion(device, folder);
+  const plan = samplingSteps(model.schedule(), { steps });
+  const spread = report.spread('latents');
+
+  const texts: Tensor[] = [];
+  for (const [prefix, list] of [
+    ['', prompts],
+    ['negative_', negative_prompts],
+  ] as const) {
+    const ids = list.map((prompt) => encode(model, prompt));
+    report.compare(
+      `${prefix}input_ids`,
+      ids.flatMap((text) => [...text]),
+      await inputs.integers(`${prefix}input_ids`),
+      EXACT,
+    );
+    const text = encodePrompts(model, ids);
+    // The manifest has no limit for these alone: that of the latents, which they lead to.
+    const expected = await inputs.floats(`${prefix}prompt_embeds`);
+    await compareTensor(report, `${prefix}prompt_embeds`, text, expected, 'latents', { spread });
+    texts.push(text);
+  }
+  const [context, without] = texts as [Tensor, Tensor];
+
+  const timesteps = plan.map((step) => step.timestep);
+  report.compare('timesteps', timesteps, await outputs.read('timesteps'), EXACT);
+  const start = await upload(device, inputs, 'latents');
+  const walked: number[] = [];
+  const latents = await denoise(model.unet, start, context, without, plan, {
+    scale,
+    onStep: async (_, latents) => void walked.push(...(await latents.read())),
+  });
+  report.compare(
+    (worst) => `latents_steps, worst at step ${Math.floor(worst / latents.size) + 1}`,
+    walked,
+    await outputs.floats('latents_steps'),
+    report.limit('latents'),
+    spread,
+  );
+  await compareTensor(report, 'latents', latents, await outputs.floats('latents'), 'latents', { spread });
+  if (outputs.tensors.has('latents_guidance1')) {
+    const unguided = await denoise(model.unet, start, context, null, plan, { scale: 1 });
+    const expected = await outputs.floats('latents_guidance1');
+    await compareTensor(report, 'latents_guidance1', unguided, expected, 'latents', { spread });
+    release(unguided);
+  }
+
+  const decoded = noGrad(device, () =>
+    scope(device, () => model.vae.decode(affine(latents, 1 / model.vae.config.scaling_factor))),
+  );
+  // image = decoded / 2 + 1/2, so that what is allowed there is half of what it is here.
+  const { atol = 0, ...limit } = report.limit('image');
+  report.compare('decoded', await decoded.read(), await outputs.floats('decoded'), { ...limit, atol: 2 * atol });
+  const pictures = await decodeLatents(model, latents);
+  const image = pictures.flatMap(({ data }) => Array.from(data, (value) => value / 2 + 0.5)); // (N, 3, H, W)
+  report.compare('image', image, await outputs.floats('image'), report.limit('image'));
+  const { width, height } = pictures[0]!;
+  const size = width * height;
+  const bytes = image.map((_, i) => {
+    const [n, pixel, channel] = [Math.floor(i / (3 * size)), Math.floor((i % (3 * size)) / 3), i % 3];
+    return Math.round(image[(n * 3 + channel) * size + pixel]! * 255); // (N, H, W, 3)
+  });
+  report.compare('image_u8', bytes, await outputs.integers('image_u8'), report.limit('image_u8'));
+
+  for (const key of outputs.tensors.keys())
+    if (/^latents_(?!steps$|guidance1$)/.test(key)) report.skip(key, 'the sampler is not known');
+  skipOthers(report, outputs, /^(latents.*|timesteps|decoded|image|image_u8)$/);
+  release(start, context, without, latents, decoded);
+  for (const part of [model.unet, model.vae, model.textEncoder]) part.release();
+}

@@ -1,0 +1,191 @@
+/** From prompts to pictures: text → context, noise → latents by a sampler's steps, latents → pictures by the VAE. */
+import { HostRandom, noGrad, randomKey, release, scope, tensor } from '../engine/index.ts';
+import type { Tensor } from '../engine/index.ts';
+import { affine, concat, guidedStep, slice } from '../kernels/index.ts';
+import type { StableDiffusion } from './folder.ts';
+import type { Picture } from './pictures.ts';
+import { samplingSteps } from './schedule.ts';
+import type { SamplerName, Step } from './schedule.ts';
+import type { UNet } from './unet.ts';
+
+/** Pictures that go through the VAE at once: its activations are by far the largest of a model's. */
+const DECODED_AT_ONCE = 4;
+
+export interface GenerateOptions {
+  /** One for each picture. */
+  prompts: readonly string[];
+  /** What to move away from: one for all, or one for each picture. Not read where `scale` is 1. */
+  negative?: string | readonly string[];
+  /** One for each picture. A seed means the same first noise on every adapter. */
+  seeds: readonly number[];
+  /** Evaluations of the UNet for each picture. */
+  steps: number;
+  /** Strength of guidance; 1 is none, and costs half. */
+  scale: number;
+  /** Another sampler than the folder's. */
+  sampler?: SamplerName;
+  /** DDIM's share of fresh noise, 0 to 1. */
+  eta?: number;
+  /** Height and width in pixels, multiples of the VAE's downscaling; what the UNet was trained at by default. */
+  size?: readonly [number, number];
+  /** Pictures in one pass of the UNet (two each with guidance). */
+  batch?: number;
+  /** Called after each step with the steps done and to be done, over all pictures. */
+  onStep?: (done: number, total: number) => void;
+}
+
+/** Draws pictures. Call it outside scopes: it awaits the device. */
+export async function generate(model: StableDiffusion, options: GenerateOptions): Promise<Picture[]> {
+  const { prompts, negative = '', seeds, steps, scale, sampler, eta, batch = 8, onStep } = options;
+  const negatives = typeof negative === 'string' ? prompts.map(() => negative) : negative;
+  if (seeds.length !== prompts.length || negatives.length !== prompts.length)
+    throw new Error(
+      `[generate] each picture has a prompt, a seed and a negative prompt: got ${prompts.length}, ${seeds.length} and ${negatives.length}`,
+    );
+  if (!Number.isFinite(scale)) throw new Error(`[generate] scale is ${scale}, it must be a number`);
+  if (!(Number.isInteger(batch) && batch >= 1))
+    throw new Error(`[generate] batch is ${batch}, it must be an integer from 1 up`);
+  const [height, width] = latentSize(model, options.size);
+  const plan = samplingSteps(model.schedule(sampler), eta === undefined ? { steps } : { steps, eta });
+  // Tokenizes everything first: a prompt that is too long is said before any long work.
+  const ids = prompts.map((prompt) => encode(model, prompt));
+  const negativeIds = negatives.map((prompt) => encode(model, prompt));
+  const channels = model.unet.config.in_channels;
+  const pictures: Picture[] = [];
+  const batches = Math.ceil(prompts.length / batch);
+  for (let b = 0; b < batches; b++) {
+    const [from, to] = [b * batch, Math.min((b + 1) * batch, prompts.length)];
+    const noise = (purpose: string, step: number) =>
+      hostNoise(model.unet, seeds.slice(from, to), purpose, step, [channels, height, width]);
+    const context = encodePrompts(model, ids.slice(from, to));
+    const without = scale === 1 ? null : encodePrompts(model, negativeIds.slice(from, to));
+    const start = noise('latents', 0);
+    const latents = await denoise(model.unet, start, context, without, plan, {
+      scale,
+      freshNoise: (i) => noise('sampler', i),
+      onStep: (i) => onStep?.(b * plan.length + i + 1, batches * plan.length),
+    }).finally(() => release(start, context, ...(without ? [without] : [])));
+    try {
+      pictures.push(...(await decodeLatents(model, latents)));
+    } finally {
+      release(latents);
+    }
+  }
+  return pictures;
+}
+
+/** Height and width of the latents of pictures of `size`. */
+function latentSize({ vae, unet }: StableDiffusion, size?: readonly [number, number]): [number, number] {
+  const trained = unet.config.sample_size;
+  if (!size && trained === null)
+    throw new Error("[generate] the UNet's config.json does not say at which size it was trained: give one");
+  const [height, width] = size ?? [trained! * vae.downscale, trained! * vae.downscale];
+  for (const side of [height, width])
+    if (!(Number.isInteger(side) && side >= vae.downscale && side % vae.downscale === 0))
+      throw new Error(`[generate] the size ${height}×${width} must be in multiples of ${vae.downscale} pixels`);
+  return [height / vae.downscale, width / vae.downscale];
+}
+
+/** A prompt's ids, padded to what the text encoder reads. */
+export function encode({ tokenizer, textEncoder }: StableDiffusion, prompt: string): Int32Array {
+  return tokenizer.encode(prompt, Math.min(tokenizer.maxLength, textEncoder.config.max_position_embeddings));
+}
+
+/** Texts' hidden states (N, L, D), which the UNet reads. The caller releases them. */
+export function encodePrompts({ textEncoder }: StableDiffusion, ids: readonly Int32Array[]): Tensor {
+  return noGrad(textEncoder.device, () => scope(textEncoder.device, () => textEncoder.forward(ids).lastHidden));
+}
+
+/** Normal noise, one stream a seed, drawn on the host so that a seed means the same picture everywhere. */
+function hostNoise(
+  { device }: UNet,
+  seeds: readonly number[],
+  purpose: string,
+  step: number,
+  shape: readonly number[],
+): Tensor {
+  const size = shape.reduce((product, extent) => product * extent, 1);
+  const values = new Float32Array(seeds.length * size);
+  seeds.forEach((seed, n) => values.set(new HostRandom(randomKey(seed, purpose), 0, step).normal(size), n * size));
+  return tensor(device, values, [seeds.length, ...shape]);
+}
+
+export interface DenoiseOptions {
+  scale: number;
+  /** Fresh noise for step i, of the latents' shape; asked for where the step needs it, and released after it. */
+  freshNoise?: (i: number) => Tensor;
+  /** Called when the device has done step i, with its result, which lives until the next one. */
+  onStep?: (i: number, latents: Tensor) => void | Promise<void>;
+}
+
+/**
+ * Walks the sampler's steps from noise to latents (N, 4, H, W), which the caller releases. With guidance
+ * (`scale` ≠ 1, Ho and Salimans 2022) one pass of the UNet predicts without and with the prompt.
+ *
+ * @param context (N, L, D) of the prompts
+ * @param without the same of the negative prompts; not read without guidance
+ */
+export async function denoise(
+  unet: UNet,
+  start: Tensor,
+  context: Tensor,
+  without: Tensor | null,
+  plan: readonly Step[],
+  { scale, freshNoise, onStep }: DenoiseOptions,
+): Promise<Tensor> {
+  const { device } = unet;
+  const guided = scale !== 1;
+  if (guided && !without) throw new Error('[denoise] guidance needs the context of a negative (or empty) prompt');
+  const run = <T>(body: () => T): T => noGrad(device, () => scope(device, body));
+  const texts = guided ? run(() => concat([without!, context], 0)) : context; // (2N, L, D)
+  let latents = run(() => affine(start, 1)); // a copy: the loop releases what it replaces
+  try {
+    for (const [i, step] of plan.entries()) {
+      const next = run(() => {
+        const sample = guided ? concat([latents, latents], 0) : latents;
+        const output = unet.forward(sample, Array<number>(sample.shape[0]!).fill(step.timestep), texts);
+        return guidedStep(latents, output, step.noise === 0 ? null : noiseFor(i, freshNoise), { scale, step });
+      });
+      release(latents);
+      latents = next;
+      if (onStep) {
+        await device.drain();
+        await onStep(i, latents);
+      }
+    }
+    return latents;
+  } catch (error) {
+    release(latents);
+    throw error;
+  } finally {
+    if (guided) release(texts);
+  }
+}
+
+function noiseFor(i: number, freshNoise?: (i: number) => Tensor): Tensor {
+  if (!freshNoise) throw new Error('[denoise] this sampler adds noise in its steps: give freshNoise');
+  return freshNoise(i);
+}
+
+/** Latents as the UNet makes them (N, 4, H, W) → pictures, clamped to [−1, 1]. */
+export async function decodeLatents({ vae }: StableDiffusion, latents: Tensor): Promise<Picture[]> {
+  const { device } = vae;
+  const pictures: Picture[] = [];
+  for (let from = 0; from < latents.shape[0]!; from += DECODED_AT_ONCE) {
+    const to = Math.min(from + DECODED_AT_ONCE, latents.shape[0]!);
+    const decoded = noGrad(device, () =>
+      scope(device, () => vae.decode(affine(slice(latents, 0, from, to), 1 / vae.config.scaling_factor))),
+    );
+    const [n, channels, height, width] = decoded.shape as [number, number, number, number];
+    const values = await decoded.read();
+    release(decoded);
+    const size = channels * height * width;
+    for (let i = 0; i < n; i++) {
+      const data = Float32Array.from(values.subarray(i * size, (i + 1) * size), (value) =>
+        Math.min(1, Math.max(-1, value)),
+      );
+      pictures.push({ data, width, height });
+    }
+  }
+  return pictures;
+}
