@@ -1,6 +1,6 @@
 import { apply, empty, formatShape, operation, wgsl } from '../../engine/index.ts';
 import type { KernelSource, Shape, Tensor } from '../../engine/index.ts';
-import { multiply } from '../matmul/product.ts';
+import { multiply, roundsFor } from '../matmul/product.ts';
 import { sum } from '../reduce/reduce.ts';
 
 const tiled = {
@@ -74,12 +74,20 @@ function run(
 ): void {
   const device = tensors[0]!.device;
   const { software, subgroupSize } = device.profile;
-  const fast = software && subgroupSize > 0;
-  const tile = fast ? 4 * subgroupSize : 64;
-  const kernel = fast
-    ? device.kernel(variants.broadcast, { SUBGROUPS: true, SUBGROUP: `${subgroupSize}u`, ...defines })
-    : device.kernel(variants.tiled, defines);
-  device.run(kernel, tensors, { ...params }, Math.ceil(params.rows / tile) * Math.ceil(columns / tile));
+  if (software && subgroupSize > 0) {
+    const rounds = roundsFor(params.rows, subgroupSize);
+    const kernel = device.kernel(variants.broadcast, {
+      SUBGROUPS: true,
+      SUBGROUP: `${subgroupSize}u`,
+      ROUNDS: `${rounds}u`,
+      ...defines,
+    });
+    const tiles = Math.ceil(params.rows / (4 * rounds)) * Math.ceil(columns / (4 * subgroupSize));
+    device.run(kernel, tensors, { ...params }, tiles);
+  } else {
+    const tiles = Math.ceil(params.rows / 64) * Math.ceil(columns / 64);
+    device.run(device.kernel(variants.tiled, defines), tensors, { ...params }, tiles);
+  }
 }
 
 const product = { tiled: tiled.product, broadcast: broadcast.product };

@@ -47,23 +47,24 @@ fn pixels(at: vec4u, valid: vec4<bool>) -> vec4f {
 }
 
 // Element l of an array that must stay in registers, where the compiler can't know l.
-fn pick(values: ptr<function, array<vec4f, $SUBGROUP>>, l: u32) -> vec4f {
+fn pick(values: ptr<function, array<vec4f, $ROUNDS>>, l: u32) -> vec4f {
   var value = vec4f();
-  for (var i = 0u; i < $SUBGROUP; i++) { value = select(value, values[i], i == l); }
+  for (var i = 0u; i < $ROUNDS; i++) { value = select(value, values[i], i == l); }
   return value;
 }
 
 @compute @workgroup_size($SUBGROUP)
 fn main(@builtin(workgroup_id) wg: vec3u, @builtin(num_workgroups) groups: vec3u, @builtin(subgroup_invocation_id) lane: u32) {
-  const TILE = 4u * $SUBGROUP;
+  const ROWS = 4u * $ROUNDS;
+  const POSITIONS = 4u * $SUBGROUP;
   let area = params.oh * params.ow;
   let plane = params.h * params.w;
   let taps = params.kh * params.kw;
-  let down = (params.rows + TILE - 1u) / TILE;
+  let down = (params.rows + ROWS - 1u) / ROWS;
   let group = wg.x + wg.y * groups.x;
-  let row = group % down * TILE;
-  let position = group / down * TILE + 4u * lane + QUAD;
-  if (group / down * TILE >= params.batch * area) { return; }
+  let row = group % down * ROWS;
+  let position = group / down * POSITIONS + 4u * lane + QUAD;
+  if (group / down * POSITIONS >= params.batch * area) { return; }
 
   let n = position / area;
   let present = n < vec4u(params.batch);
@@ -79,13 +80,13 @@ fn main(@builtin(workgroup_id) wg: vec3u, @builtin(num_workgroups) groups: vec3u
   let weight_step = taps;
 #endif
 
-  var acc0: array<vec4f, $SUBGROUP>; // row + 4·l
-  var acc1: array<vec4f, $SUBGROUP>; // row + 4·l + 1
-  var acc2: array<vec4f, $SUBGROUP>;
-  var acc3: array<vec4f, $SUBGROUP>;
+  var acc0: array<vec4f, $ROUNDS>; // row + 4·l
+  var acc1: array<vec4f, $ROUNDS>; // row + 4·l + 1
+  var acc2: array<vec4f, $ROUNDS>;
+  var acc3: array<vec4f, $ROUNDS>;
 #if BIAS
   let offset = vec4f(bias[r.x], bias[r.y], bias[r.z], bias[r.w]); // of this lane's rows
-  for (var l = 0u; l < $SUBGROUP; l++) {
+  for (var l = 0u; l < $ROUNDS; l++) {
     let o = subgroupShuffle(offset, l);
     acc0[l] = vec4f(o.x);
     acc1[l] = vec4f(o.y);
@@ -113,24 +114,26 @@ fn main(@builtin(workgroup_id) wg: vec3u, @builtin(num_workgroups) groups: vec3u
       let valid = channel < vec4u(params.channels);
       let at = min(channel, vec4u(params.channels - 1u));
       let weight_at = at * weight_step + tap;
-      let w0 = weights(weight_start.x, weight_at, valid);
-      let w1 = weights(weight_start.y, weight_at, valid);
-      let w2 = weights(weight_start.z, weight_at, valid);
-      let w3 = weights(weight_start.w, weight_at, valid);
+      var w: mat4x4f;
+      if (lane < $ROUNDS) {
+        w = mat4x4f(
+          weights(weight_start.x, weight_at, valid), weights(weight_start.y, weight_at, valid),
+          weights(weight_start.z, weight_at, valid), weights(weight_start.w, weight_at, valid));
+      }
       let y = mat4x4f(
         pixels(seen + at.x * plane, inside & vec4<bool>(valid.x)), pixels(seen + at.y * plane, inside & vec4<bool>(valid.y)),
         pixels(seen + at.z * plane, inside & vec4<bool>(valid.z)), pixels(seen + at.w * plane, inside & vec4<bool>(valid.w)));
-      for (var l = 0u; l < $SUBGROUP; l++) {
-        acc0[l] += y * subgroupShuffle(w0, l);
-        acc1[l] += y * subgroupShuffle(w1, l);
-        acc2[l] += y * subgroupShuffle(w2, l);
-        acc3[l] += y * subgroupShuffle(w3, l);
+      for (var l = 0u; l < $ROUNDS; l++) {
+        acc0[l] += y * subgroupShuffle(w[0], l);
+        acc1[l] += y * subgroupShuffle(w[1], l);
+        acc2[l] += y * subgroupShuffle(w[2], l);
+        acc3[l] += y * subgroupShuffle(w[3], l);
       }
     }
   }
 
   let result = n * params.rows * area + position % area;
-  let rounds = (min(params.rows, row + TILE) - row + 3u) / 4u; // not to be unrolled: see matmul_subgroup.wgsl
+  let rounds = (min(params.rows, row + ROWS) - row + 3u) / 4u; // not to be unrolled: see matmul_subgroup.wgsl
   for (var l = 0u; l < rounds; l++) {
     let sums = array(pick(&acc0, l), pick(&acc1, l), pick(&acc2, l), pick(&acc3, l));
     for (var i = 0u; i < 4u; i++) {

@@ -41,23 +41,24 @@ fn pixels(at: vec4u, valid: vec4<bool>) -> vec4f {
 }
 
 // Element l of an array that must stay in registers, where the compiler can't know l.
-fn pick(values: ptr<function, array<vec4f, $SUBGROUP>>, l: u32) -> vec4f {
+fn pick(values: ptr<function, array<vec4f, $ROUNDS>>, l: u32) -> vec4f {
   var value = vec4f();
-  for (var i = 0u; i < $SUBGROUP; i++) { value = select(value, values[i], i == l); }
+  for (var i = 0u; i < $ROUNDS; i++) { value = select(value, values[i], i == l); }
   return value;
 }
 
 @compute @workgroup_size($SUBGROUP)
 fn main(@builtin(workgroup_id) wg: vec3u, @builtin(num_workgroups) groups: vec3u, @builtin(subgroup_invocation_id) lane: u32) {
-  const TILE = 4u * $SUBGROUP;
+  const ROWS = 4u * $ROUNDS;
+  const COLUMNS = 4u * $SUBGROUP;
   let area = params.oh * params.ow;
   let plane = params.h * params.w;
   let taps = params.kh * params.kw;
   let columns = params.channels * taps;
-  let down = (params.rows + TILE - 1u) / TILE;
+  let down = (params.rows + ROWS - 1u) / ROWS;
   let group = wg.x + wg.y * groups.x;
-  let row = group % down * TILE;
-  let first = group / down * TILE;
+  let row = group % down * ROWS;
+  let first = group / down * COLUMNS;
   if (first >= columns) { return; }
 
   let r = min(row + 4u * lane + QUAD, vec4u(params.rows - 1u));
@@ -68,10 +69,10 @@ fn main(@builtin(workgroup_id) wg: vec3u, @builtin(num_workgroups) groups: vec3u
   let dx = tap % params.kw - params.left;
   let channel = column / taps * plane;
 
-  var acc0: array<vec4f, $SUBGROUP>; // row + 4·l
-  var acc1: array<vec4f, $SUBGROUP>; // row + 4·l + 1
-  var acc2: array<vec4f, $SUBGROUP>;
-  var acc3: array<vec4f, $SUBGROUP>;
+  var acc0: array<vec4f, $ROUNDS>; // row + 4·l
+  var acc1: array<vec4f, $ROUNDS>; // row + 4·l + 1
+  var acc2: array<vec4f, $ROUNDS>;
+  var acc3: array<vec4f, $ROUNDS>;
 #if ROW_SUM
   var total = vec4f(); // of this lane's rows
 #endif
@@ -84,9 +85,12 @@ fn main(@builtin(workgroup_id) wg: vec3u, @builtin(num_workgroups) groups: vec3u
       for (var ox = 0u; ox < params.ow; ox += 4u) {
         let valid = ox + QUAD < vec4u(params.ow);
         let at = min(ox + QUAD, vec4u(params.ow - 1u));
-        let g = mat4x4f(
-          upstream(grad_start.x, at, valid), upstream(grad_start.y, at, valid),
-          upstream(grad_start.z, at, valid), upstream(grad_start.w, at, valid));
+        var g: mat4x4f;
+        if (lane < $ROUNDS) {
+          g = mat4x4f(
+            upstream(grad_start.x, at, valid), upstream(grad_start.y, at, valid),
+            upstream(grad_start.z, at, valid), upstream(grad_start.w, at, valid));
+        }
         let ix0 = at.x * params.stride_x + dx;
         let ix1 = at.y * params.stride_x + dx;
         let ix2 = at.z * params.stride_x + dx;
@@ -98,7 +102,7 @@ fn main(@builtin(workgroup_id) wg: vec3u, @builtin(num_workgroups) groups: vec3u
 #if ROW_SUM
         total += vec4f(1.0) * g;
 #endif
-        for (var l = 0u; l < $SUBGROUP; l++) {
+        for (var l = 0u; l < $ROUNDS; l++) {
           acc0[l] += y * subgroupShuffle(g[0], l);
           acc1[l] += y * subgroupShuffle(g[1], l);
           acc2[l] += y * subgroupShuffle(g[2], l);
@@ -108,7 +112,7 @@ fn main(@builtin(workgroup_id) wg: vec3u, @builtin(num_workgroups) groups: vec3u
     }
   }
 
-  let rounds = (min(params.rows, row + TILE) - row + 3u) / 4u; // not to be unrolled: see matmul_subgroup.wgsl
+  let rounds = (min(params.rows, row + ROWS) - row + 3u) / 4u; // not to be unrolled: see matmul_subgroup.wgsl
   for (var l = 0u; l < rounds; l++) {
     let sums = array(pick(&acc0, l), pick(&acc1, l), pick(&acc2, l), pick(&acc3, l));
     for (var i = 0u; i < 4u; i++) {
@@ -119,7 +123,7 @@ fn main(@builtin(workgroup_id) wg: vec3u, @builtin(num_workgroups) groups: vec3u
     }
   }
 #if ROW_SUM
-  if (first == 0u) {
+  if (first == 0u && lane < $ROUNDS) {
     for (var i = 0u; i < 4u; i++) {
       if (row + 4u * lane + i < params.rows) { row_sum[row + 4u * lane + i] = total[i]; }
     }

@@ -164,7 +164,8 @@ fn main(@builtin(workgroup_id) wg: vec3u, @builtin(num_workgroups) groups: vec3u
 #endif
   for (var product = item * params.sum; product < (item + 1u) * params.sum; product++) {
     for (var k = 0u; k < params.k; k += 4u) {
-      let x = block_a(product * params.a_step, row + 4u * lane, k);
+      var x: mat4x4f;
+      if (lane < $ROUNDS) { x = block_a(product * params.a_step, row + 4u * lane, k); }
       let y = block_b(product * params.b_step, k, col);
 #if ROW_SUM
       total += vec4f(1.0) * x;

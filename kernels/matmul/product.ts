@@ -25,6 +25,14 @@ export interface Product {
   rowSum?: Tensor | undefined;
 }
 
+/**
+ * Lanes of a subgroup that hold four rows each: all of them, or a half or a quarter where that already covers the rows,
+ * so that most of a tile isn't thrown away.
+ */
+export function roundsFor(rows: number, subgroupSize: number): number {
+  return [subgroupSize / 4, subgroupSize / 2].find((rounds) => rounds >= 1 && 4 * rounds >= rows) ?? subgroupSize;
+}
+
 /** Records out = Σ op(A) · op(B) + bias: the one place where matrices are multiplied. Reads elements in row-major order. */
 export function multiply(a: Tensor, b: Tensor, out: Tensor, product: Product): void {
   const { m, n, k, transposeA = false, transposeB = false, batch = 1, sum = 1, bias, rowSum } = product;
@@ -46,8 +54,7 @@ export function multiply(a: Tensor, b: Tensor, out: Tensor, product: Product): v
   }; // prettier-ignore
   const device = out.device;
   if (software && subgroupSize > 0) {
-    // Few rows take a low tile, so that not most of it is thrown away.
-    const rounds = m <= 8 ? 2 : subgroupSize;
+    const rounds = roundsFor(m, subgroupSize);
     const vec4 = [transposeA ? m : k, transposeB ? k : n, n].every((extent) => extent % 4 === 0);
     const kernel = device.kernel(broadcast, {
       SUBGROUPS: true,
