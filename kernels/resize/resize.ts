@@ -1,15 +1,18 @@
-import { apply, empty, formatShape, operation, wgsl } from '../../engine/index.ts';
-import type { Shape, Tensor } from '../../engine/index.ts';
+import { apply, empty, formatShape, operation, sizeOf, wgsl } from '../../engine/index.ts';
+import type { KernelSource, Shape, Tensor } from '../../engine/index.ts';
 
 const forwardSource = wgsl(import.meta.url, './upsample.wgsl');
 const backwardSource = wgsl(import.meta.url, './upsample_backward.wgsl');
 
-/** Extents of the kernels' planes: in vec2 and vec4 where the width doubles. */
-function planes(input: Shape, output: Shape) {
-  const [n, c, inH, inW] = input as [number, number, number, number];
-  const [, , outH, outW] = output as [number, number, number, number];
-  const twice = outW === 2 * inW && inW % 2 === 0;
-  return { count: n * c, twice, extents: { inH, inW: twice ? inW / 2 : inW, outH, outW: twice ? outW / 4 : outW } };
+/** Runs the kernel that `source` has for these extents; `each` is the side that has one invocation a pixel. */
+function run(source: KernelSource, buffers: readonly Tensor[], input: Shape, output: Shape, each: Shape): void {
+  const { device } = buffers[0]!;
+  const [inH, inW] = input.slice(2) as [number, number];
+  const [outH, outW] = output.slice(2) as [number, number];
+  const twice = outH === 2 * inH && outW === 2 * inW && inW % 2 === 0;
+  const size = twice ? sizeOf(input) / 2 : sizeOf(each);
+  const params: Record<string, number> = twice ? { size, width: inW / 2 } : { size, inH, inW, outH, outW };
+  device.run(device.kernel(source, { TWICE: twice }), buffers, params, Math.ceil(size / 64));
 }
 
 const upsampleNearestOp = operation<readonly [Tensor], { size: readonly [number, number] }>({
@@ -22,21 +25,13 @@ const upsampleNearestOp = operation<readonly [Tensor], { size: readonly [number,
     return [x.shape[0]!, x.shape[1]!, ...size];
   },
   forward(_ctx, [x], _, shape) {
-    const { device } = x;
-    const out = empty(device, shape);
-    const { count, twice, extents } = planes(x.shape, shape);
-    const size = count * extents.outH * extents.outW;
-    const kernel = device.kernel(forwardSource, { TWICE: twice });
-    device.run(kernel, [x, out], { size, ...extents }, Math.ceil(size / 64));
+    const out = empty(x.device, shape);
+    run(forwardSource, [x, out], x.shape, shape, shape);
     return out;
   },
   backward(ctx, [grad]) {
-    const { device } = ctx;
     const dx = ctx.gradient(0);
-    const { count, twice, extents } = planes(dx.shape, grad!.shape);
-    const size = count * extents.inH * extents.inW;
-    const kernel = device.kernel(backwardSource, { TWICE: twice });
-    device.run(kernel, [grad!, dx], { size, ...extents }, Math.ceil(size / 64));
+    run(backwardSource, [grad!, dx], dx.shape, grad!.shape, dx.shape);
     return [dx];
   },
 });

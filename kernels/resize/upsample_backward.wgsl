@@ -2,12 +2,16 @@
 // ⌊y · inH / outH⌋ equal to its row, hence from ⌈row · outH / inH⌉ to ⌈(row + 1) · outH / inH⌉ − 1, and columns alike.
 
 #if TWICE
-@group(0) @binding(0) var<storage, read> grad: array<vec4f>; // (planes, outH, outW / 4)
-@group(0) @binding(1) var<storage, read_write> dx: array<vec2f>; // (planes, inH, inW / 2)
+@group(0) @binding(0) var<storage, read> grad: array<vec4f>; // (lines, 2, width)
+@group(0) @binding(1) var<storage, read_write> dx: array<vec2f>; // (lines, width)
+
+struct Params {
+  size: u32, // lines · width, where lines are the rows of all planes
+  width: u32, // in vec2, equally of the output in vec4
+}
 #else
 @group(0) @binding(0) var<storage, read> grad: array<f32>; // (planes, outH, outW)
 @group(0) @binding(1) var<storage, read_write> dx: array<f32>; // (planes, inH, inW)
-#endif
 
 struct Params {
   size: u32, // planes · inH · inW
@@ -16,31 +20,30 @@ struct Params {
   outH: u32,
   outW: u32,
 }
+#endif
 
 @compute @workgroup_size(64)
 fn main(@builtin(workgroup_id) wg: vec3u, @builtin(num_workgroups) groups: vec3u, @builtin(local_invocation_index) lane: u32) {
   let i = (wg.x + wg.y * groups.x) * 64u + lane;
   if (i >= params.size) { return; }
+#if TWICE
+  let place = i + (i / params.width) * params.width; // line · 2 width + column
+  let rows = grad[place] + grad[place + params.width];
+  dx[i] = rows.xz + rows.yw;
+#else
   let column = i % params.inW;
   let row = i / params.inW;
   let plane = (row / params.inH) * params.outH;
   let top = first(row % params.inH, params.inH, params.outH);
   let bottom = first(row % params.inH + 1u, params.inH, params.outH);
-#if TWICE
-  var sum = vec2f(0.0);
-  for (var y = plane + top; y < plane + bottom; y++) {
-    let g = grad[y * params.outW + column];
-    sum += g.xz + g.yw;
-  }
-#else
   let left = first(column, params.inW, params.outW);
   let right = first(column + 1u, params.inW, params.outW);
   var sum = 0.0;
   for (var y = plane + top; y < plane + bottom; y++) {
     for (var x = left; x < right; x++) { sum += grad[y * params.outW + x]; }
   }
-#endif
   dx[i] = sum;
+#endif
 }
 
 // ⌈i · large / small⌉: the first place in the output that copies input place i (or a later one).

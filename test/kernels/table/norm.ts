@@ -66,6 +66,11 @@ export const normRows: Rows<'groupNorm' | 'layerNorm'> = {
       groupSample([2, 16, 20, 20], { groups: 2 }), // 3200 elements a group: several rounds of any number of lanes
     ],
     gradient: [0, 1, 2],
+    bench: [
+      { ...groupSample([8, 48, 16, 16], { groups: 16, silu: true }), flops: 8 * 98_304 },
+      { ...groupSample([8, 144, 4, 4], { groups: 16, silu: true }), flops: 8 * 18_432 },
+      { ...groupSample([4, 16, 64, 64], { groups: 8, silu: true }), flops: 8 * 262_144 },
+    ],
     // the backward pass cancels twice along the group; SiLU's slope adds an exponential
     gradientTolerance: 8e-6,
     arbitrary: fc
@@ -110,6 +115,15 @@ export const normRows: Rows<'groupNorm' | 'layerNorm'> = {
     ],
     gradient: [0, 1, 2],
     gradientTolerance: 8e-6, // as for groupNorm
+    bench: [
+      [1024, 320],
+      [2048, 48],
+      [512, 96],
+      [128, 144],
+    ].map((shape) => ({
+      ...layerSample(shape),
+      flops: 8 * sizeOf(shape),
+    })),
     arbitrary: fc
       .tuple(fc.array(fc.integer({ min: 1, max: 6 }), { maxLength: 2 }), fc.integer({ min: 4, max: 40 }))
       .map(([outer, length]) => ({ ...layerSample([...outer, length]), attributes: { eps: 0.1 } })),

@@ -31,6 +31,7 @@ export const softmaxRows: Rows<'softmax'> = {
       { name: 'past 65,535 workgroups', inputs: [[65_540, 3]], attributes: {}, forwardOnly: true },
     ],
     gradient: [0],
+    bench: [{ inputs: [[1024, 1024]], attributes: {}, flops: 5 * 1024 * 1024 }],
     arbitrary: fc
       .array(fc.integer({ min: 1, max: 12 }), { minLength: 1, maxLength: 3 })
       .map((shape) => ({ inputs: [shape], attributes: {} })),
