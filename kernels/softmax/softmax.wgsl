@@ -1,5 +1,6 @@
 // y = exp(x − max) / Σ exp(x − max) over each row, one workgroup a row. The exponentials are computed again in the last
-// pass rather than written and read back: on a software adapter an exp costs less than a load or a store.
+// pass; writing them in the second and scaling in the third, or a running maximum with two passes in all, gained nothing
+// beyond noise on a software adapter (1024²: 3.3, 3.2 and 3.0 ms).
 
 @group(0) @binding(0) var<storage, read> x: array<T>; // (rows, columns)
 @group(0) @binding(1) var<storage, read_write> out: array<T>; // (rows, columns)
