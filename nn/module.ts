@@ -1,4 +1,4 @@
-import { empty, formatShape, HostRandom, keep, randomKey, sameShape, scope, Tensor, write } from '../engine/index.ts';
+import { empty, formatShape, HostRandom, keep, randomKey, sameShape, Tensor, write } from '../engine/index.ts';
 import type { Device, Shape } from '../engine/index.ts';
 
 /** How a fresh parameter is filled. */
@@ -29,7 +29,8 @@ export abstract class Module {
   /** A parameter for the field `name`, uninitialised until `initialize` or `load`. It belongs to the module. */
   protected parameter(name: string, shape: Shape, distribution: Distribution): Tensor {
     this.#distributions.set(name, distribution);
-    const tensor = scope(this.device, () => keep(empty(this.device, shape, 'f32', 'parameters')));
+    const tensor = empty(this.device, shape, 'f32', 'parameters');
+    if (this.device.scope) keep(tensor); // the scope's part ends with it, the module's stays
     tensor.requiresGrad = true;
     return tensor;
   }
