@@ -204,8 +204,8 @@ export class DreamBooth {
     return noiseBatch(examples, weights, this.#schedule, seed, pass);
   }
 
-  /** Loss = subject + λ · class, and its two terms for the record (the class term without λ; null without class pictures). */
-  loss(pass: number): { loss: Tensor; subject: Tensor; prior: Tensor | null } {
+  /** Loss = subject + λ · class, and its two terms for the record: the class term without λ, and absent without class pictures. */
+  loss(pass: number): { readonly loss: Tensor; readonly [term: string]: Tensor } {
     const batch = this.batch(pass);
     const { unet, textEncoder } = this.#model;
     const { device } = unet;
@@ -214,7 +214,7 @@ export class DreamBooth {
       const context = textEncoder.forward(batch.ids).lastHidden;
       const { loss, prediction, target } = diffusionLoss(unet, context, batch, this.#latentSize);
       const prior = batch.weights.length - subjectBatch;
-      if (prior === 0) return { loss, subject: noGrad(device, () => affine(loss, 1)), prior: null };
+      if (prior === 0) return { loss, subject: noGrad(device, () => affine(loss, 1)) };
       return noGrad(device, () => {
         const weights = batch.weights.map((_, i) => (i < subjectBatch ? 0 : 1 / prior));
         const classLoss = mse(prediction, target, { weights: tensor(device, weights) });

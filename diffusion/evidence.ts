@@ -3,6 +3,8 @@
  * Pictures are (3, H, W) in [−1, 1]; distances are root mean squares.
  */
 
+import type { Picture } from './pictures.ts';
+
 /** What must hold after the default run; `docs/dreambooth.md` says what did. */
 export const THRESHOLDS = {
   /** Share of grey foreground with the token, over expressions shown and not shown. Real pictures have 0.81. */
@@ -57,3 +59,82 @@ export function greyShare(picture: Float32Array): number {
 
 export const mean = (values: readonly number[]): number =>
   values.reduce((total, value) => total + value, 0) / values.length;
+
+/** A picture in both forms in which it is compared. */
+export interface Seen {
+  readonly picture: Picture;
+  readonly latents: Float32Array;
+}
+
+/** What was drawn for one prompt before and after, one picture a seed (the same seeds). */
+export interface Judged {
+  /** `shown`: a prompt that was trained; `unseen`: the subject otherwise; `class`: without the subject's word; `other`: anything else. */
+  readonly kind: 'shown' | 'unseen' | 'class' | 'other';
+  /** The subject's own picture of the prompt. */
+  readonly truth: Seen | null;
+  readonly before: readonly Seen[];
+  readonly after: readonly Seen[];
+}
+
+export interface Finding {
+  readonly measure: string;
+  /** Null where the measure is of the change itself. */
+  readonly before: number | null;
+  readonly after: number;
+  readonly wanted: string;
+  /** Null where nothing is demanded of it. */
+  readonly holds: boolean | null;
+}
+
+/** The findings over all prompts and seeds. Measures without pictures to take them of are left out. */
+export function judge(judged: readonly Judged[]): Finding[] {
+  const findings: Finding[] = [];
+  const forms = [
+    ['RGB', (seen: Seen) => thumbnail(seen.picture.data, seen.picture.width)],
+    ['latents', (seen: Seen) => seen.latents],
+  ] as const;
+  for (const [kind, words] of [
+    ['shown', 'what was shown'],
+    ['unseen', 'what was not shown'],
+  ] as const)
+    for (const [form, of] of forms) {
+      const those = judged.filter((one) => one.kind === kind && one.truth);
+      if (those.length === 0) continue;
+      const to = (when: 'before' | 'after') =>
+        mean(those.flatMap((one) => one[when].map((seen) => distance(of(seen), of(one.truth!)))));
+      const [before, after] = [to('before'), to('after')];
+      findings.push({
+        measure: `distance to the subject, ${words} (${form})`,
+        before,
+        after,
+        wanted: 'smaller',
+        holds: after < before,
+      });
+    }
+  const subject = judged.filter(({ kind }) => kind === 'shown' || kind === 'unseen');
+  const real = mean(subject.flatMap(({ truth }) => (truth ? [greyShare(truth.picture.data)] : [])));
+  // Only a grey subject can be told by its grey.
+  if (real >= 0.5) {
+    const share = (when: 'before' | 'after') =>
+      mean(subject.flatMap((one) => one[when].map(({ picture }) => greyShare(picture.data))));
+    const after = share('after');
+    findings.push({
+      measure: `share of grey in the foreground (the real subject: ${real.toFixed(2)})`,
+      before: share('before'),
+      after,
+      wanted: `at least ${THRESHOLDS.grey}`,
+      holds: after >= THRESHOLDS.grey,
+    });
+  }
+  const classes = judged.filter(({ kind }) => kind === 'class');
+  if (classes.length > 0)
+    for (const [form, of] of forms)
+      findings.push({
+        measure: `drift of the class prompts (${form})`,
+        before: null,
+        after: mean(classes.flatMap((one) => one.after.map((seen, s) => distance(of(seen), of(one.before[s]!))))),
+        wanted: `at most ${THRESHOLDS.drift} of the drift without prior preservation: docs/dreambooth.md`,
+        holds: null,
+      });
+  return findings;
+}

@@ -5,7 +5,7 @@
 import { z } from 'zod';
 import { reshape, scope } from '../engine/index.ts';
 import type { Device, Tensor } from '../engine/index.ts';
-import { add, affine, attention, clamp, exp, matmul, mul, slice } from '../kernels/index.ts';
+import { add, affine, attention, clamp, exp, matmul, mul, slice, softmax } from '../kernels/index.ts';
 import { Conv2d, GroupNorm, Linear } from '../nn/layers.ts';
 import { Module } from '../nn/module.ts';
 import { Downsample, ResnetBlock, Upsample } from './blocks.ts';
@@ -43,6 +43,18 @@ export type VaeConfig = z.infer<z.ZodObject<typeof USED>>;
 
 const EPS = 1e-6;
 
+/** The widest head that the fused attention takes. */
+const WIDEST_FUSED = 256;
+
+/**
+ * Attention of plain operations, with the matrix of all scores in memory: (N, H, T, T). For heads wider than the fused
+ * kernel's (the VAE of Stable Diffusion has one head of 512, and attends once, at its lowest resolution).
+ */
+export function composedAttention(q: Tensor, k: Tensor, v: Tensor): Tensor {
+  const scaled = affine(q, 1 / Math.sqrt(q.shape.at(-1)!));
+  return matmul(softmax(matmul(scaled, k, { transposeB: true })), v);
+}
+
 /** Attention of one head over all pixels, added to what came in. */
 class PixelAttention extends Module {
   group_norm: GroupNorm;
@@ -68,7 +80,8 @@ class PixelAttention extends Module {
       // Read transposed, (N, C, T) are tokens.
       const project = ({ weight, bias }: Linear) =>
         reshape(add(matmul(pixels, weight, { transposeA: true, transposeB: true }), bias!), [n, 1, h * w, c]);
-      const y = attention(project(this.to_q), project(this.to_k), project(this.to_v)); // (N, 1, T, C)
+      const [q, k, v] = [project(this.to_q), project(this.to_k), project(this.to_v)];
+      const y = c <= WIDEST_FUSED ? attention(q, k, v) : composedAttention(q, k, v); // (N, 1, T, C)
       const { weight, bias } = this.to_out[0];
       const out = matmul(weight, reshape(y, [n, h * w, c]), { transposeB: true }); // (N, C, T)
       return add(reshape(add(out, reshape(bias!, [c, 1])), x.shape), x);

@@ -91,7 +91,8 @@ export function empty(device: Device, shape: Shape, dtype: DType = 'f32', tag?: 
 
 export function zeros(device: Device, shape: Shape, dtype: DType = 'f32', tag?: string): Tensor {
   const result = empty(device, shape, dtype, tag);
-  device.stream.clear(result.window());
+  // The tensor alone: with guard words the window reaches further.
+  device.stream.clear({ ...result.window(), bytes: byteLength(result.size, dtype) });
   return result;
 }
 

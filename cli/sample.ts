@@ -1,0 +1,99 @@
+import { mkdir } from 'node:fs/promises';
+import path from 'node:path';
+import { Command, InvalidArgumentError, Option } from 'commander';
+import { encodePng, grid } from '../diffusion/pictures.ts';
+import { loadStableDiffusion } from '../diffusion/folder.ts';
+import { generate } from '../diffusion/pipeline.ts';
+import { SAMPLERS } from '../diffusion/schedule.ts';
+import type { SamplerName } from '../diffusion/schedule.ts';
+import { openNodeDevice } from '../engine/node.ts';
+import { writeFileAtomic } from '../nn/files.ts';
+import { Progress } from '../nn/progress.ts';
+import { main } from './errors.ts';
+import { resolvePath } from './run.ts';
+
+const whole = (least: number, most: number) => (text: string) => {
+  const value = Number(text);
+  if (!Number.isInteger(value) || value < least || value > most)
+    throw new InvalidArgumentError(`a whole number from ${least} to ${most} is needed.`);
+  return value;
+};
+const atLeastOne = (text: string) => {
+  const value = Number(text);
+  if (!(Number.isFinite(value) && value >= 1)) throw new InvalidArgumentError('a number from 1 up is needed.');
+  return value;
+};
+
+const command = new Command('node cli/sample.js')
+  .description('Draws pictures of prompts with a model folder (diffusers’ layout), such as a run’s model/.')
+  .argument('<prompt...>', 'what to draw; each prompt gets --count pictures')
+  .option('--model <folder>', 'the model', 'assets/base')
+  .option('--negative <prompt>', 'what to move away from', '')
+  .option('--count <n>', 'pictures of each prompt, with the seeds seed, seed + 1, …', whole(1, 1000), 4)
+  .option('--seed <n>', 'the same seed gives the same picture', whole(0, Number.MAX_SAFE_INTEGER - 1000), 0)
+  .option('--steps <n>', 'evaluations of the UNet for each picture', whole(1, 1000), 20)
+  .option(
+    '--scale <x>',
+    'how closely to follow the prompt (classifier-free guidance); 1: not enforced, in half the time',
+    atLeastOne,
+    4,
+  )
+  .addOption(
+    new Option('--sampler <name>', 'how to walk from noise to a picture')
+      .choices(Object.keys(SAMPLERS))
+      .default('ddim'),
+  )
+  .option('--out <folder>', 'where the pictures go', 'runs/samples')
+  .addHelpText(
+    'after',
+    `
+Examples:
+  node cli/sample.js "cat face" "red heart"
+  node cli/sample.js --model runs/grey-cat/model --count 8 "a sks crying cat"
+`,
+  );
+
+await main(async () => {
+  command.parse();
+  const prompts = command.args;
+  const options = command.opts<{
+    model: string;
+    negative: string;
+    count: number;
+    seed: number;
+    steps: number;
+    scale: number;
+    sampler: SamplerName;
+    out: string;
+  }>();
+  const { count, seed, steps, scale, sampler, negative } = options;
+  const device = await openNodeDevice();
+  const model = await loadStableDiffusion(device, resolvePath(options.model));
+  const shots = prompts.flatMap((prompt) => Array.from({ length: count }, (_, i) => ({ prompt, seed: seed + i })));
+  const progress = new Progress(steps * Math.ceil(shots.length / 8), 0);
+  const pictures = await generate(model, {
+    prompts: shots.map((shot) => shot.prompt),
+    negative,
+    seeds: shots.map((shot) => shot.seed),
+    steps,
+    scale,
+    sampler,
+    onStep: (done) => progress.update(done, {}, device.memory.peak),
+  }).finally(() => progress.stop());
+  await mkdir(options.out, { recursive: true });
+  for (const [i, picture] of pictures.entries()) {
+    const { prompt, seed: own } = shots[i]!;
+    const file = `${prompt.replace(/[^\w -]/g, '').slice(0, 60)}, seed ${own}.png`;
+    await writeFileAtomic(path.join(options.out, file), [await encodePng(picture)]);
+  }
+  const sheet = path.join(options.out, 'grid.png');
+  const rowLabels = prompts.length > 1 || count > 1 ? prompts : [];
+  await writeFileAtomic(sheet, [
+    await grid(pictures, {
+      columns: count,
+      rowLabels,
+      columnLabels: Array.from({ length: count }, (_, i) => `seed ${seed + i}`),
+    }),
+  ]);
+  console.log(`${pictures.length} pictures in ${options.out}; all of them: ${sheet}`);
+});

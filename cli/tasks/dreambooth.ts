@@ -1,0 +1,309 @@
+/** The DreamBooth task: checks, class pictures, pictures before, training, pictures after, evidence. */
+import { mkdir, readdir, readFile } from 'node:fs/promises';
+import path from 'node:path';
+import type { Device } from '../../engine/index.ts';
+import { DreamBooth, fillPrompt, loadSubject, makeExamples, priorExamples } from '../../diffusion/dreambooth.ts';
+import type { SubjectPicture } from '../../diffusion/dreambooth.ts';
+import { judge } from '../../diffusion/evidence.ts';
+import type { Judged } from '../../diffusion/evidence.ts';
+import { loadStableDiffusion, saveStableDiffusion } from '../../diffusion/folder.ts';
+import type { StableDiffusion } from '../../diffusion/folder.ts';
+import { encode, generate } from '../../diffusion/pipeline.ts';
+import { encodePng, grid, loadPicture } from '../../diffusion/pictures.ts';
+import type { Picture } from '../../diffusion/pictures.ts';
+import { encodePictures } from '../../diffusion/training.ts';
+import { lineChart } from '../../nn/chart.ts';
+import { writeFileAtomic } from '../../nn/files.ts';
+import { Progress } from '../../nn/progress.ts';
+import { schedule } from '../../nn/schedule.ts';
+import { Trainer } from '../../nn/trainer.ts';
+import type { Config } from '../config.ts';
+import { recordRun, resolvePath, writeText } from '../run.ts';
+import type { TaskContext } from '../run.ts';
+
+type DreamBoothConfig = Config<'dreambooth'>;
+
+/** A prompt of the final sheet and of the evidence. */
+interface Shot {
+  readonly prompt: string;
+  readonly kind: Judged['kind'];
+  /** The subject's own picture of it, where there is one. */
+  readonly truth: Picture | null;
+}
+
+export async function trainDreamBooth(
+  config: DreamBoothConfig,
+  device: Device,
+  prepare: () => Promise<TaskContext>,
+): Promise<void> {
+  const started = performance.now();
+  const model = await loadStableDiffusion(device, resolvePath(config.model));
+  const size = (model.unet.config.sample_size ?? 64) * model.vae.downscale;
+  const subject = await loadSubject(resolvePath(config.data.folder), size, config.data.crop);
+  const unseen = config.data.unseen === null ? [] : await loadSubject(resolvePath(config.data.unseen), size, 'center');
+  const words = (name: string) => ({ token: config.data.token, class: config.data.class, name });
+  const subjectPrompt = ({ name }: SubjectPicture) => fillPrompt(config.data.prompt, words(name));
+  // A class prompt with {name} stands for one prompt for each of the subject's pictures.
+  const classPrompts = config.prior.prompts.flatMap((template) =>
+    template.includes('{name}')
+      ? subject.map(({ name }) => fillPrompt(template, words(name)))
+      : [fillPrompt(template, words(''))],
+  );
+  const shots: Shot[] = [
+    ...uniqueBy(subject, subjectPrompt).map((one) => ({
+      prompt: subjectPrompt(one),
+      kind: 'shown' as const,
+      truth: one.crops[0]!,
+    })),
+    ...unseen.map((one) => ({ prompt: subjectPrompt(one), kind: 'unseen' as const, truth: one.crops[0]! })),
+    ...[...new Set(config.prior.prompts.map((template) => fillPrompt(template, words(subject[0]!.name))))].map(
+      (prompt) => ({ prompt, kind: 'class' as const, truth: null }),
+    ),
+    ...config.sample.prompts.map((template) => ({
+      prompt: fillPrompt(template, words('')),
+      kind: 'other' as const,
+      truth: null,
+    })),
+  ];
+  for (const { prompt } of shots) encode(model, prompt); // one that is too long is said now
+  const context = await prepare();
+  const { folder } = context;
+  await recordRun(folder, device, [
+    ...['unet/diffusion_pytorch_model', 'vae/diffusion_pytorch_model', 'text_encoder/model'].map((file) =>
+      path.join(model.folder, `${file}.safetensors`),
+    ),
+    ...(await picturesOf(config)),
+  ]);
+
+  const prior = await drawPrior(model, config, classPrompts);
+  const before = await drawShots(model, config, shots, folder, 'before');
+  const examples = await makeExamples(
+    model,
+    subject.map((one) => ({ prompt: subjectPrompt(one), crops: one.crops })),
+  );
+  const task = new DreamBooth(model, examples, prior, {
+    seed: config.seed,
+    subjectBatch: config.batch.subject,
+    priorBatch: config.batch.prior,
+    priorWeight: config.prior.weight,
+  });
+  const curves = await train(model, config, task, context);
+  if (!curves) return;
+
+  const after = await drawShots(model, config, shots, folder, 'after');
+  await saveStableDiffusion(model, path.join(folder, 'model'), { dtype: 'F16' });
+  await writeFileAtomic(path.join(folder, 'samples.png'), [await sheet(config, shots, before, after)]);
+  await writeFileAtomic(path.join(folder, 'loss.png'), [await lineChart(`${config.name}: loss`, curves)]);
+  await report(model, config, shots, before, after, folder);
+  const minutes = (performance.now() - started) / 60_000;
+  console.log(`\nDone in ${minutes.toFixed(1)} minutes. Look at ${path.join(folder, 'samples.png')}`);
+  console.log(
+    `Draw more: node cli/sample.js --model ${path.join(folder, 'model')} "a ${config.data.token} ${config.data.class}"`,
+  );
+}
+
+const uniqueBy = <T>(items: readonly T[], key: (item: T) => string): T[] =>
+  [...new Map(items.toReversed().map((item) => [key(item), item])).values()].toReversed();
+
+/** The files that a run's subject rests on. */
+async function picturesOf({ data }: DreamBoothConfig): Promise<string[]> {
+  const folders = [data.folder, ...(data.unseen === null ? [] : [data.unseen])].map(resolvePath);
+  const files = await Promise.all(
+    folders.map(async (one) => (await readdir(one)).sort().map((file) => path.join(one, file))),
+  );
+  return files.flat();
+}
+
+async function drawPrior(model: StableDiffusion, config: DreamBoothConfig, prompts: readonly string[]) {
+  const { pictures, steps, scale, weight } = config.prior;
+  if (weight === 0 || pictures === 0) return [];
+  let progress: Progress | null = null;
+  const { examples, folder, drawn } = await priorExamples(model, {
+    prompts,
+    count: pictures,
+    steps,
+    scale,
+    seed: config.seed,
+    cache: 'data/prior',
+    onStep(done, total) {
+      progress ??= new Progress(total, 0);
+      progress.update(done, {}, model.unet.device.memory.peak);
+    },
+  });
+  (progress as Progress | null)?.stop();
+  console.log(`Class pictures: ${pictures}, ${drawn ? 'drawn by the model, in' : 'found in'} ${folder}`);
+  return examples;
+}
+
+/**
+ * Every prompt with every seed, by prompt, then seed. The pictures are kept as PNG files and used as those give them, so that
+ * a resumed run judges by the same ones. Prompts of other things are drawn with the first two seeds alone.
+ */
+async function drawShots(
+  model: StableDiffusion,
+  config: DreamBoothConfig,
+  shots: readonly Shot[],
+  folder: string,
+  when: 'before' | 'after',
+): Promise<Picture[][]> {
+  const { steps, scale, sampler, seeds } = config.sample;
+  const size = (model.unet.config.sample_size ?? 64) * model.vae.downscale;
+  const wanted = shots.flatMap(({ prompt, kind }, i) =>
+    (kind === 'other' ? seeds.slice(0, 2) : seeds).map((seed) => ({
+      i,
+      prompt,
+      seed,
+      file: path.join(
+        folder,
+        when,
+        `${String(i).padStart(2, '0')} ${prompt.replace(/[^\w -]/g, '')}, seed ${seed}.png`,
+      ),
+    })),
+  );
+  await mkdir(path.join(folder, when), { recursive: true });
+  const there = new Set(await readdir(path.join(folder, when)));
+  if (!wanted.every(({ file }) => there.has(path.basename(file)))) {
+    const progress = new Progress(steps * Math.ceil(wanted.length / 8), 0);
+    progress.line(`Drawing ${wanted.length} pictures ${when} training`);
+    const pictures = await generate(model, {
+      prompts: wanted.map(({ prompt }) => prompt),
+      seeds: wanted.map(({ seed }) => seed),
+      steps,
+      scale,
+      sampler,
+      onStep: (done) => progress.update(done, {}, model.unet.device.memory.peak),
+    });
+    progress.stop();
+    for (const [k, picture] of pictures.entries()) await writeFileAtomic(wanted[k]!.file, [await encodePng(picture)]);
+  }
+  const drawn = await Promise.all(wanted.map(({ file }) => loadPicture(file, size)));
+  return shots.map((_, i) => drawn.filter((_, k) => wanted[k]!.i === i));
+}
+
+/** Trains; returns the loss curves, or null when interrupted. */
+async function train(model: StableDiffusion, config: DreamBoothConfig, task: DreamBooth, context: TaskContext) {
+  const { optimizer } = config;
+  model.vae.setTrainable(false);
+  model.unet.setTrainable(config.train.unet);
+  model.textEncoder.setTrainable(config.train.text);
+  const trainer = new Trainer({
+    modules: { unet: model.unet, text_encoder: model.textEncoder },
+    forward: ({ pass }) => task.loss(pass),
+    steps: config.steps,
+    schedule: schedule({ kind: optimizer.schedule, rate: optimizer.lr, warmup: optimizer.warmup, steps: config.steps }),
+    optimizer: {
+      betas: optimizer.betas,
+      epsilon: optimizer.eps,
+      weightDecay: optimizer.decay,
+      maxNorm: optimizer.clip,
+      group: (name) => (name.startsWith('text_encoder.') ? { rate: optimizer.text } : {}),
+    },
+    accumulation: config.accumulate,
+    ...(config.ema > 0 ? { average: config.ema } : {}),
+    folder: context.folder,
+    checkpointEvery: config.checkpoint.every,
+    keep: config.checkpoint.keep,
+    resume: context.resume,
+    identity: { seed: config.seed, steps: config.steps, batch: config.batch, prior: config.prior.weight },
+    resumeCommand: context.resumeCommand,
+    memoryAdvice: 'Lower batch.subject and batch.prior (with accumulate), or set train.text=false',
+    callbacks:
+      config.sample.every > 0
+        ? [{ every: config.sample.every, run: (step) => sampleMidway(model, config, step, context.folder) }]
+        : [],
+  });
+  const { interrupted } = await trainer.run();
+  if (!interrupted) trainer.average?.swap();
+  trainer.release();
+  return interrupted ? null : readCurves(path.join(context.folder, 'metrics.csv'));
+}
+
+/** One picture of each of the subject's first prompts while training goes on. */
+async function sampleMidway(
+  model: StableDiffusion,
+  config: DreamBoothConfig,
+  step: number,
+  folder: string,
+): Promise<void> {
+  const prompts = [`a ${config.data.token} ${config.data.class}`, `a ${config.data.class}`];
+  const { steps, scale, sampler, seeds } = config.sample;
+  const pictures = await generate(model, { prompts, seeds: prompts.map(() => seeds[0]!), steps, scale, sampler });
+  const png = await grid(pictures, { columns: prompts.length, columnLabels: prompts, title: `after ${step} steps` });
+  await writeFileAtomic(path.join(folder, `samples-${String(step).padStart(6, '0')}.png`), [png]);
+}
+
+/** The loss columns of a metrics file. */
+async function readCurves(file: string) {
+  const [header, ...rows] = (await readFile(file, 'utf8'))
+    .trim()
+    .split('\n')
+    .map((line) => line.split(','));
+  return ['subject', 'prior']
+    .map((name) => ({ name, at: header!.indexOf(name) }))
+    .filter(({ at }) => at >= 0)
+    .map(({ name, at }) => ({ name, points: rows.map((row) => [Number(row[0]), Number(row[at])] as const) }));
+}
+
+/** Real pictures, then before and after with the same seeds. */
+function sheet(
+  config: DreamBoothConfig,
+  shots: readonly Shot[],
+  before: Picture[][],
+  after: Picture[][],
+): Promise<Uint8Array> {
+  const kinds = { shown: 'shown', unseen: 'not shown', class: 'class', other: 'other' };
+  const seeds = config.sample.seeds.slice(0, 2);
+  const rows = [
+    shots.map(({ truth }) => truth),
+    ...seeds.map((_, s) => before.map((pictures) => pictures[s] ?? null)),
+    ...seeds.map((_, s) => after.map((pictures) => pictures[s] ?? null)),
+  ];
+  return grid(rows.flat(), {
+    columns: shots.length,
+    cell: 96,
+    title: `${config.name}: before and after ${config.steps} steps on ${shots.filter(({ kind }) => kind === 'shown').length} pictures`,
+    columnLabels: shots.map(({ prompt, kind }) => `${prompt} (${kinds[kind]})`),
+    rowLabels: [
+      'the real subject',
+      ...seeds.map((seed) => `before, seed ${seed}`),
+      ...seeds.map((seed) => `after, seed ${seed}`),
+    ],
+  });
+}
+
+/** Prints the evidence and keeps it in the run folder. */
+async function report(
+  model: StableDiffusion,
+  config: DreamBoothConfig,
+  shots: readonly Shot[],
+  before: Picture[][],
+  after: Picture[][],
+  folder: string,
+): Promise<void> {
+  const latents = async (pictures: readonly Picture[]) =>
+    (await encodePictures(model.vae, pictures)).map(({ mean }) => mean);
+  const judged: Judged[] = [];
+  for (const [i, { kind, truth }] of shots.entries()) {
+    if (kind === 'other') continue;
+    const [b, a] = [before[i]!, after[i]!];
+    judged.push({
+      kind,
+      truth: truth && { picture: truth, latents: (await latents([truth]))[0]! },
+      before: (await latents(b)).map((one, s) => ({ picture: b[s]!, latents: one })),
+      after: (await latents(a)).map((one, s) => ({ picture: a[s]!, latents: one })),
+    });
+  }
+  const evidence = judge(judged);
+  const lines = evidence.map(
+    ({ measure, before: b, after: a, wanted, holds }) =>
+      `| ${measure} | ${b === null ? '' : b.toFixed(3)} | ${a.toFixed(3)} | ${wanted} | ${holds === null ? '' : holds ? 'yes' : 'no'} |`,
+  );
+  const table = ['| measure | before | after | wanted | holds |', '|---|---|---|---|---|', ...lines].join('\n');
+  const note = `Means over ${config.sample.seeds.length} seeds; distances are root mean squares in [−1, 1] units (RGB at 16×16) and in units of the VAE's latents.`;
+  await writeText(path.join(folder, 'evidence.md'), `# ${config.name}\n\n${table}\n\n${note}\n`);
+  await writeText(
+    path.join(folder, 'evidence.json'),
+    `${JSON.stringify({ seeds: config.sample.seeds, evidence }, null, 2)}\n`,
+  );
+  console.log(`\n${table}\n\n${note}`);
+}
