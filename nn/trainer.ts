@@ -15,6 +15,8 @@ import type { Schedule } from './schedule.ts';
 
 /** Steps in a row whose gradients are not finite, after which a run is given up. */
 const MOST_SKIPPED = 10;
+/** Milliseconds within which two signals are one key press: npm passes on what the terminal has sent already. */
+const SAME_KEY_PRESS = 500;
 
 /** Which forward pass a task is asked for. */
 export interface Pass {
@@ -88,7 +90,8 @@ export class Trainer {
   #skipped = 0;
   #start = 0;
   #saved = -1;
-  #signal: string | null = null;
+  /** When the first signal came. */
+  #stopped: number | null = null;
 
   /** Checks the memory plan, then moves the trainable parameters into an arena. */
   constructor(options: TrainerOptions) {
@@ -112,9 +115,10 @@ export class Trainer {
     });
     await this.#restore();
     this.#progress = new Progress(steps, this.completed, stream);
-    const onSignal = (signal: string) => {
-      if (this.#signal) process.exit(130);
-      this.#signal = signal;
+    const onSignal = () => {
+      if (this.#stopped === null) this.#stopped = performance.now();
+      else if (performance.now() - this.#stopped < SAME_KEY_PRESS) return;
+      else process.exit(130);
       this.#say('Stopping: this step is finished and saved. Once more to quit at once, without saving.');
     };
     for (const name of ['SIGINT', 'SIGTERM']) signals.on(name, onSignal);
@@ -122,12 +126,12 @@ export class Trainer {
       this.device.memory.resetPeak();
       this.#say(`Memory before the first step: ${this.device.memory.describe()}`);
       await this.#loop();
-      if (this.#signal) {
+      if (this.#stopped !== null) {
         process.exitCode = 130;
         const how = resumeCommand ? `Resume with: ${resumeCommand}` : 'Resume from there.';
         this.#say(`Stopped after step ${this.completed} of ${steps}, saved in ${this.#checkpoints}. ${how}`);
       }
-      return { interrupted: this.#signal !== null };
+      return { interrupted: this.#stopped !== null };
     } finally {
       for (const name of ['SIGINT', 'SIGTERM']) signals.off(name, onSignal);
       this.#progress.stop();
@@ -145,7 +149,7 @@ export class Trainer {
   async #loop(): Promise<void> {
     const { steps, checkpointEvery = Infinity, callbacks = [] } = this.#options;
     let pending: Promise<void> = Promise.resolve(); // the step before this one
-    while (this.completed < steps && !this.#signal) {
+    while (this.completed < steps && this.#stopped === null) {
       const step = this.completed++;
       const report = this.#step(step);
       const values = report.read();

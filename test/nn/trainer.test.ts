@@ -293,7 +293,12 @@ describe('Trainer', () => {
       onStep: ({ step }) => {
         if (step !== 2) return;
         run.signals.emit('SIGINT', 'SIGINT');
+        run.signals.emit('SIGINT', 'SIGINT'); // passed on by npm
+        expect(exit).not.toHaveBeenCalled();
+        const later = performance.now() + 1000;
+        const clock = vi.spyOn(performance, 'now').mockReturnValue(later);
         run.signals.emit('SIGTERM', 'SIGTERM');
+        clock.mockRestore();
       },
     });
     await run.trainer.run();
