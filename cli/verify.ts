@@ -1,11 +1,13 @@
 /** `node cli/verify.js FOLDER [--case NAME]`: this implementation against recordings of the originals. */
 import { Command } from 'commander';
 import { openNodeDevice } from '../engine/node.ts';
+import { main } from './errors.ts';
 import { readManifest, verifyCase } from './verify/recordings.ts';
 import { tableHead, tableRow } from './verify/report.ts';
 import type { NotRun } from './verify/report.ts';
 
-async function main(root: string, only: string | undefined): Promise<boolean> {
+/** Whether nothing failed. */
+async function verify(root: string, only: string | undefined): Promise<boolean> {
   const recordings = await readManifest(root);
   const chosen = recordings.filter((recording) => only === undefined || recording.case === only);
   if (chosen.length === 0)
@@ -22,19 +24,15 @@ async function main(root: string, only: string | undefined): Promise<boolean> {
   for (const { case: name, what, reason } of notRun)
     console.log(`not run: ${name}${what === 'all' ? '' : ` ${what}`} (${reason})`);
   console.log(`verified ${verified}, failed ${failed}, not run ${notRun.length}`);
-  device.destroy();
   return failed === 0;
 }
 
-const command = new Command('verify')
+const command = new Command('node cli/verify.js')
   .description('Checks this implementation against recordings of diffusers and transformers.')
   .argument('<folder>', 'folder with manifest.json')
-  .option('--case <name>', 'only this case')
-  .parse();
+  .option('--case <name>', 'only this case');
 
-try {
-  process.exitCode = (await main(command.args[0]!, command.opts<{ case?: string }>().case)) ? 0 : 1;
-} catch (error) {
-  console.error((error as Error).message);
-  process.exitCode = 1;
-}
+await main(async () => {
+  command.parse();
+  if (!(await verify(command.args[0]!, command.opts<{ case?: string }>().case))) process.exitCode = 1;
+});

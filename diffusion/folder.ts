@@ -128,23 +128,42 @@ export async function loadStableDiffusion(device: Device, folder: string): Promi
   const schedule = (sampler?: SamplerName) =>
     new NoiseSchedule(parseSchedulerConfig(schedulerText, schedulerFile, sampler));
   const tokenizer = await loadTokenizer(path.join(folder, 'tokenizer'));
-  const textEncoder = await loadClipText(device, path.join(folder, 'text_encoder'));
-  const vae = await loadVae(device, path.join(folder, 'vae'));
-  const unet = await loadUNet(device, path.join(folder, 'unet'));
+  const parts: Module[] = [];
+  const load = async <M extends Module>(part: Promise<M>): Promise<M> => {
+    const module = await part;
+    parts.push(module);
+    return module;
+  };
+  try {
+    const textEncoder = await load(loadClipText(device, path.join(folder, 'text_encoder')));
+    const vae = await load(loadVae(device, path.join(folder, 'vae')));
+    const unet = await load(loadUNet(device, path.join(folder, 'unet')));
+    checkFit(folder, tokenizer, textEncoder, vae, unet);
+    return { folder, unet, vae, textEncoder, tokenizer, schedule };
+  } catch (error) {
+    for (const part of parts) part.release();
+    throw error;
+  }
+}
+
+/** Checks that the parts of a model belong together. */
+function checkFit(
+  folder: string,
+  tokenizer: ClipTokenizer,
+  { config: text }: ClipTextModel,
+  vae: Vae,
+  unet: UNet,
+): void {
   const fail = (what: string): never => {
     throw new Error(`[folder] ${folder}: ${what}`);
   };
-  if (textEncoder.config.hidden_size !== unet.config.cross_attention_dim)
-    fail(
-      `the text encoder is ${textEncoder.config.hidden_size} wide, the UNet reads ${unet.config.cross_attention_dim}`,
-    );
-  if (vae.config.latent_channels !== unet.config.in_channels || unet.config.out_channels !== unet.config.in_channels)
-    fail(
-      `the VAE has ${vae.config.latent_channels} latent channels, the UNet takes ${unet.config.in_channels} and gives ${unet.config.out_channels}`,
-    );
-  if (tokenizer.size > textEncoder.config.vocab_size)
-    fail(`the tokenizer has ${tokenizer.size} ids, the text encoder ${textEncoder.config.vocab_size}`);
-  return { folder, unet, vae, textEncoder, tokenizer, schedule };
+  const { in_channels: inputs, out_channels: outputs, cross_attention_dim: width } = unet.config;
+  const { latent_channels: latent } = vae.config;
+  if (text.hidden_size !== width) fail(`the text encoder is ${text.hidden_size} wide, the UNet reads ${width}`);
+  if (latent !== inputs || outputs !== inputs)
+    fail(`the VAE has ${latent} latent channels, the UNet takes ${inputs} and gives ${outputs}`);
+  if (tokenizer.size > text.vocab_size)
+    fail(`the tokenizer has ${tokenizer.size} ids, the text encoder ${text.vocab_size}`);
 }
 
 /** A module's parameters for a weight file, read from the device one at a time. */

@@ -6,7 +6,7 @@ import { loadClipText, loadUNet, loadVae } from '../../diffusion/folder.ts';
 import type { Module } from '../../nn/module.ts';
 import type { Safetensors } from '../../nn/safetensors.ts';
 import type { Subject } from './recordings.ts';
-import { norm } from './report.ts';
+import { largest, norm } from './report.ts';
 import type { Report } from './report.ts';
 
 /** A recorded tensor on the device. */
@@ -42,7 +42,8 @@ export async function verifyUNet({ device, folder, inputs, outputs }: Subject, r
     return [output, loss] as const;
   });
   const spread = report.spread('sample_maxabs');
-  await compareTensor(report, 'sample', output, await outputs.floats('sample'), 'output', { spread });
+  const expected = await outputs.floats('sample');
+  await compareTensor(report, 'sample', output, expected, 'output', { spread });
   await compareTensor(report, 'loss', loss, await outputs.floats('loss'), 'loss', {
     spread: report.spread('loss_abs'),
   });
@@ -52,8 +53,11 @@ export async function verifyUNet({ device, folder, inputs, outputs }: Subject, r
       report.fail(`act.${path}`, 'the model has no such module');
       continue;
     }
-    const expected = await outputs.floats(`act.${path}`);
-    await compareTensor(report, `act.${path}`, result, expected, 'output', { spread, first: true });
+    // PyTorch's deviation is recorded for the result alone. Inside the model values are several times larger, and so is
+    // the rounding: it is taken in proportion to the largest value.
+    const recorded = await outputs.floats(`act.${path}`);
+    const inside = (spread * largest(recorded)) / largest(expected);
+    await compareTensor(report, `act.${path}`, result, recorded, 'output', { spread: inside, first: true });
     release(result);
   }
   await compareGradients(report, model, outputs);

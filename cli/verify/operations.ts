@@ -19,6 +19,7 @@ import {
   upsampleNearest,
 } from '../../kernels/index.ts';
 import { timestepEmbedding } from '../../diffusion/unet.ts';
+import type { Safetensors } from '../../nn/safetensors.ts';
 import { upload } from './models.ts';
 import type { Subject } from './recordings.ts';
 import type { Report } from './report.ts';
@@ -81,6 +82,8 @@ interface Layer {
   readonly values: Readonly<Record<string, ArrayLike<number>>>;
 }
 
+const LINEAR = /^linear|x w\^t/;
+
 /**
  * Layers by what the manifest says of them in words, with the numbers that stand there. The first rule that fits counts;
  * a layer that none fits is not run.
@@ -100,7 +103,7 @@ const LAYERS: readonly (readonly [says: RegExp, run: (operands: Operands, layer:
   [/timestep/, ({ t }, layer) => sinusoids(t!, layer)],
   [/embedding lookup|^embedding:/, ({ w, ids }) => embedding(w!, ids!)],
   [/nearest/, ({ x }, { shape }) => upsampleNearest(x!, [shape[2]!, shape[3]!])],
-  [/^linear|x w\^t/, ({ x, w, b }) => linear(x!, w!, b ?? null)],
+  [LINEAR, ({ x, w, b }) => linear(x!, w!, b ?? null)],
 ]; // prettier-ignore
 
 /** The number after a word: `eps=1e-5`, `stride 2`. */
@@ -128,11 +131,21 @@ function sinusoids(t: Tensor, { text, shape, values }: Layer): Tensor {
   return tensor(t.device, embedded, shape);
 }
 
+/** Whether the shapes leave no other reading: x (…, in), w (out, in), y (…, out). */
+function isLinear(name: string, inputs: Safetensors, outputs: Safetensors): boolean {
+  const [x, w, y] = [
+    inputs.tensors.get(`${name}.x`),
+    inputs.tensors.get(`${name}.w`),
+    outputs.tensors.get(`${name}.y`),
+  ];
+  return x?.shape.at(-1) === w?.shape[1] && y?.shape.at(-1) === w?.shape[0] && w?.shape.length === 2;
+}
+
 export async function verifyLayers({ device, recording, inputs, outputs }: Subject, report: Report): Promise<void> {
   for (const [name, words] of Object.entries(z.record(z.string(), z.string()).parse(recording.sub))) {
     const text = words.toLowerCase();
     const described = `${name.toLowerCase()}: ${text}`;
-    const rule = LAYERS.find(([says]) => says.test(described));
+    const rule = LAYERS.find(([says]) => says.test(described) || (says === LINEAR && isLinear(name, inputs, outputs)));
     if (!rule) {
       report.skip(name, 'the layer is not known');
       continue;

@@ -117,9 +117,7 @@ export function deviation(
   }
   const zero = allowed.relL2 !== undefined ? 1e-6 : 0;
   const { atol = 0, rtol = 0, atolOfMax = 0 } = allowed;
-  let largest = 0;
-  for (let i = 0; i < expected.length; i++) largest = Math.max(largest, Math.abs(expected[i]!));
-  const absolute = Math.max(atol + atolOfMax * largest, 10 * spread, zero);
+  const absolute = Math.max(atol + atolOfMax * largest(expected), 10 * spread, zero);
   let worst = { error: 0, limit: absolute, ok: true, at: 0 };
   let share = -1;
   for (let i = 0; i < expected.length; i++) {
@@ -134,6 +132,13 @@ export function deviation(
   return worst;
 }
 
+/** The largest magnitude. */
+export function largest(values: ArrayLike<number>): number {
+  let most = 0;
+  for (let i = 0; i < values.length; i++) most = Math.max(most, Math.abs(values[i]!));
+  return most;
+}
+
 /** ‖values‖, in float64. */
 export function norm(values: ArrayLike<number>): number {
   let sum = 0;
@@ -141,7 +146,7 @@ export function norm(values: ArrayLike<number>): number {
   return Math.sqrt(sum);
 }
 
-const COLUMNS = { case: 16, quantity: 72, error: 10, limit: 10 };
+const COLUMNS = { case: 16, quantity: 98, error: 10, limit: 10 };
 
 const columns = (name: string, quantity: string, error: string, bound: string, verdict: string): string =>
   `${name.padEnd(COLUMNS.case)} ${quantity.padEnd(COLUMNS.quantity)} ${error.padStart(COLUMNS.error)} ${bound.padStart(COLUMNS.limit)}  ${verdict}`;
