@@ -43,6 +43,13 @@ const sampling = {
   scale: z.number().min(1).default(4).describe('classifier-free guidance'),
 };
 
+const validation = z
+  .strictObject({
+    count: count.default(200).describe('pictures held out'),
+    every: count.default(100).describe('steps between validations'),
+  })
+  .prefault({});
+
 const TASKS = {
   dreambooth: z.strictObject({
     task: z.literal('dreambooth'),
@@ -85,26 +92,32 @@ const TASKS = {
     ...run,
     model: z.string().describe('folder whose vae/config.json is trained from scratch'),
     cache: z.string().default('data/emoji').describe('where the renders are kept'),
-    size: count.default(64),
-    validation: count.default(200).describe('pictures held out'),
+    size: count.default(64).describe('pixels of a side'),
+    validation,
     batch: count.default(16),
-    kl: z.number().min(0).default(1e-6).describe('weight of the KL term'),
-    edges: z.number().min(0).default(0.5).describe('weight of the difference of neighbouring pixels'),
+    squares: z.number().min(0).default(0.5).describe('weight of the squared error; that of the absolute error is 1'),
+    edges: z.number().min(0).default(0.1).describe("weight of the error of neighbouring pixels' differences"),
+    kl: z.number().min(0).default(1e-6).describe('weight of the KL term, which is summed over the latents'),
     optimizer,
   }),
   diffusion: z.strictObject({
     task: z.literal('diffusion'),
     ...run,
     model: z.string().describe('folder with the VAE to use and the configurations of UNet and text encoder'),
-    cache: z.string().default('data/emoji'),
-    size: count.default(64),
-    validation: count.default(200),
+    cache: z.string().default('data/emoji').describe('where the renders and their latents are kept'),
+    validation,
     batch: count.default(32),
-    length: count.default(24).describe('tokens of a padded caption'),
     drop: fraction.default(0.1).describe('share of captions left empty, for guidance'),
     article: fraction.default(0.3).describe('share of captions that get an "a" in front'),
     snr: z.number().min(0).default(5).describe('γ of min-SNR weighting (Hang et al., 2023); 0: none'),
-    optimizer: optimizer.extend({ text: z.number().min(0).default(0.6) }),
+    weights: z
+      .strictObject({
+        sets: z.record(z.string(), z.number().min(0)).default({}).describe('factors by emoji set'),
+        words: z.record(z.string(), z.number().min(0)).default({}).describe("factors by the caption's words"),
+      })
+      .prefault({})
+      .describe('how often pictures are drawn: the product of all factors that apply'),
+    optimizer: optimizer.extend({ text: z.number().min(0).default(0.6).describe("factor of the text encoder's rate") }),
     sample: z
       .strictObject({
         ...sampling,

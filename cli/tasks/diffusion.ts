@@ -1,0 +1,136 @@
+/** The diffusion task: UNet and text encoder from scratch on captioned renders of emoji, in the latents of a finished VAE. */
+import path from 'node:path';
+import { saveStableDiffusion } from '../../diffusion/folder.ts';
+import type { StableDiffusion } from '../../diffusion/folder.ts';
+import { encode, generate } from '../../diffusion/pipeline.ts';
+import { grid } from '../../diffusion/pictures.ts';
+import { cachedLatents, freshModel, Pretraining, samplingWeight, validate } from '../../diffusion/pretrain_unet.ts';
+import { writeFileAtomic } from '../../nn/files.ts';
+import { Trainer } from '../../nn/trainer.ts';
+import type { Config } from '../config.ts';
+import { recordRun, resolvePath } from '../run.ts';
+import type { TaskContext } from '../run.ts';
+import {
+  appendValidation,
+  drawLosses,
+  loadPictures,
+  reporter,
+  RunRecord,
+  trainerOptions,
+  withAverages,
+} from './pretraining.ts';
+import type { Item } from './pretraining.ts';
+
+export async function trainDiffusion(config: Config<'diffusion'>, context: TaskContext): Promise<void> {
+  const { device, folder } = context;
+  const model = await freshModel(device, resolvePath(config.model), config.seed);
+  const { vae, unet, textEncoder } = model;
+  for (const prompt of config.sample.prompts) encode(model, prompt); // one that is too long is said now
+  const data = await loadPictures(
+    config.cache,
+    (unet.config.sample_size ?? 16) * vae.downscale,
+    config.validation.count,
+  );
+  await recordRun(folder, device, [path.join(model.folder, 'vae', 'config.json')]);
+  const parameters = Object.fromEntries(
+    Object.entries({ unet, text_encoder: textEncoder }).map(([name, module]) => [
+      name,
+      [...module.namedParameters().values()].reduce((total, { size }) => total + size, 0),
+    ]),
+  );
+  const record = await RunRecord.open(folder, { config, data: data.record, parameters });
+
+  const report = reporter('Pictures encoded');
+  const captioned = async (items: readonly Item[], key: string) => {
+    const latents = await cachedLatents(vae, items, {
+      folder: path.join(config.cache, 'latents'),
+      key: `${key} ${data.key}`,
+      onDone: (done) => report(done, items.length),
+    });
+    return items.map(({ set, caption }, i) => ({
+      caption,
+      latents: latents[i]!,
+      weight: samplingWeight(config.weights, set, caption),
+    }));
+  };
+  const training = await captioned(data.training, 'training');
+  const validation = await captioned(data.validation, 'validation');
+  const task = new Pretraining(model, training, config);
+  const samples = config.batch * config.accumulate; // a step
+  vae.setTrainable(false);
+
+  const options = trainerOptions(config, context, data.key);
+  const trainer = new Trainer({
+    ...options,
+    modules: { unet, text_encoder: textEncoder },
+    forward: ({ pass }) => task.loss(pass),
+    optimizer: {
+      ...options.optimizer,
+      group: (name) => (name.startsWith('text_encoder.') ? { rate: config.optimizer.text } : {}),
+    },
+    callbacks: [
+      {
+        every: config.validation.every,
+        run: (step, running) =>
+          withAverages(running, async () => {
+            const errors = await validate(model, validation, config.snr);
+            await appendValidation(folder, step, { samples: step * samples, ...errors });
+            await record.write({ steps: step, samples: step * samples });
+            console.log(
+              `step ${step}, ${step * samples} samples: squared error ${errors.mse.toFixed(4)} on ${validation.length} pictures held out`,
+            );
+          }),
+      },
+      ...(config.sample.every > 0
+        ? [
+            {
+              every: config.sample.every,
+              run: (step: number, running: Trainer) =>
+                withAverages(running, () => drawSamples(model, config, step, folder)),
+            },
+          ]
+        : []),
+    ],
+  });
+  const { interrupted } = await trainer.run();
+  if (!interrupted) {
+    trainer.average?.swap();
+    await drawLosses(folder, 'UNet and text encoder', ['loss', 'mse']);
+    await drawSamples(model, config, config.steps, folder);
+    await record.write({
+      steps: config.steps,
+      samples: config.steps * samples,
+      error: await validate(model, validation, config.snr),
+    });
+    const target = path.join(folder, 'model');
+    await saveStableDiffusion(model, target);
+    console.log(`The model is in ${target}. Draw with it: node cli/sample.js --model ${target} "cat face"`);
+  }
+  trainer.release();
+  for (const module of [unet, textEncoder, vae]) module.release();
+}
+
+/** Draws every prompt with every seed: a column a prompt, a row a seed. */
+async function drawSamples(
+  model: StableDiffusion,
+  config: Config<'diffusion'>,
+  step: number,
+  folder: string,
+): Promise<void> {
+  const { prompts, seeds, steps, scale, sampler } = config.sample;
+  const pictures = await generate(model, {
+    prompts: seeds.flatMap(() => prompts),
+    seeds: seeds.flatMap((seed) => prompts.map(() => seed)),
+    steps,
+    scale,
+    sampler,
+  });
+  const png = await grid(pictures, {
+    columns: prompts.length,
+    cell: 96,
+    title: `after ${step} steps`,
+    columnLabels: prompts,
+    rowLabels: seeds.map((seed) => `seed ${seed}`),
+  });
+  await writeFileAtomic(path.join(folder, `samples-${String(step).padStart(6, '0')}.png`), [png]);
+}

@@ -1,0 +1,165 @@
+/** What both pre-training tasks do: the pictures and what is held out, validation as a file, the record. */
+import { createHash } from 'node:crypto';
+import { existsSync } from 'node:fs';
+import { readFile } from 'node:fs/promises';
+import path from 'node:path';
+import { emojiPictures } from '../../diffusion/emoji.ts';
+import type { EmojiPictures } from '../../diffusion/emoji.ts';
+import { fromBytes } from '../../diffusion/pictures.ts';
+import type { Picture } from '../../diffusion/pictures.ts';
+import { HostRandom, randomKey } from '../../engine/index.ts';
+import { lineChart } from '../../nn/chart.ts';
+import type { Json } from '../../nn/checkpoint.ts';
+import { writeFileAtomic } from '../../nn/files.ts';
+import { MetricsFile } from '../../nn/metrics.ts';
+import { schedule } from '../../nn/schedule.ts';
+import type { Trainer, TrainerOptions } from '../../nn/trainer.ts';
+import type { Config } from '../config.ts';
+import { writeText } from '../run.ts';
+import type { TaskContext } from '../run.ts';
+
+type PretrainingConfig = Config<'vae'> | Config<'diffusion'>;
+
+/** A picture with its caption and the set that it is from. */
+export interface Item {
+  readonly set: string;
+  readonly caption: string;
+  readonly picture: () => Picture;
+}
+
+export interface Pictures {
+  readonly training: readonly Item[];
+  readonly validation: readonly Item[];
+  /** Identifies the pictures, their captions and what is held out. */
+  readonly key: string;
+  readonly record: Record<string, unknown>;
+}
+
+/** The emoji sets, rendered where the cache has them not; `held` of them, the same ones in every run, are for validation. */
+export async function loadPictures(cache: string, size: number, held: number): Promise<Pictures> {
+  const emoji = await emojiPictures(cache, { size, onProgress: reporter('Pictures rendered') });
+  return holdOut(emoji, held);
+}
+
+export function holdOut(
+  { icons, pixels, size, counts, failed }: Omit<EmojiPictures, 'counts'> & { counts: object },
+  held: number,
+): Pictures {
+  if (held >= icons.length)
+    throw new Error(`[pretraining] validation.count is ${held}, there are ${icons.length} pictures: hold out fewer`);
+  const bytes = 3 * size * size;
+  const items = icons.map(({ set, caption }, i) => ({
+    set,
+    caption,
+    picture: () => fromBytes(pixels.subarray(i * bytes, (i + 1) * bytes), size, size),
+  }));
+  const order = new HostRandom(randomKey(0, 'validation')).permutation(items.length);
+  const out = new Set(order.slice(0, held));
+  const captions = JSON.stringify(icons.map(({ set, caption }) => [set, caption]));
+  return {
+    training: items.filter((_, i) => !out.has(i)),
+    validation: items.filter((_, i) => out.has(i)),
+    key: createHash('sha256').update(captions).update(pixels).update(String(held)).digest('hex'),
+    record: { pictures: items.length, training: items.length - held, validation: held, size, sets: counts, failed },
+  };
+}
+
+/** The trainer's options that follow from the configuration alone. */
+export function trainerOptions(
+  config: PretrainingConfig,
+  { folder, resume, resumeCommand }: TaskContext,
+  data: string,
+) {
+  const { optimizer, checkpoint, memory: _memory, name: _name, ...rest } = config;
+  return {
+    steps: config.steps,
+    schedule: schedule({ kind: optimizer.schedule, rate: optimizer.lr, warmup: optimizer.warmup, steps: config.steps }),
+    optimizer: {
+      betas: optimizer.betas,
+      epsilon: optimizer.eps,
+      weightDecay: optimizer.decay,
+      maxNorm: optimizer.clip,
+    },
+    accumulation: config.accumulate,
+    ...(config.ema > 0 ? { average: config.ema } : {}),
+    folder,
+    checkpointEvery: checkpoint.every,
+    keep: checkpoint.keep,
+    resume,
+    resumeCommand,
+    identity: { ...rest, optimizer, data } as Readonly<Record<string, Json>>,
+    memoryAdvice: 'Lower batch (with accumulate, for the same samples a step), or raise memory.budget',
+  } satisfies Partial<TrainerOptions>;
+}
+
+/** Runs `body` while the averaged weights, where there are any, stand in for the trained ones. */
+export async function withAverages<T>({ average }: Trainer, body: () => Promise<T>): Promise<T> {
+  average?.swap();
+  try {
+    return await body();
+  } finally {
+    average?.swap();
+  }
+}
+
+/** Appends to validation.csv, whose rows from this step on, of a run that was killed, go. */
+export async function appendValidation(folder: string, step: number, values: Record<string, number>): Promise<void> {
+  const file = path.join(folder, 'validation.csv');
+  const metrics = await MetricsFile.open(file, Object.keys(values), existsSync(file) ? step - 1 : 0);
+  await metrics.append(step, values);
+}
+
+/** `record.json` of a run, rewritten while it goes on: what it rests on, how far it is, how long it took in all sessions. */
+export class RunRecord {
+  readonly #folder: string;
+  readonly #earlier: number; // seconds
+  readonly #began = performance.now();
+  #values: Record<string, unknown>;
+
+  private constructor(folder: string, earlier: number, values: Record<string, unknown>) {
+    this.#folder = folder;
+    this.#earlier = earlier;
+    this.#values = values;
+  }
+
+  /** Opens the record of a run folder that has a `run.json` (see `recordRun`). */
+  static async open(folder: string, values: Record<string, unknown>): Promise<RunRecord> {
+    const run = JSON.parse(await readFile(path.join(folder, 'run.json'), 'utf8')) as Record<string, unknown>;
+    const file = path.join(folder, 'record.json');
+    const before = existsSync(file) ? (JSON.parse(await readFile(file, 'utf8')) as { seconds: number }).seconds : 0;
+    return new RunRecord(folder, before, { ...run, ...values });
+  }
+
+  async write(values: Record<string, unknown>): Promise<void> {
+    this.#values = { ...this.#values, ...values };
+    const seconds = this.#earlier + (performance.now() - this.#began) / 1000;
+    const validation = await readTable(path.join(this.#folder, 'validation.csv'));
+    const record = { ...this.#values, seconds: Math.round(seconds), validation };
+    await writeText(path.join(this.#folder, 'record.json'), `${JSON.stringify(record, null, 2)}\n`);
+  }
+}
+
+/** Rows of a CSV file by column; none where there is no file. */
+async function readTable(file: string): Promise<Record<string, number>[]> {
+  if (!existsSync(file)) return [];
+  const [header, ...rows] = (await readFile(file, 'utf8')).trim().split('\n');
+  const columns = header!.split(',');
+  return rows.map((row) => Object.fromEntries(row.split(',').map((value, i) => [columns[i]!, Number(value)])));
+}
+
+/** Draws `loss.png`: columns of metrics.csv. */
+export async function drawLosses(folder: string, title: string, names: readonly string[]): Promise<void> {
+  const rows = await readTable(path.join(folder, 'metrics.csv'));
+  const curves = names.map((name) => ({ name, points: rows.map((row) => [row['step']!, row[name]!] as const) }));
+  await writeFileAtomic(path.join(folder, 'loss.png'), [await lineChart(title, curves)]);
+}
+
+/** Says how far something is that takes a while before training, at most once in ten seconds. */
+export function reporter(what: string): (done: number, total: number) => void {
+  let last = performance.now();
+  return (done, total) => {
+    if (performance.now() - last < 10_000 && done < total) return;
+    last = performance.now();
+    console.log(`${what}: ${done} of ${total}`);
+  };
+}
