@@ -6,6 +6,7 @@ import { mkdir, readFile } from 'node:fs/promises';
 import path from 'node:path';
 import { stringify } from 'yaml';
 import type { Device } from '../engine/index.ts';
+import { makeFolder } from '../nn/checkpoint.ts';
 import { writeFileAtomic } from '../nn/files.ts';
 import { ConfigError } from './config.ts';
 import type { Config } from './config.ts';
@@ -33,7 +34,7 @@ export async function createRun(config: Config, runs = 'runs'): Promise<string> 
   for (let n = 1; ; n++) {
     const folder = path.join(runs, n === 1 ? config.name : `${config.name}-${n}`);
     try {
-      await mkdir(runs, { recursive: true });
+      await makeFolder(runs);
       await mkdir(folder);
     } catch (error) {
       if ((error as NodeJS.ErrnoException).code === 'EEXIST') continue;

@@ -81,7 +81,7 @@ export class Pool {
   readonly #free = new Map<number, Block[]>();
   readonly #all = new Set<Block>();
   #nextId = 0;
-  /** Called when buffers are destroyed, so that bind groups that name them are forgotten. */
+  /** Called before buffers are destroyed: recorded work that uses them is submitted, bind groups that name them forgotten. */
   onTrim: () => void = () => {};
   /** Called before the host writes into a buffer that recorded commands may still use. */
   onHostWrite: (block: Block) => void = () => {};
@@ -132,6 +132,7 @@ export class Pool {
 
   /** Destroys the buffers that wait for reuse. */
   trim(): void {
+    this.onTrim();
     for (const list of this.#free.values()) {
       for (const block of list) {
         block.raw.destroy();
@@ -140,7 +141,6 @@ export class Pool {
       }
     }
     this.#free.clear();
-    this.onTrim();
   }
 
   /** Forgets past peaks, so that the next ones are those of what follows. */

@@ -68,6 +68,13 @@ describe('memory', () => {
     device.memory.budget = budget;
   });
 
+  it('submits recorded work before it destroys the buffers that the work uses', async () => {
+    const y = scope(device, () => affine(affine(tensor(device, [1, 2]), 2), 3));
+    device.memory.trim();
+    expect([...(await y.read())]).toEqual([6, 12]);
+    release(y);
+  });
+
   it('refuses a buffer over the adapter limit', () => {
     expect(() => empty(device, [2 ** 31])).toThrow(/largest buffer/);
   });
