@@ -54,6 +54,22 @@ describe('float16', () => {
     }
   });
 
+  it('overflows from the middle between the largest value and 2¹⁶', () => {
+    const [below, above] = [0x477fefff, 0x477ff000].map((bits) => new Float32Array(Uint32Array.of(bits).buffer)[0]);
+    expect(above).toBe(65520);
+    const values = Float32Array.of(65504, 65505, below, above, -below, -above, 3e38, -Infinity);
+    expect([...f16ToF32(f32ToF16(values))]).toEqual([
+      65504,
+      65504,
+      65504,
+      Infinity,
+      -65504,
+      -Infinity,
+      Infinity,
+      -Infinity,
+    ]);
+  });
+
   it('agrees with a search on any f32', () => {
     fc.assert(
       fc.property(fc.float({ noNaN: true }), (x) => f32ToF16(Float32Array.of(x))[0] === nearest(x)),
