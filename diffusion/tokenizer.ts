@@ -137,7 +137,8 @@ export async function loadTokenizer(folder: string): Promise<ClipTokenizer> {
     ),
   );
   const options = { ...parseObject(config ?? '{}', folder, 'tokenizer_config.json') };
-  const maxLength = typeof options.model_max_length === 'number' ? options.model_max_length : 77;
+  // Where the length is not known, 10³⁰ stands in the file.
+  const maxLength = Number.isSafeInteger(options.model_max_length) ? (options.model_max_length as number) : 77;
   if (vocabulary === undefined && merges === undefined) return clipTokenizer(maxLength);
   const lacks = vocabulary === undefined ? 'vocab.json' : merges === undefined ? 'merges.txt' : undefined;
   if (lacks) throw new Error(`[tokenizer] ${folder} has no ${lacks}: vocab.json and merges.txt are both needed`);

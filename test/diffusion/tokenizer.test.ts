@@ -124,6 +124,11 @@ describe('a model folder’s vocabulary', () => {
     );
   });
 
+  it('takes the length from the folder, where it is known', async () => {
+    expect((await loadWith('tokenizer_config.json', '{"model_max_length":16}')).encode('').length).toBe(16);
+    expect((await loadWith('tokenizer_config.json', '{"model_max_length":1e30}')).encode('').length).toBe(77);
+  });
+
   it('says which file is missing or broken', async () => {
     await expect(loadWith('merges.txt', undefined)).rejects.toThrow(`[tokenizer] ${folder} has no merges.txt`);
     await expect(loadWith('vocab.json', undefined)).rejects.toThrow('has no vocab.json');
