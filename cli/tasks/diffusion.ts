@@ -19,18 +19,24 @@ import {
   trainerOptions,
   withAverages,
 } from './pretraining.ts';
-import type { Item } from './pretraining.ts';
+import type { Item, Pictures } from './pretraining.ts';
 
 export async function trainDiffusion(config: Config<'diffusion'>, context: TaskContext): Promise<void> {
-  const { device, folder } = context;
-  const model = await freshModel(device, resolvePath(config.model), config.seed);
-  const { vae, unet, textEncoder } = model;
+  const model = await freshModel(context.device, resolvePath(config.model), config.seed);
   for (const prompt of config.sample.prompts) encode(model, prompt); // one that is too long is said now
-  const data = await loadPictures(
-    config.cache,
-    (unet.config.sample_size ?? 16) * vae.downscale,
-    config.validation.count,
-  );
+  const size = (model.unet.config.sample_size ?? 16) * model.vae.downscale;
+  await trainDiffusionOn(await loadPictures(config.cache, size, config.validation.count), model, config, context);
+}
+
+/** The same on pictures and a fresh model at hand; releases the model. */
+export async function trainDiffusionOn(
+  data: Pictures,
+  model: StableDiffusion,
+  config: Config<'diffusion'>,
+  context: TaskContext,
+): Promise<void> {
+  const { device, folder } = context;
+  const { vae, unet, textEncoder } = model;
   await recordRun(folder, device, [path.join(model.folder, 'vae', 'config.json')]);
   const parameters = Object.fromEntries(
     Object.entries({ unet, text_encoder: textEncoder }).map(([name, module]) => [

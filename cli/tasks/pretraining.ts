@@ -154,12 +154,12 @@ export async function drawLosses(folder: string, title: string, names: readonly 
   await writeFileAtomic(path.join(folder, 'loss.png'), [await lineChart(title, curves)]);
 }
 
-/** Says how far something is that takes a while before training, at most once in ten seconds. */
+/** Says how far something is that takes a while before training: every ten seconds, and at its end. */
 export function reporter(what: string): (done: number, total: number) => void {
-  let last = performance.now();
+  let [time, said] = [performance.now(), 0];
   return (done, total) => {
-    if (performance.now() - last < 10_000 && done < total) return;
-    last = performance.now();
+    if (done === said || (done < total && performance.now() - time < 10_000)) return;
+    [time, said] = [performance.now(), done];
     console.log(`${what}: ${done} of ${total}`);
   };
 }

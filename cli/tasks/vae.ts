@@ -12,7 +12,7 @@ import type { Config } from '../config.ts';
 import { recordRun, resolvePath, writeText } from '../run.ts';
 import type { TaskContext } from '../run.ts';
 import { appendValidation, drawLosses, loadPictures, RunRecord, trainerOptions, withAverages } from './pretraining.ts';
-import type { Item } from './pretraining.ts';
+import type { Item, Pictures } from './pretraining.ts';
 
 /** Pictures that the latents' statistics rest on. */
 const MEASURED = 256;
@@ -20,13 +20,17 @@ const MEASURED = 256;
 const SHOWN = 32;
 
 export async function trainVae(config: Config<'vae'>, context: TaskContext): Promise<void> {
+  await trainVaeOn(await loadPictures(config.cache, config.size, config.validation.count), config, context);
+}
+
+/** The same on pictures at hand. */
+export async function trainVaeOn(data: Pictures, config: Config<'vae'>, context: TaskContext): Promise<void> {
   const { device, folder } = context;
   const source = resolvePath(config.model);
   const configFile = path.join(source, 'vae', 'config.json');
   const json = JSON.parse(await readFile(configFile, 'utf8')) as Record<string, unknown>;
   const vae = Vae.fromConfig(device, json, configFile);
   vae.initialize(config.seed);
-  const data = await loadPictures(config.cache, config.size, config.validation.count);
   await recordRun(folder, device, [configFile]);
   const parameters = [...vae.namedParameters().values()].reduce((total, { size }) => total + size, 0);
   const record = await RunRecord.open(folder, { config, data: data.record, parameters });
