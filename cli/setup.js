@@ -27,7 +27,8 @@ Options:
 `;
 
 const NODE_NEEDED = [20, 19];
-const SOURCE_FOLDERS = ['engine', 'kernels', 'nn', 'diffusion', 'llm', 'cli'];
+// The operations' table in test/kernels/ is built too: the benchmark runs its samples.
+const SOURCE_FOLDERS = ['engine', 'kernels', 'nn', 'diffusion', 'llm', 'cli', 'test/kernels'];
 const BACKPORTS_FILE = '/etc/apt/sources.list.d/dawngrad-backports.sources';
 const DRIVER = 'mesa-vulkan-drivers';
 
@@ -126,9 +127,9 @@ export function filesUnder(folder) {
     .sort();
 }
 
-/** What dist/ holds for a source: the compiler's output for .ts, a copy for .wgsl, nothing for others. */
+/** What dist/ holds for a source: the compiler's output for .ts, a copy for .wgsl, nothing for tests and others. */
 export function outputsOf(source) {
-  if (source.endsWith('.d.ts')) return [];
+  if (source.endsWith('.d.ts') || source.endsWith('.test.ts')) return [];
   if (source.endsWith('.ts')) return [source.replace(/\.ts$/, '.js'), source.replace(/\.ts$/, '.js.map')];
   return source.endsWith('.wgsl') ? [source] : [];
 }

@@ -176,6 +176,7 @@ describe('the build', () => {
     expect(outputsOf('kernels/matmul/matmul.wgsl')).toEqual(['kernels/matmul/matmul.wgsl']);
     expect(outputsOf('cli/train.js')).toEqual([]);
     expect(outputsOf('cli/setup.d.ts')).toEqual([]);
+    expect(outputsOf('test/kernels/norm.test.ts')).toEqual([]);
   });
 
   it('lists files in nested folders, and none of a folder that is not there', () => {

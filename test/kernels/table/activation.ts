@@ -22,6 +22,7 @@ export const activationRows: Rows<'geglu'> = {
       { name: 'past 65,535 workgroups', inputs: [[700_011, 12]], attributes: {}, forwardOnly: true },
     ],
     gradient: [0],
+    bench: [{ inputs: [[512, 768]], attributes: {}, flops: 6 * 512 * 384 }],
     arbitrary: fc
       .tuple(fc.array(fc.integer({ min: 1, max: 5 }), { maxLength: 2 }), fc.integer({ min: 1, max: 12 }))
       .map(([outer, half]) => ({ inputs: [[...outer, 2 * half]], attributes: {} })),

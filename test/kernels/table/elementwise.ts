@@ -104,6 +104,10 @@ export const elementwiseRows: Rows<
       // 65,626 workgroups of 64: past one dimension of the grid; rows of odd length keep to the scalar variant
       { name: 'past 65,535 workgroups', inputs: [[4_200_063 / 3, 3], [3]], attributes: {}, forwardOnly: true },
     ],
+    bench: [
+      { inputs: [[8, 96, 16, 16], [8, 96, 16, 16]], attributes: {}, flops: 8 * 96 * 256 },
+      { inputs: [[8, 96, 16, 16], [8, 96, 1, 1]], attributes: {}, flops: 8 * 96 * 256 },
+    ],
   },
   sub: { ...binary((x, y) => x - y), arbitrary: broadcastPair },
   mul: { ...binary((x, y) => x * y), arbitrary: broadcastPair },
@@ -128,7 +132,10 @@ export const elementwiseRows: Rows<
     gradient: [0],
     bad: [[(operation, t) => operation(t([2]), 1, 0), /low must not exceed high/]],
   },
-  silu: unary((x) => x * sigmoid(x), wide),
+  silu: {
+    ...unary((x) => x * sigmoid(x), wide),
+    bench: [{ inputs: [[1024, 1024]], attributes: {}, flops: 4 * 1024 * 1024 }],
+  },
   quickGelu: unary((x) => x * sigmoid(1.702 * x), wide),
   gelu: unary((x) => 0.5 * x * (1 + erf(x / Math.SQRT2))),
   geluTanh: unary((x) => 0.5 * x * (1 + Math.tanh(Math.sqrt(2 / Math.PI) * (x + 0.044715 * x ** 3)))),

@@ -25,6 +25,7 @@ export const embeddingRows: Rows<'embedding'> = {
       { ...sample(7, 5, [840_000]), name: 'past 65,535 workgroups', forwardOnly: true },
     ],
     gradient: [0],
+    bench: [{ ...sample(49_408, 128, [8, 24]), flops: 0 }],
     arbitrary: fc
       .tuple(
         fc.integer({ min: 1, max: 20 }),

@@ -48,6 +48,16 @@ export const layoutRows: Rows<'concat' | 'slice' | 'transpose'> = {
       { inputs: [[1_400_021, 2], [1_400_021, 1]], attributes: { axis: 1 }, name: 'past 65,535 workgroups', forwardOnly: true },
     ], // prettier-ignore
     gradient: [0, 1, 2],
+    bench: [
+      {
+        inputs: [
+          [8, 96, 16, 16],
+          [8, 48, 16, 16],
+        ],
+        attributes: { axis: 1 },
+        flops: 0,
+      },
+    ],
     arbitrary: extents(4).chain((shape) =>
       fc
         .tuple(
@@ -127,6 +137,7 @@ export const layoutRows: Rows<'concat' | 'slice' | 'transpose'> = {
       { ...transposed([2_100_011, 2], [1, 0]), name: 'past 65,535 workgroups', forwardOnly: true },
     ],
     gradient: [0],
+    bench: [{ ...transposed([8, 96, 256], [0, 2, 1]), flops: 0 }],
     arbitrary: fc.array(fc.constantFrom(1, 2, 3, 4, 8), { minLength: 1, maxLength: 4 }).chain((shape) =>
       fc
         .shuffledSubarray(

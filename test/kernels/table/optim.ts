@@ -1,4 +1,5 @@
 import type { Tensor } from '../../../engine/index.ts';
+import { TILE } from '../../../kernels/index.ts';
 import type { AdamWSettings } from '../../../kernels/index.ts';
 import { nd } from '../row.ts';
 import type { NdArray, Rows } from '../row.ts';
@@ -71,6 +72,10 @@ const everyResult = (name: string, inputs: readonly object[], changed: Partial<A
     attributes: { settings: { ...settings, ...changed }, result },
   }));
 
+/** A chunk of one parameter of four million elements. */
+const large = 2 ** 22;
+const largeTiles = Array.from({ length: large / TILE }, (_, t) => [t * TILE, TILE, 0]).flat();
+
 export const optimRows: Rows<'adamw' | 'gradientNorm' | 'lerp'> = {
   adamw: {
     call(operation, inputs, { settings, result }) {
@@ -86,6 +91,23 @@ export const optimRows: Rows<'adamw' | 'gradientNorm' | 'lerp'> = {
       ...everyResult('skipped for a norm beyond f32', [...chunk, norm(Infinity, 0)]),
     ],
     gradient: 'none',
+    bench: [
+      {
+        name: `(${large},)`,
+        inputs: [
+          ...[0, 1, 2].map(() => ({
+            shape: [large],
+            value: (random: { uniform(): number }) => 1e-3 * random.uniform(),
+          })),
+          { shape: [large], value: (random) => 1e-6 * random.uniform() }, // second moments
+          values(largeTiles, 'u32'),
+          values([1, 0.01, 0], 'f32'),
+          norm(1, 0),
+        ],
+        attributes: { settings, result: 0 },
+        flops: 16 * large,
+      },
+    ],
     bad: [
       [
         (operation, t) => {

@@ -30,6 +30,7 @@ export const resizeRows: Rows<'upsampleNearest'> = {
       { ...sample([1, 4, 1025, 1], [1025, 1025]), name: 'past 65,535 workgroups', forwardOnly: true },
     ],
     gradient: [0],
+    bench: [{ ...sample([8, 96, 8, 8], [16, 16]), flops: 0 }],
     arbitrary: fc
       .tuple(
         fc.array(fc.integer({ min: 1, max: 5 }), { minLength: 4, maxLength: 4 }),

@@ -1,0 +1,113 @@
+/** `node cli/bench.js [filter…]`: operations, then a training step and a sampling step, timed on this machine's adapter. */
+import path from 'node:path';
+import { Command, InvalidArgumentError } from 'commander';
+import { loadStableDiffusion } from '../diffusion/folder.ts';
+import { openNodeDevice } from '../engine/node.ts';
+import { measure, toJson } from './bench/measure.ts';
+import type { Measurement } from './bench/measure.ts';
+import { readCases, tableBenchmarks } from './bench/operations.ts';
+import { PICTURES, samplingStep, trainingStep } from './bench/steps.ts';
+import type { StepResult } from './bench/steps.ts';
+import { loadConfig } from './config.ts';
+import type { Config } from './config.ts';
+import { main } from './errors.ts';
+import { resolvePath, ROOT } from './run.ts';
+
+const positive = (text: string) => {
+  const value = Number(text);
+  if (!(Number.isFinite(value) && value > 0)) throw new InvalidArgumentError('a number above 0 is needed.');
+  return value;
+};
+
+const command = new Command('node cli/bench.js')
+  .description(
+    "Times the operations of the operations' table, forward and forward + backward, then one training step of the\n" +
+      `default DreamBooth run and one sampling step of ${PICTURES} pictures with guidance.`,
+  )
+  .argument('[filter...]', 'only what has one of these words in its name, such as: matmul conv2d "training step"')
+  .option('--cases <file>', "only the cases of a JSON file: [{name, op: 'matmul', m, k, n}, …]; see below")
+  .option('--seconds <s>', 'how long each is repeated, at least five times', positive, 1)
+  .option('--profile', "after a step, the device's time by kernel")
+  .option('--json', 'a line of JSON for each: {name, ms, min, runs, gflops}; steps with their counts')
+  .addHelpText(
+    'after',
+    `
+Inputs lie on the device, and the device is drained after each run. ms is the median over the runs. The first run, which
+compiles, does not count; it has a column of its own. GFLOP/s counts multiply-adds as two; a backward pass counts as two
+forward passes. Machines are noisy: compare medians that were measured in turn, and quote ratios.
+
+Operations of --cases, with their fields:
+  matmul     m, k, n                               (m, k) · (k, n)
+  conv2d     batch, cin, cout, h, w, kernel        stride 1, padded to keep the size
+  attention  batch, heads, length, [keys], dim     dense
+  layernorm  rows, cols                            along cols
+  softmax    rows, cols                            along cols
+
+Examples:
+  node cli/bench.js                                everything
+  node cli/bench.js attention softmax              two operations
+  node cli/bench.js step --profile                 both steps, with the time by kernel
+  node cli/bench.js --cases cases.json --json      for scripts
+`,
+  );
+
+const STEPS = { training: 'training step', sampling: `sampling step, ${PICTURES} pictures with guidance` };
+
+await main(async () => {
+  command.parse();
+  const { cases, seconds, profile = false, json = false } = command.opts<{ cases?: string; seconds: number; profile?: boolean; json?: boolean }>(); // prettier-ignore
+  const filters = command.args.map((word) => word.toLowerCase());
+  const wanted = (name: string) => filters.length === 0 || filters.some((word) => name.toLowerCase().includes(word));
+  const all = cases === undefined ? tableBenchmarks() : await readCases(cases);
+  const chosen = all.filter(({ name }) => wanted(name));
+  const steps = cases === undefined ? Object.values(STEPS).filter(wanted) : [];
+  if (chosen.length + steps.length === 0) {
+    const names = [...new Set([...all.map(({ name }) => name), ...Object.values(STEPS)])];
+    throw new Error(`[bench] nothing is called ${command.args.join(' or ')}; there are ${names.join(', ')}`);
+  }
+  const device = await openNodeDevice();
+  const print = json ? () => {} : (line: string) => console.log(line);
+  print(`Adapter: ${device.profile.description}`);
+  print(`\n${row('operation', ['ms', 'min', 'runs', 'GFLOP/s', 'first ms'])}`);
+  for (const benchmark of chosen)
+    await benchmark.each(device, async (task) => {
+      const { measurement, first } = await measure(device, task, { seconds });
+      if (json) console.log(toJson(measurement));
+      else print(row(measurement.name, [...figures(measurement), first.toFixed(0)]));
+    });
+  if (steps.length === 0) return;
+  const config = (await loadConfig(path.join(ROOT, 'assets/configs/dreambooth.yaml'))) as Config<'dreambooth'>;
+  const model = await loadStableDiffusion(device, resolvePath(config.model));
+  const options = { seconds: Math.max(seconds, 5), profiled: profile };
+  for (const step of steps) {
+    const result = await (step === STEPS.training
+      ? trainingStep(device, model, config, options)
+      : samplingStep(device, model, options));
+    if (json)
+      console.log(toJson(result.measurement, { first: Math.round(result.first), ...result.counts, ...(result.kernels ? { kernels: result.kernels } : {}) })); // prettier-ignore
+    else printStep(result, print);
+  }
+});
+
+/** A line of the table: the name, then cells to the right. */
+function row(name: string, cells: readonly string[]): string {
+  return name.padEnd(64) + cells.map((cell) => cell.padStart(10)).join('');
+}
+
+function figures({ ms, min, runs, gflops }: Measurement): string[] {
+  return [ms.toFixed(2), min.toFixed(2), String(runs), gflops.toFixed(2)];
+}
+
+function printStep({ measurement, first, counts, kernels }: StepResult, print: (line: string) => void): void {
+  const mebibytes = (bytes: number) => `${(bytes / 2 ** 20).toFixed(1)} MiB`;
+  print(row(measurement.name, [...figures(measurement), first.toFixed(0)]));
+  print(`  ${counts.dispatches} dispatches in ${counts.submits} submissions; recorded by the host in ${counts.host.toFixed(1)} ms`); // prettier-ignore
+  print(`  made in a steady step: ${counts.pipelines} pipelines, ${counts.buffers} buffers, ${counts.bindGroups} bind groups`); // prettier-ignore
+  const tags = Object.entries(counts.tags).map(([tag, bytes]) => `${tag} ${mebibytes(bytes)}`);
+  print(`  peak memory ${mebibytes(counts.peak)}: ${tags.join(', ')}`);
+  if (!kernels) return;
+  const total = kernels.reduce((sum, { ms }) => sum + ms, 0);
+  print(`\n${row('  kernel', ['calls', 'ms', '%'])}`);
+  for (const { kernel, calls, ms } of kernels)
+    print(row(`  ${kernel}`, [String(calls), ms.toFixed(2), ((100 * ms) / total).toFixed(1)]));
+}

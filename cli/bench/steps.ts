@@ -1,0 +1,161 @@
+/** One training step and one sampling step of the default DreamBooth, measured whole. */
+import { backward, HostRandom, randomKey, release, scope, tensor } from '../../engine/index.ts';
+import type { Device } from '../../engine/index.ts';
+import { DreamBooth } from '../../diffusion/dreambooth.ts';
+import type { StableDiffusion } from '../../diffusion/folder.ts';
+import { denoise, encode, encodePrompts } from '../../diffusion/pipeline.ts';
+import { samplingSteps } from '../../diffusion/schedule.ts';
+import type { Example } from '../../diffusion/training.ts';
+import { AdamW } from '../../nn/adamw.ts';
+import { Arena } from '../../nn/arena.ts';
+import type { Config } from '../config.ts';
+import { textFlops, unetFlops } from './flops.ts';
+import { measure } from './measure.ts';
+import type { Measurement, Task } from './measure.ts';
+import { profile } from './profile.ts';
+import type { KernelShare } from './profile.ts';
+
+/** What is counted of a whole step beside its time; counts are of one steady step. */
+export interface StepCounts {
+  readonly dispatches: number;
+  readonly submits: number;
+  /** Pipelines compiled, buffers created and bind groups made: 0 when everything is found again. */
+  readonly pipelines: number;
+  readonly buffers: number;
+  readonly bindGroups: number;
+  /** Milliseconds until the host has recorded the step, the device working meanwhile: the mean. */
+  readonly host: number;
+  /** Bytes at most, in all and by tag. */
+  readonly peak: number;
+  readonly tags: Readonly<Record<string, number>>;
+}
+
+export interface StepResult {
+  readonly measurement: Measurement;
+  readonly first: number;
+  readonly counts: StepCounts;
+  readonly kernels: readonly KernelShare[] | null;
+}
+
+export interface StepOptions {
+  readonly seconds: number;
+  readonly profiled: boolean;
+}
+
+/** Pictures of the measured sampling step. */
+export const PICTURES = 8;
+
+type DreamBoothConfig = Config<'dreambooth'>;
+
+/** A step as `node cli/train.js` takes it: batch, loss, gradients, clipping, AdamW. Changes the model's weights. */
+export async function trainingStep(
+  device: Device,
+  model: StableDiffusion,
+  config: DreamBoothConfig,
+  options: StepOptions,
+): Promise<StepResult> {
+  const { unet, textEncoder } = model;
+  const { batch, optimizer: settings } = config;
+  model.vae.setTrainable(false);
+  unet.setTrainable(config.train.unet);
+  textEncoder.setTrainable(config.train.text);
+  const task = new DreamBooth(model, examples(model, 'a sks cat', 4), examples(model, 'a cat', config.prior.pictures), {
+    seed: config.seed,
+    subjectBatch: batch.subject,
+    priorBatch: batch.prior,
+    priorWeight: config.prior.weight,
+  });
+  const arena = new Arena({ unet, text_encoder: textEncoder });
+  const { betas, eps: epsilon, decay: weightDecay, clip: maxNorm } = settings;
+  const optimizer = new AdamW(arena, { betas, epsilon, weightDecay, maxNorm });
+  const samples = batch.subject + batch.prior;
+  const tokens = encode(model, '').length;
+  const [picture, text] = [unetFlops(unet, latentSide(model), tokens), textFlops(textEncoder, tokens)];
+  // Gradients by inputs and by weights each take as many operations as the forward pass.
+  const flops = samples * (picture * (config.train.unet ? 3 : 2) + text * (config.train.text ? 3 : 1));
+  let pass = 0;
+  const run = () =>
+    scope(device, () => {
+      backward(task.loss(pass++).loss);
+      optimizer.step(settings.lr);
+    });
+  const name = `training step, batch ${batch.subject}+${batch.prior}`;
+  const result = await measureStep(device, { name, flops, run }, options);
+  optimizer.release();
+  arena.release();
+  return result;
+}
+
+/** A step of the sampler on `PICTURES` pictures with guidance, as `node cli/sample.js` takes it, but for joining its texts. */
+export async function samplingStep(device: Device, model: StableDiffusion, options: StepOptions): Promise<StepResult> {
+  const { unet } = model;
+  const side = latentSide(model);
+  const channels = unet.config.in_channels;
+  const start = tensor(device, new HostRandom(randomKey(0, 'start')).normal(PICTURES * channels * side * side), [
+    PICTURES,
+    channels,
+    side,
+    side,
+  ]);
+  const ids = encode(model, 'a cat');
+  const texts = encodePrompts(model, Array<Int32Array>(PICTURES).fill(ids));
+  const plan = samplingSteps(model.schedule('ddim'), { steps: 20 }).slice(0, 1);
+  const flops = 2 * PICTURES * unetFlops(unet, side, ids.length);
+  const run = async () => release(await denoise(unet, start, texts, texts, plan, { scale: 4 }));
+  const result = await measureStep(
+    device,
+    { name: `sampling step, ${PICTURES} pictures with guidance`, flops, run },
+    options,
+  );
+  release(start, texts);
+  return result;
+}
+
+const latentSide = ({ unet }: StableDiffusion): number => unet.config.sample_size ?? 64;
+
+/** Examples of random latents: no step takes longer or shorter for what a picture shows. */
+function examples(model: StableDiffusion, prompt: string, count: number): Example[] {
+  const size = model.unet.config.in_channels * latentSide(model) ** 2;
+  return Array.from({ length: count }, (_, i) => ({
+    ids: encode(model, prompt),
+    crops: [{ mean: new HostRandom(randomKey(i, prompt)).normal(size), deviation: new Float32Array(size).fill(0.05) }],
+  }));
+}
+
+async function measureStep(device: Device, task: Task, { seconds, profiled }: StepOptions): Promise<StepResult> {
+  const { memory, stream } = device;
+  const now = () => ({
+    dispatches: stream.dispatches,
+    submits: stream.submits,
+    pipelines: device.pipelines,
+    buffers: memory.created,
+    bindGroups: [...device.kernels()].reduce((total, kernel) => total + kernel.bindGroups.size, 0),
+  });
+  let before = now();
+  let host = 0;
+  const run = async () => {
+    const began = performance.now();
+    await task.run();
+    host += performance.now() - began;
+  };
+  const onWarm = () => {
+    before = now();
+    host = 0;
+    memory.resetPeak();
+  };
+  const { measurement, first } = await measure(device, { ...task, run }, { seconds, onWarm });
+  const after = now();
+  const { runs } = measurement;
+  const each = (key: keyof typeof after) => (after[key] - before[key]) / runs;
+  const counts: StepCounts = {
+    dispatches: each('dispatches'),
+    submits: each('submits'),
+    pipelines: each('pipelines'),
+    buffers: each('buffers'),
+    bindGroups: each('bindGroups'),
+    host: host / runs,
+    peak: memory.peak,
+    tags: Object.fromEntries([...memory.usage].map(([tag, { peak }]) => [tag, peak])),
+  };
+  return { measurement, first, counts, kernels: profiled ? await profile(device, task.run) : null };
+}
