@@ -17,15 +17,14 @@ type Stage = (typeof STAGES)[number];
 
 const command = new Command('node cli/pretrain.js')
   .description(
-    'Trains the small text-to-picture model from nothing: renders some 10,000 emoji with their names as captions, trains the\n' +
-      'autoencoder (VAE) on them, then UNet and text encoder in its latents. It goes on where it was when called again, after\n' +
-      'Ctrl-C, a crash or a kill, and ends with a model folder, sample pictures and a record of how it was made.\n' +
-      'Without a GPU this takes many hours; nothing else needs it, since a trained model is in assets/base.',
+    `Trains the small text-to-picture model from nothing: renders some 10,000 emoji,
+their names as captions, trains the autoencoder (VAE) on them, then UNet and
+text encoder in its latents. Called again, after Ctrl-C, a crash or a kill, it
+goes on where it was. It ends with a model folder, sample pictures and a record
+of how they came about. Without a GPU it takes many hours; nothing else needs
+it: a trained model is in assets/base.`,
   )
-  .argument(
-    '[vae.key=value or diffusion.key=value...]',
-    'changes to assets/configs/vae.yaml and diffusion.yaml, at the first call',
-  )
+  .argument('[stage.key=value...]', 'changes to assets/configs/vae.yaml and diffusion.yaml, at the first call')
   .option('--folder <folder>', 'where the run is kept', 'runs/pretrain')
   .addHelpText(
     'after',
@@ -33,7 +32,7 @@ const command = new Command('node cli/pretrain.js')
 Examples:
   node cli/pretrain.js                                     the whole way; call it again to go on
   node cli/pretrain.js diffusion.steps=31250               a million samples, for a GPU
-  node cli/pretrain.js --folder runs/try vae.steps=20 diffusion.steps=20 diffusion.batch=8     a short try
+  node cli/pretrain.js --folder runs/try vae.steps=200 diffusion.steps=200     a short try
   node cli/train.js assets/configs/vae.yaml steps=100      one of the two tasks alone
 
 What the folder holds when it is done:

@@ -15,7 +15,7 @@ import { MetricsFile } from '../../nn/metrics.ts';
 import { schedule } from '../../nn/schedule.ts';
 import type { Trainer, TrainerOptions } from '../../nn/trainer.ts';
 import type { Config } from '../config.ts';
-import { writeText } from '../run.ts';
+import { ROOT, writeText } from '../run.ts';
 import type { TaskContext } from '../run.ts';
 
 type PretrainingConfig = Config<'vae'> | Config<'diffusion'>;
@@ -38,7 +38,12 @@ export interface Pictures {
 /** The emoji sets, rendered where the cache has them not; `held` of them, the same ones in every run, are for validation. */
 export async function loadPictures(cache: string, size: number, held: number): Promise<Pictures> {
   const emoji = await emojiPictures(cache, { size, onProgress: reporter('Pictures rendered') });
-  return holdOut(emoji, held);
+  const { dependencies } = JSON.parse(await readFile(path.join(ROOT, 'package.json'), 'utf8')) as {
+    dependencies: Record<string, string>;
+  };
+  const packages = Object.entries(dependencies).filter(([name]) => /^@(iconify-json|resvg)\//.test(name));
+  const pictures = holdOut(emoji, held);
+  return { ...pictures, record: { ...pictures.record, packages: Object.fromEntries(packages) } };
 }
 
 export function holdOut(
@@ -109,7 +114,10 @@ export async function appendValidation(folder: string, step: number, values: Rec
   await metrics.append(step, values);
 }
 
-/** `record.json` of a run, rewritten while it goes on: what it rests on, how far it is, how long it took in all sessions. */
+/**
+ * `record.json` of a run, rewritten while it goes on: what it rests on, how far it is, how long it took in all sessions, the
+ * means of its last 50 steps, and every validation.
+ */
 export class RunRecord {
   readonly #folder: string;
   readonly #earlier: number; // seconds
@@ -133,10 +141,18 @@ export class RunRecord {
   async write(values: Record<string, unknown>): Promise<void> {
     this.#values = { ...this.#values, ...values };
     const seconds = this.#earlier + (performance.now() - this.#began) / 1000;
-    const validation = await readTable(path.join(this.#folder, 'validation.csv'));
-    const record = { ...this.#values, seconds: Math.round(seconds), validation };
+    const [training, validation] = await Promise.all(
+      ['metrics.csv', 'validation.csv'].map((file) => readTable(path.join(this.#folder, file))),
+    );
+    const record = { ...this.#values, seconds: Math.round(seconds), training: means(training!.slice(-50)), validation };
     await writeText(path.join(this.#folder, 'record.json'), `${JSON.stringify(record, null, 2)}\n`);
   }
+}
+
+/** The mean of each column. */
+function means(rows: readonly Record<string, number>[]): Record<string, number> {
+  const mean = (name: string) => rows.reduce((total, row) => total + row[name]!, 0) / rows.length;
+  return Object.fromEntries(Object.keys(rows[0] ?? {}).map((name) => [name, mean(name)]));
 }
 
 /** Rows of a CSV file by column; none where there is no file. */

@@ -111,13 +111,14 @@ export async function trainVaeOn(data: Pictures, config: Config<'vae'>, context:
 
 /**
  * Copies what is no weight of a model folder beside the new VAE, so that the diffusion task can be pointed at the result.
- * `model_index.json` comes last: where it is, the task was finished.
+ * `model_index.json` comes last and whole: where it is, the task was finished.
  */
 async function completeFolder(source: string, target: string): Promise<void> {
-  for (const file of ['unet/config.json', 'text_encoder/config.json', 'scheduler', 'tokenizer', 'model_index.json'])
-    await cp(path.join(source, file), path.join(target, file), { recursive: true }).catch(
-      (error: NodeJS.ErrnoException) => {
-        if (error.code !== 'ENOENT') throw error; // a folder may hold a VAE alone
-      },
-    );
+  const unlessMissing = (error: NodeJS.ErrnoException) => {
+    if (error.code !== 'ENOENT') throw error; // a folder may hold a VAE alone
+  };
+  for (const file of ['unet/config.json', 'text_encoder/config.json', 'scheduler', 'tokenizer'])
+    await cp(path.join(source, file), path.join(target, file), { recursive: true }).catch(unlessMissing);
+  const index = await readFile(path.join(source, 'model_index.json')).catch(unlessMissing);
+  if (index) await writeFileAtomic(path.join(target, 'model_index.json'), [index]);
 }
