@@ -57,7 +57,8 @@ export class Device {
   readonly #kernels = new Map<KernelSource, Map<string, Kernel>>();
   readonly #staging = new Map<number, GPUBuffer[]>();
   #failure: Error | null = null;
-  readonly #lost: Promise<never>;
+  /** Rejects what waits for the device, when it is lost. */
+  readonly #waiting = new Set<(error: Error) => void>();
 
   constructor(gpu: GPUDevice, profile: Profile, host: Host, options: DeviceOptions) {
     this.gpu = gpu;
@@ -70,11 +71,10 @@ export class Device {
       this.stream.flush();
       for (const variants of this.#kernels.values()) for (const kernel of variants.values()) kernel.bindGroups.clear();
     };
-    this.#lost = gpu.lost.then((info) => {
+    void gpu.lost.then((info) => {
       this.#failure = new DeviceLostError(info.message || info.reason);
-      throw this.#failure;
+      for (const reject of this.#waiting) reject(this.#failure);
     });
-    this.#lost.catch(() => {});
     gpu.addEventListener('uncapturederror', (event) => {
       this.#failure ??= new Error(`[device] ${event.error.message}`);
     });
@@ -163,9 +163,22 @@ export class Device {
   }
 
   async #settle<T>(promise: Promise<T>): Promise<T> {
-    const result = await this.#host.wait(Promise.race([promise, this.#lost]));
-    if (this.#failure) throw this.#failure;
-    return result;
+    // Not Promise.race with `lost`: each race would leave its reactions behind on that promise, for good.
+    let abandon: (error: Error) => void = () => {};
+    const settled = new Promise<T>((resolve, reject) => {
+      abandon = reject;
+      promise.then(resolve, reject);
+    });
+    this.#waiting.add(abandon);
+    try {
+      const result = await this.#host.wait(settled);
+      if (this.#failure) throw this.#failure;
+      return result;
+    } catch (error) {
+      throw this.#failure ?? error;
+    } finally {
+      this.#waiting.delete(abandon);
+    }
   }
 }
 

@@ -16,6 +16,7 @@ import { lineChart } from '../../nn/chart.ts';
 import { writeFileAtomic } from '../../nn/files.ts';
 import { Progress } from '../../nn/progress.ts';
 import { schedule } from '../../nn/schedule.ts';
+import type { Schedule } from '../../nn/schedule.ts';
 import { Trainer } from '../../nn/trainer.ts';
 import type { Config } from '../config.ts';
 import { recordRun, resolvePath, writeText } from '../run.ts';
@@ -37,6 +38,8 @@ export async function trainDreamBooth(
   prepare: () => Promise<TaskContext>,
 ): Promise<void> {
   const started = performance.now();
+  const { optimizer, steps } = config;
+  const rate = schedule({ kind: optimizer.schedule, rate: optimizer.lr, warmup: optimizer.warmup, steps });
   const model = await loadStableDiffusion(device, resolvePath(config.model));
   const size = (model.unet.config.sample_size ?? 64) * model.vae.downscale;
   const subject = await loadSubject(resolvePath(config.data.folder), size, config.data.crop);
@@ -87,7 +90,7 @@ export async function trainDreamBooth(
     priorBatch: config.batch.prior,
     priorWeight: config.prior.weight,
   });
-  const curves = await train(model, config, task, context);
+  const curves = await train(model, config, task, rate, context);
   if (!curves) return;
 
   const after = await drawShots(model, config, shots, folder, 'after');
@@ -181,7 +184,13 @@ async function drawShots(
 }
 
 /** Trains; returns the loss curves, or null when interrupted. */
-async function train(model: StableDiffusion, config: DreamBoothConfig, task: DreamBooth, context: TaskContext) {
+async function train(
+  model: StableDiffusion,
+  config: DreamBoothConfig,
+  task: DreamBooth,
+  rate: Schedule,
+  context: TaskContext,
+) {
   const { optimizer } = config;
   model.vae.setTrainable(false);
   model.unet.setTrainable(config.train.unet);
@@ -190,7 +199,7 @@ async function train(model: StableDiffusion, config: DreamBoothConfig, task: Dre
     modules: { unet: model.unet, text_encoder: model.textEncoder },
     forward: ({ pass }) => task.loss(pass),
     steps: config.steps,
-    schedule: schedule({ kind: optimizer.schedule, rate: optimizer.lr, warmup: optimizer.warmup, steps: config.steps }),
+    schedule: rate,
     optimizer: {
       betas: optimizer.betas,
       epsilon: optimizer.eps,
