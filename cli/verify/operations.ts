@@ -106,15 +106,19 @@ const LAYERS: readonly (readonly [says: RegExp, run: (operands: Operands, layer:
   [LINEAR, ({ x, w, b }) => linear(x!, w!, b ?? null)],
 ]; // prettier-ignore
 
+/** A layer of which too little is said, or something that is not implemented. */
+class Unknown extends Error {}
+
 /** The number after a word: `eps=1e-5`, `stride 2`. */
 function number(text: string, word: string, otherwise?: number): number {
   const found = new RegExp(`${word}[ =]*(-?\\d[\\d.]*(?:e-?\\d+)?)`).exec(text)?.[1];
-  if (found === undefined && otherwise === undefined) throw new Error(`its description does not say ${word}`);
+  if (found === undefined && otherwise === undefined) throw new Unknown(`its description does not say ${word}`);
   return found === undefined ? otherwise! : Number(found);
 }
 
 /** Stride and padding: as described, or a padding on all sides that gives the recorded size with stride 1. */
 function convolution(x: Tensor, w: Tensor, { text, shape }: Layer) {
+  if (/dilat|groups|transposed/.test(text)) throw new Unknown('a convolution of this kind is not known');
   const stride = number(text, 'stride', 1);
   const side = (name: string) => number(text, name, 0);
   if (/zero pad/.test(text))
@@ -175,7 +179,8 @@ export async function verifyLayers({ device, recording, inputs, outputs }: Subje
         report.compare(key, gradient ?? [], await outputs.floats(key), report.limit('grad', name));
       }
     } catch (error) {
-      report.fail(name, (error as Error).message);
+      if (error instanceof Unknown) report.skip(name, error.message);
+      else report.fail(name, (error as Error).message);
     }
     for (const operand of Object.values(tensors)) {
       clearGradient(operand);

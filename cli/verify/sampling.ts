@@ -31,27 +31,36 @@ const runs = z.record(
 export async function verifySchedulers(subject: Subject, report: Report): Promise<void> {
   const { root, recording, outputs } = subject;
   const classes: string[] = Object.values(SAMPLERS);
-  const known: string[] = [];
+  const [skipped, run] = [new Set<string>(), new Set<string>()];
   for (const [name, { cls, config_dir: folder, step_kwargs: options }] of Object.entries(runs.parse(recording.runs))) {
-    known.push(name);
     const unknown = Object.keys(options).find((key) => key !== 'eta');
     if (!classes.includes(cls)) report.skip(name, `the sampler ${cls} is not known`);
     else if (unknown !== undefined) report.skip(name, `the sampler's option ${unknown} is not known`);
+    else run.add(name);
+    if (!run.has(name)) skipped.add(name);
     else {
-      const schedule = await readSchedule(path.join(root, folder));
       // A run is recorded for several numbers of steps.
       const counts = new Set<string>();
       for (const key of outputs.tensors.keys()) {
-        const [run, count] = splitKey(key);
-        if (run === name && count) counts.add(count);
+        const [of, count] = splitKey(key);
+        if (of === name && count) counts.add(count);
       }
-      for (const count of counts)
-        await verifyRun(subject, report, schedule, `${name}.${count}`, Number(count), options.eta);
+      if (counts.size === 0) report.fail(name, 'nothing of it is recorded');
+      try {
+        const schedule = await readSchedule(path.join(root, folder));
+        for (const count of counts)
+          await verifyRun(subject, report, schedule, `${name}.${count}`, Number(count), options.eta);
+      } catch (error) {
+        report.fail(name, (error as Error).message);
+      }
     }
   }
-  known.push(...(await verifyNoise(subject, report)));
-  for (const key of outputs.tensors.keys())
-    if (!known.includes(splitKey(key)[0])) report.skip(key, 'the quantity is not known');
+  for (const name of await verifyNoise(subject, report)) run.add(name);
+  const known = /\.(timesteps|init_noise_sigma|trajectory|add_noise|get_velocity|alphas_cumprod|betas)$/;
+  for (const key of outputs.tensors.keys()) {
+    const [name] = splitKey(key);
+    if (!skipped.has(name) && !(run.has(name) && known.test(key))) report.skip(key, 'the quantity is not known');
+  }
 }
 
 /** `ddim_eta0.10.timesteps` → `ddim_eta0`, `10` */

@@ -5,7 +5,7 @@ import type { Device } from '../../engine/index.ts';
 import { ClipTextModel } from '../../diffusion/clip.ts';
 import { loadClipText } from '../../diffusion/folder.ts';
 import { plainDevice } from '../device.ts';
-import { countingDevice } from './counting.ts';
+import { countingDevice } from './helpers.ts';
 
 const goldens = new URL('../goldens/', import.meta.url).pathname;
 

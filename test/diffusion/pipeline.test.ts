@@ -11,6 +11,7 @@ import { decodeLatents, generate } from '../../diffusion/pipeline.ts';
 import type { GenerateOptions } from '../../diffusion/pipeline.ts';
 import { openSafetensors } from '../../nn/files.ts';
 import { plainDevice } from '../device.ts';
+import { heldBytes } from './helpers.ts';
 
 const source = new URL('../goldens/pipeline', import.meta.url).pathname;
 
@@ -32,10 +33,10 @@ const draw = (options: Partial<GenerateOptions>) =>
 
 describe('generate', () => {
   it('gives a prompt and seed the same bits, however they are batched', async () => {
-    const before = device.memory.live;
+    const before = heldBytes(device);
     const steps: [number, number][] = [];
     const pictures = await draw({ onStep: (done, total) => steps.push([done, total]) });
-    expect(device.memory.live).toBe(before);
+    expect(heldBytes(device)).toBe(before);
     expect(steps).toEqual([1, 2, 3].map((done) => [done, 3]));
     expect(pictures.map(({ width, height }) => [width, height])).toEqual(Array(3).fill([16, 16]));
     for (const { data } of pictures) expect(data.every((value) => value >= -1 && value <= 1)).toBe(true);
@@ -134,9 +135,9 @@ describe('model folders', () => {
     const refuses = async (message: string, change: (folder: string) => Promise<unknown>) => {
       const folder = await copy('damaged');
       await change(folder);
-      const before = device.memory.live;
+      const before = heldBytes(device);
       await expect(loadStableDiffusion(device, folder)).rejects.toThrow(message);
-      expect(device.memory.live).toBe(before);
+      expect(heldBytes(device)).toBe(before);
       await rm(folder, { recursive: true });
     };
     await refuses('model_index.json is missing', (folder) => rm(path.join(folder, 'model_index.json')));

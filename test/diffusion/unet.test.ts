@@ -6,7 +6,7 @@ import { mse } from '../../kernels/index.ts';
 import { timestepEmbedding, UNet } from '../../diffusion/unet.ts';
 import { loadUNet } from '../../diffusion/folder.ts';
 import { plainDevice } from '../device.ts';
-import { countingDevice } from './counting.ts';
+import { countingDevice, heldBytes } from './helpers.ts';
 
 const goldens = new URL('../goldens/', import.meta.url).pathname;
 const config = async (name: string): Promise<Record<string, unknown>> =>
@@ -99,15 +99,15 @@ describe('UNet', () => {
   it('holds nothing but its result where nothing is recorded', async () => {
     const unet = await loadUNet(device, `${goldens}unet`);
     const [sample, context] = [normal([1, 4, 16, 16], 'x'), normal([1, 13, 32], 'text')];
-    const before = device.memory.live;
+    const before = heldBytes(device);
     const output = noGrad(device, () => unet.forward(sample, [1], context));
-    expect(device.memory.live - before).toBe(output.storage.block.bytes);
+    expect(heldBytes(device) - before).toBe(output.storage.block.bytes);
     // Frozen, it records nothing either.
     unet.setTrainable(false);
     const frozen = unet.forward(sample, [1], context);
     expect(frozen.tracked).toBe(false);
     release(output, frozen);
-    expect(device.memory.live).toBe(before);
+    expect(heldBytes(device)).toBe(before);
     release(sample, context);
     unet.release();
   });

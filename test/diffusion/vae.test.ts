@@ -6,7 +6,7 @@ import { attention } from '../../kernels/index.ts';
 import { loadVae } from '../../diffusion/folder.ts';
 import { composedAttention, Vae } from '../../diffusion/vae.ts';
 import { plainDevice } from '../device.ts';
-import { countingDevice } from './counting.ts';
+import { countingDevice, heldBytes } from './helpers.ts';
 
 const folder = new URL('../goldens/vae', import.meta.url).pathname;
 
@@ -44,7 +44,7 @@ describe('VAE', () => {
   it('encodes and decodes, and holds nothing but its results', async () => {
     const vae = await loadVae(device, folder);
     const picture = normal([2, 3, 12, 20], 'picture');
-    const before = device.memory.live;
+    const before = heldBytes(device);
     const { mean, logvar } = noGrad(device, () => vae.encode(picture));
     expect([mean.shape, logvar.shape]).toEqual([
       [2, 4, 6, 10],
@@ -54,7 +54,7 @@ describe('VAE', () => {
     expect(decoded.shape).toEqual([2, 3, 12, 20]);
     expect((await decoded.read()).every(Number.isFinite)).toBe(true);
     release(mean, logvar, decoded);
-    expect(device.memory.live).toBe(before);
+    expect(heldBytes(device)).toBe(before);
     release(picture);
     vae.release();
   });
