@@ -1,0 +1,222 @@
+/** Attention beyond the operations' table: the recordings, the log-sum-exp, what a hidden key may hold, and block lists. */
+import { readFileSync } from 'node:fs';
+import { fileURLToPath } from 'node:url';
+import fc from 'fast-check';
+import { afterAll, beforeAll, describe, expect, it } from 'vitest';
+import { backward, scope, tensor } from '../../engine/index.ts';
+import type { Device, Tensor } from '../../engine/index.ts';
+import { openNodeDevice } from '../../engine/node.ts';
+import { attentionWithLogSumExp } from '../../kernels/attention/attention.ts';
+import type { AttentionOptions } from '../../kernels/attention/attention.ts';
+import { blockRuns, pattern } from '../../kernels/attention/blocks.ts';
+import type { BlockPattern } from '../../kernels/attention/blocks.ts';
+import { openSafetensors } from '../../nn/files.ts';
+import { guardedDevice } from '../device.ts';
+import { nd } from './row.ts';
+import type { NdArray } from './row.ts';
+import { attentionReference } from './table/attention.ts';
+
+const folder = fileURLToPath(new URL('../goldens/', import.meta.url));
+
+async function load(file: string): Promise<Map<string, NdArray>> {
+  const file_ = await openSafetensors(`${folder}attention/${file}.safetensors`);
+  const tensors = new Map<string, NdArray>();
+  for (const [name, { shape }] of file_.tensors)
+    tensors.set(name, { shape, data: Float64Array.from(await file_.floats(name)) });
+  await file_.close();
+  return tensors;
+}
+
+type Names = 'out' | 'lse' | 'dq' | 'dk' | 'dv';
+
+/** Everything that attention computes, forward and backward. */
+async function run(
+  device: Device,
+  inputs: Record<'q' | 'k' | 'v' | 'dout', NdArray>,
+  options: Omit<AttentionOptions, 'mask'>,
+  mask?: NdArray,
+): Promise<Record<Names, Float64Array>> {
+  const results = scope(device, () => {
+    const up = ({ data, shape }: NdArray): Tensor => tensor(device, data, shape);
+    const [q, k, v] = [up(inputs.q), up(inputs.k), up(inputs.v)];
+    for (const leaf of [q, k, v]) leaf.requiresGrad = true;
+    const { out, logSumExp } = attentionWithLogSumExp(q, k, v, { ...options, ...(mask ? { mask: up(mask) } : {}) });
+    backward(out, up(inputs.dout));
+    return { out, lse: logSumExp, dq: q.grad!, dk: k.grad!, dv: v.grad! };
+  });
+  const read = async (result: Tensor) => {
+    const values = Float64Array.from(await result.read());
+    result.storage.drop();
+    return values;
+  };
+  const values: [string, Float64Array][] = [];
+  for (const [name, result] of Object.entries(results)) values.push([name, await read(result)]);
+  return Object.fromEntries(values) as Record<Names, Float64Array>;
+}
+
+let shuffled: Device; // hands blocks around by shuffle on a software adapter
+let staged: Device; // by workgroup memory
+beforeAll(async () => {
+  shuffled = await guardedDevice();
+  staged = await openNodeDevice({ guard: true, without: ['subgroups'] });
+});
+afterAll(async () => {
+  await shuffled.checkGuards();
+  await staged.checkGuards();
+  staged.destroy();
+});
+
+describe('the recordings', async () => {
+  interface Limits {
+    atol: number;
+    rtol: number;
+  }
+  const manifest = JSON.parse(readFileSync(`${folder}manifest.json`, 'utf8')) as {
+    cases: { kind: string; sub: Record<string, { kind: string; window?: number }>; limits: Record<string, Limits> }[];
+  };
+  const { sub, limits } = manifest.cases.find(({ kind }) => kind === 'attention')!;
+  const [inputs, outputs] = [await load('inputs'), await load('outputs')];
+
+  const check = async (device: Device, name: string) => {
+    const { kind, window } = sub[name]!;
+    const get = (key: string) => inputs.get(`${name}.${key}`)!;
+    const options = kind === 'causal' ? { causal: true, ...(window ? { window } : {}) } : {};
+    const got = await run(
+      device,
+      { q: get('q'), k: get('k'), v: get('v'), dout: get('dout') },
+      options,
+      inputs.get(`${name}.mask`),
+    );
+    for (const [key, values] of Object.entries(got)) {
+      const expected = outputs.get(`${name}.${key}`)!;
+      const { atol, rtol } = limits[name] ?? limits[key.startsWith('d') ? 'grad' : 'output']!;
+      values.forEach((value, i) => {
+        const e = expected.data[i]!;
+        if (!(Math.abs(value - e) <= atol + rtol * Math.abs(e)))
+          throw new Error(`${name}.${key}[${i}] is ${value}, recorded ${e}`);
+      });
+    }
+  };
+  for (const name of Object.keys(sub)) {
+    it(`${name}, by shuffle`, () => check(shuffled, name));
+    it(`${name}, staged`, () => check(staged, name));
+  }
+});
+
+describe('what is hidden', () => {
+  const ramp = (shape: readonly number[], step: number) => nd(shape, (i) => Math.fround(Math.sin(i * step)));
+  const small = (Tq: number, Tk: number) => ({
+    q: ramp([1, 1, Tq, 8], 0.7),
+    k: ramp([1, 1, Tk, 8], 0.3),
+    v: ramp([1, 1, Tk, 8], 0.9),
+    dout: ramp([1, 1, Tq, 8], 0.5),
+  });
+
+  it('gives zeros, −1e30 and no gradient to a query that sees no key', async () => {
+    for (const device of [shuffled, staged]) {
+      const { out, lse, dq, dk, dv } = await run(device, small(20, 7), { causal: true });
+      expect(out.subarray(0, 13 * 8)).toEqual(new Float64Array(13 * 8));
+      expect(dq.subarray(0, 13 * 8)).toEqual(new Float64Array(13 * 8));
+      expect(lse.subarray(0, 13)).toEqual(new Float64Array(13).fill(Math.fround(-1e30)));
+      for (const value of [...out, ...dq, ...dk, ...dv, ...lse]) expect(Number.isFinite(value)).toBe(true);
+    }
+  });
+
+  it('takes −∞ and the least f32 in a mask for hidden, a whole row of them too', async () => {
+    for (const low of [-Infinity, -3.4e38]) {
+      const mask = nd([1, 1, 3, 5], (i) => (i < 5 || i % 2 === 0 ? low : 0));
+      const inputs = small(3, 5);
+      const got = await run(shuffled, inputs, {}, mask);
+      const infinite = { ...mask, data: mask.data.map((value) => (value < 0 ? -Infinity : value)) };
+      const expected = attentionReference([inputs.q, inputs.k, inputs.v, infinite], {});
+      expected.out.data.forEach((value, i) => expect(got.out[i]).toBeCloseTo(value, 5));
+      expect(got.out.subarray(0, 8)).toEqual(new Float64Array(8));
+      for (const value of [...got.dq, ...got.dk, ...got.dv]) expect(Number.isFinite(value)).toBe(true);
+    }
+  });
+
+  it('has gradients of exactly zero for keys outside every window', async () => {
+    const blocks = { size: 32, visible: [[0], [0]] };
+    const { dk, dv } = await run(shuffled, small(40, 64), { blocks });
+    expect(dk.subarray(32 * 8)).toEqual(new Float64Array(32 * 8));
+    expect(dv.subarray(32 * 8)).toEqual(new Float64Array(32 * 8));
+  });
+
+  it('is not touched by the batch: each sample has the bits that it has alone', async () => {
+    const three = {
+      q: ramp([3, 1, 20, 8], 0.7),
+      k: ramp([3, 1, 30, 8], 0.3),
+      v: ramp([3, 1, 30, 8], 0.9),
+      dout: ramp([3, 1, 20, 8], 0.5),
+    };
+    const third = ({ shape, data }: NdArray) => ({
+      shape: [1, ...shape.slice(1)],
+      data: data.slice((data.length / 3) * 2),
+    });
+    const last = { q: third(three.q), k: third(three.k), v: third(three.v), dout: third(three.dout) };
+    const [all, alone] = [await run(shuffled, three, {}), await run(shuffled, last, {})];
+    for (const [name, values] of Object.entries(alone))
+      expect(all[name as Names].slice(-values.length)).toEqual(values);
+  });
+});
+
+it('refuses a gradient of the log-sum-exp', () => {
+  scope(shuffled, () => {
+    const q = tensor(shuffled, new Float32Array(4), [1, 1, 1, 4]);
+    q.requiresGrad = true;
+    const { logSumExp } = attentionWithLogSumExp(q, q, q);
+    expect(() => backward(logSumExp)).toThrow(/\[attention\] the log-sum-exp has no gradient/);
+  });
+});
+
+it('lists every seen pair in one block, and marks the blocks that hold others', () => {
+  const sparse = fc.tuple(fc.constantFrom(32, 64), fc.integer({ min: 0, max: 1000 })).map(([size, seed]) => {
+    const visible = [0, 1, 2, 3].map((i) => [0, 1, 2, 3].filter((j) => (seed >> (i + j)) % 2 === 0));
+    return { size, visible };
+  });
+  fc.assert(
+    fc.property(
+      fc.record({
+        queries: fc.integer({ min: 0, max: 120 }),
+        keys: fc.integer({ min: 0, max: 120 }),
+        causal: fc.boolean(),
+        window: fc.option(fc.integer({ min: 1, max: 50 })),
+        blocks: fc.option<BlockPattern, null>(sparse),
+        tile: fc.constantFrom(8, 16, 32),
+        block: fc.constantFrom(4, 8, 16),
+        transposed: fc.boolean(),
+      }),
+      ({ queries, keys, causal, window, blocks, tile, block, transposed }) => {
+        const seen = (i: number, j: number) =>
+          (!causal || j <= i + keys - queries) &&
+          (!causal || window === null || j > i + keys - queries - window) &&
+          (!blocks || blocks.visible[Math.floor(i / blocks.size)]!.includes(Math.floor(j / blocks.size)));
+        const list = blockRuns(pattern(queries, keys, causal, causal ? window : null, blocks), tile, block, transposed);
+        const [rows, columns] = transposed ? [keys, queries] : [queries, keys];
+        const tiles = Math.ceil(rows / tile);
+        for (let t = 0; t < tiles; t++) {
+          const visits = new Map<number, boolean>();
+          for (let r = list[t]!; r < list[t + 1]!; r += 2) {
+            const [first, end] = [list[r]!, list[r + 1]!];
+            for (let b = first; b < end >> 1; b++) {
+              expect(visits.has(b)).toBe(false);
+              visits.set(b, end % 2 === 1);
+            }
+          }
+          for (let b = 0; b * block < columns; b++) {
+            let [some, all] = [false, (b + 1) * block <= columns];
+            for (let r = t * tile; r < Math.min((t + 1) * tile, rows); r++)
+              for (let c = b * block; c < Math.min((b + 1) * block, columns); c++) {
+                const sees = transposed ? seen(c, r) : seen(r, c);
+                some ||= sees;
+                all &&= sees;
+              }
+            if (some) expect(visits.has(b)).toBe(true);
+            if (visits.get(b) === false) expect(all).toBe(true);
+          }
+        }
+      },
+    ),
+    { numRuns: 300, seed: 20 },
+  );
+});

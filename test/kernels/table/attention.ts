@@ -1,0 +1,156 @@
+import fc from 'fast-check';
+import { nd } from '../row.ts';
+import type { NdArray, Rows, Sample } from '../row.ts';
+import type { AttentionOptions } from '../../../kernels/index.ts';
+
+export type Attributes = Omit<AttentionOptions, 'mask'>;
+
+interface Shapes {
+  B?: number;
+  H?: number;
+  KV?: number;
+  Tq: number;
+  Tk?: number;
+  D: number;
+  /** Heads of an additive mask, (B, mask, Tq, Tk). */
+  mask?: number;
+}
+
+/** Attention and its log-sum-exp written out: every score, then the softmax over the keys that a query sees. */
+export function attentionReference(
+  [q, k, v, mask]: (NdArray | null)[],
+  { causal = false, window, blocks, layout = 'bhtd', ...options }: Attributes,
+): { out: NdArray; logSumExp: NdArray } {
+  const [head, position] = layout === 'bhtd' ? [1, 2] : [2, 1];
+  const [B, D] = [q!.shape[0]!, q!.shape[3]!];
+  const [H, Tq, KV, Tk] = [q!.shape[head]!, q!.shape[position]!, k!.shape[head]!, k!.shape[position]!];
+  const scale = options.scale ?? 1 / Math.sqrt(D);
+  const row = (b: number, h: number, t: number, heads: number, length: number) =>
+    D * (layout === 'bhtd' ? (b * heads + h) * length + t : (b * length + t) * heads + h);
+  const out = nd(q!.shape);
+  const logSumExp = nd([B, H, Tq]);
+  for (let b = 0; b < B; b++)
+    for (let h = 0; h < H; h++)
+      for (let i = 0; i < Tq; i++) {
+        const qRow = row(b, h, i, H, Tq);
+        const kRow = (j: number) => row(b, Math.floor(h / (H / KV)), j, KV, Tk);
+        const scores = Array.from({ length: Tk }, (_, j) => {
+          if (causal && j > i + Tk - Tq) return -Infinity;
+          if (window !== undefined && j <= i + Tk - Tq - window) return -Infinity;
+          if (blocks && !blocks.visible[Math.floor(i / blocks.size)]!.includes(Math.floor(j / blocks.size)))
+            return -Infinity;
+          let score = 0;
+          for (let d = 0; d < D; d++) score += q!.data[qRow + d]! * k!.data[kRow(j) + d]!;
+          const maskHeads = mask?.shape[1] ?? 1;
+          return score * scale + (mask ? mask.data[((b * maskHeads + (h % maskHeads)) * Tq + i) * Tk + j]! : 0);
+        });
+        const top = Math.max(...scores);
+        const total = scores.reduce((sum, score) => sum + Math.exp(score - top), 0);
+        const seen = top > -Infinity;
+        logSumExp.data[(b * H + h) * Tq + i] = seen ? top + Math.log(total) : -1e30;
+        if (seen)
+          scores.forEach((score, j) => {
+            const p = Math.exp(score - top) / total;
+            for (let d = 0; d < D; d++) out.data[qRow + d]! += p * v!.data[kRow(j) + d]!;
+          });
+      }
+  return { out, logSumExp };
+}
+
+function sample(
+  { B = 1, H = 1, KV = H, Tq, Tk = Tq, D, mask }: Shapes,
+  attributes: Attributes = {},
+): Sample<Attributes> {
+  const shape = (heads: number, length: number) =>
+    attributes.layout === 'bthd' ? [B, length, heads, D] : [B, heads, length, D];
+  const inputs = [shape(H, Tq), shape(KV, Tk), shape(KV, Tk), mask ? [B, mask, Tq, Tk] : null];
+  const extents = Object.entries({ B, H, KV, Tq, Tk, D, ...(mask ? { mask } : {}) });
+  const name = extents.map(([key, value]) => `${key}=${value}`).join(' ');
+  return { name: `${name} ${JSON.stringify(attributes)}`, inputs, attributes };
+}
+
+const samples: Sample<Attributes>[] = [
+  sample({ B: 2, H: 2, Tq: 9, D: 8 }),
+  sample({ Tq: 1, D: 8 }),
+  sample({ Tq: 1, Tk: 1, D: 1 }),
+  sample({ H: 2, Tq: 1, Tk: 40, D: 8 }, { causal: true }), // one query against a cache of keys
+  sample({ B: 2, H: 2, Tq: 33, Tk: 77, D: 10 }), // past the tiles, and a width that is no multiple of 4
+  sample({ B: 2, H: 4, Tq: 64, Tk: 24, D: 24 }, { layout: 'bthd' }),
+  sample({ B: 2, H: 4, KV: 2, Tq: 17, Tk: 20, D: 10 }, { layout: 'bthd', causal: true }),
+  sample({ H: 2, Tq: 70, D: 8 }, { causal: true }),
+  sample({ H: 2, Tq: 70, D: 8 }, { causal: true, window: 9 }),
+  sample({ H: 2, Tq: 20, Tk: 70, D: 8 }, { causal: true, window: 33 }),
+  sample({ Tq: 20, Tk: 7, D: 8 }, { causal: true }), // the first 13 queries see nothing
+  sample({ B: 2, H: 6, KV: 2, Tq: 18, Tk: 23, D: 8 }, { causal: true, scale: 0.5 }),
+  sample({ B: 2, H: 2, Tq: 13, Tk: 21, D: 8, mask: 1 }),
+  sample({ B: 2, H: 2, KV: 1, Tq: 13, Tk: 21, D: 8, mask: 2 }, { causal: true }),
+  sample({ Tq: 100, Tk: 130, D: 8 }, { blocks: { size: 32, visible: [[0, 4], [], [1, 2], [2, 3, 4]] } }),
+  sample({ Tq: 128, D: 8 }, { causal: true, blocks: { size: 64, visible: [[0], [0, 1]] } }),
+  { ...sample({ Tq: 20, Tk: 40, D: 160 }), forwardOnly: true },
+  { ...sample({ Tq: 3, Tk: 10, D: 256 }), forwardOnly: true },
+  sample({ B: 0, Tq: 4, D: 8 }),
+  sample({ Tq: 4, Tk: 0, D: 8 }),
+];
+
+/** Few head widths, since each is a pipeline. */
+const arbitrary = fc
+  .record({
+    B: fc.integer({ min: 1, max: 3 }),
+    KV: fc.integer({ min: 1, max: 2 }),
+    share: fc.integer({ min: 1, max: 3 }),
+    Tq: fc.integer({ min: 1, max: 40 }),
+    Tk: fc.integer({ min: 1, max: 40 }),
+    D: fc.constantFrom(8, 10),
+    causal: fc.boolean(),
+    window: fc.option(fc.integer({ min: 1, max: 20 }), { nil: undefined }),
+    layout: fc.constantFrom('bhtd' as const, 'bthd' as const),
+  })
+  .map(({ share, causal, window, layout, ...shapes }) =>
+    sample({ ...shapes, H: shapes.KV * share }, { causal, layout, ...(causal && window ? { window } : {}) }),
+  );
+
+const cases: readonly (readonly [string, Shapes])[] = [
+  ['8 heads 1024 × 40', { H: 8, Tq: 1024, D: 40 }],
+  ['8 heads 1024 × 77 × 40', { H: 8, Tq: 1024, Tk: 77, D: 40 }],
+];
+
+export const attentionRows: Rows<'attention'> = {
+  attention: {
+    call: (operation, [q, k, v, mask], attributes: Attributes) =>
+      operation(q!, k!, v!, { ...attributes, ...(mask ? { mask } : {}) }),
+    reference: (inputs, attributes: Attributes) => attentionReference(inputs, attributes).out,
+    samples,
+    gradient: [0, 1, 2],
+    arbitrary,
+    bad: [
+      [(f, t) => f(t([2, 3, 4]), t([2, 3, 4]), t([2, 3, 4])), /q is \(2, 3, 4\); with layout 'bhtd' it must be/],
+      [(f, t) => f(t([1, 2, 3, 4]), t([1, 2, 3, 4]), t([1, 2, 5, 4])), /k is \(1, 2, 3, 4\) and v is \(1, 2, 5, 4\)/],
+      [(f, t) => f(t([1, 2, 3, 4]), t([1, 2, 3, 8]), t([1, 2, 3, 8])), /batch and head width differ/],
+      [(f, t) => f(t([1, 3, 3, 4]), t([1, 2, 3, 4]), t([1, 2, 3, 4])), /3 query heads must be a multiple of the 2/],
+      [(f, t) => f(t([1, 1, 1, 260]), t([1, 1, 1, 260]), t([1, 1, 1, 260])), /head width 260 must be 1 to 256/],
+      [(f, t) => f(t([1, 1, 1, 4], 'i32'), t([1, 1, 1, 4]), t([1, 1, 1, 4])), /q is i32; it must be f32/],
+      [(f, t) => f(t([1, 1, 3, 4]), t([1, 1, 3, 4]), t([1, 1, 3, 4]), { window: 2 }), /needs causal: true/],
+      [
+        (f, t) => f(t([1, 1, 3, 4]), t([1, 1, 3, 4]), t([1, 1, 3, 4]), { causal: true, window: 0 }),
+        /window 0 must be a whole number of keys, at least 1/,
+      ],
+      [
+        (f, t) => f(t([1, 2, 3, 4]), t([1, 2, 3, 4]), t([1, 2, 3, 4]), { mask: t([1, 3, 3, 3]) }),
+        /mask is \(1, 3, 3, 3\); it must be \(1, 1 or 2, 3, 3\)/,
+      ],
+      [
+        (f, t) => f(t([1, 1, 3, 4]), t([1, 1, 3, 4]), t([1, 1, 3, 4]), { blocks: { size: 48, visible: [[0]] } }),
+        /blocks\.size is 48; it must be a multiple of 32/,
+      ],
+      [
+        (f, t) => f(t([1, 1, 3, 4]), t([1, 1, 3, 4]), t([1, 1, 3, 4]), { blocks: { size: 32, visible: [[1]] } }),
+        /names key block 1; 3 keys make 0 to 0/,
+      ],
+    ],
+    // What the other engines count: two products, the softmax left out.
+    bench: cases.map(([name, shapes]) => {
+      const { H = 1, Tq, Tk = Tq, D } = shapes;
+      return { ...sample(shapes), name, flops: 4 * H * Tq * Tk * D };
+    }),
+  },
+};
