@@ -6,12 +6,15 @@ import { openNodeDevice } from '../engine/node.ts';
 import { measure, toJson } from './bench/measure.ts';
 import type { Measurement } from './bench/measure.ts';
 import { readCases, tableBenchmarks } from './bench/operations.ts';
-import { PICTURES, samplingStep, trainingStep } from './bench/steps.ts';
+import { samplingStep, trainingStep } from './bench/steps.ts';
 import type { StepResult } from './bench/steps.ts';
 import { loadConfig } from './config.ts';
 import type { Config } from './config.ts';
 import { main } from './errors.ts';
 import { resolvePath, ROOT } from './run.ts';
+
+/** Pictures of the measured sampling step. */
+const PICTURES = 8;
 
 const positive = (text: string) => {
   const value = Number(text);
@@ -21,14 +24,14 @@ const positive = (text: string) => {
 
 const command = new Command('node cli/bench.js')
   .description(
-    "Times the operations of the operations' table, forward and forward + backward, then one training step of the\n" +
+    "Times the operations of the operations' table, forward and forward + backward, then one training step of the " +
       `default DreamBooth run and one sampling step of ${PICTURES} pictures with guidance.`,
   )
   .argument('[filter...]', 'only what has one of these words in its name, such as: matmul conv2d "training step"')
   .option('--cases <file>', "only the cases of a JSON file: [{name, op: 'matmul', m, k, n}, …]; see below")
   .option('--seconds <s>', 'how long each is repeated, at least five times', positive, 1)
   .option('--profile', "after a step, the device's time by kernel")
-  .option('--json', 'a line of JSON for each: {name, ms, min, runs, gflops}; steps with their counts')
+  .option('--json', 'a line of JSON for each: {name, ms, min, runs, gflops}; for steps also what is counted')
   .addHelpText(
     'after',
     `
@@ -82,7 +85,7 @@ await main(async () => {
   for (const step of steps) {
     const result = await (step === STEPS.training
       ? trainingStep(device, model, config, options)
-      : samplingStep(device, model, options));
+      : samplingStep(device, model, PICTURES, options));
     if (json)
       console.log(toJson(result.measurement, { first: Math.round(result.first), ...result.counts, ...(result.kernels ? { kernels: result.kernels } : {}) })); // prettier-ignore
     else printStep(result, print);
@@ -102,12 +105,19 @@ function printStep({ measurement, first, counts, kernels }: StepResult, print: (
   const mebibytes = (bytes: number) => `${(bytes / 2 ** 20).toFixed(1)} MiB`;
   print(row(measurement.name, [...figures(measurement), first.toFixed(0)]));
   print(`  ${counts.dispatches} dispatches in ${counts.submits} submissions; recorded by the host in ${counts.host.toFixed(1)} ms`); // prettier-ignore
-  print(`  made in a steady step: ${counts.pipelines} pipelines, ${counts.buffers} buffers, ${counts.bindGroups} bind groups`); // prettier-ignore
+  const made = { pipelines: counts.pipelines, buffers: counts.buffers, 'bind groups': counts.bindGroups };
+  print(`  made in a steady step: ${Object.entries(made).map(([what, count]) => `${count.toFixed(0)} ${what}`).join(', ')}`); // prettier-ignore
   const tags = Object.entries(counts.tags).map(([tag, bytes]) => `${tag} ${mebibytes(bytes)}`);
   print(`  peak memory ${mebibytes(counts.peak)}: ${tags.join(', ')}`);
   if (!kernels) return;
   const total = kernels.reduce((sum, { ms }) => sum + ms, 0);
   print(`\n${row('  kernel', ['calls', 'ms', '%'])}`);
   for (const { kernel, calls, ms } of kernels)
-    print(row(`  ${kernel}`, [String(calls), ms.toFixed(2), ((100 * ms) / total).toFixed(1)]));
+    print(
+      row(`  ${kernel.length > 60 ? `${kernel.slice(0, 59)}…` : kernel}`, [
+        String(calls),
+        ms.toFixed(2),
+        ((100 * ms) / total).toFixed(1),
+      ]),
+    );
 }

@@ -54,9 +54,10 @@ function rowBenchmark(operation: string, row: AnyRow, sample: BenchSample): Benc
       await visit({ name, flops, run: () => scope(device, () => void forward()) });
       const leaves = row.gradient === 'none' ? [] : row.gradient.flatMap((i) => inputs[i] ?? []);
       if (leaves.length > 0 && !sample.forwardOnly) {
+        const result = scope(device, forward);
+        const upstream = tensor(device, new HostRandom(randomKey(0, 'upstream')).normal(result.size), result.shape);
+        release(result);
         for (const leaf of leaves) leaf.requiresGrad = true;
-        const { size, shape } = scope(device, forward);
-        const upstream = tensor(device, new HostRandom(randomKey(0, 'upstream')).normal(size), shape);
         const run = () =>
           scope(device, () => {
             backward(forward(), upstream);

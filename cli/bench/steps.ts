@@ -1,5 +1,5 @@
 /** One training step and one sampling step of the default DreamBooth, measured whole. */
-import { backward, HostRandom, randomKey, release, scope, tensor } from '../../engine/index.ts';
+import { backward, HostRandom, randomKey, release, scope, sizeOf, tensor } from '../../engine/index.ts';
 import type { Device } from '../../engine/index.ts';
 import { DreamBooth } from '../../diffusion/dreambooth.ts';
 import type { StableDiffusion } from '../../diffusion/folder.ts';
@@ -42,9 +42,6 @@ export interface StepOptions {
   readonly profiled: boolean;
 }
 
-/** Pictures of the measured sampling step. */
-export const PICTURES = 8;
-
 type DreamBoothConfig = Config<'dreambooth'>;
 
 /** A step as `node cli/train.js` takes it: batch, loss, gradients, clipping, AdamW. Changes the model's weights. */
@@ -86,27 +83,27 @@ export async function trainingStep(
   return result;
 }
 
-/** A step of the sampler on `PICTURES` pictures with guidance, as `node cli/sample.js` takes it, but for joining its texts. */
-export async function samplingStep(device: Device, model: StableDiffusion, options: StepOptions): Promise<StepResult> {
+/**
+ * A step of the sampler with guidance, as `node cli/sample.js` takes it. Copying the start and joining the texts, once a
+ * batch there, are in it: two dispatches.
+ */
+export async function samplingStep(
+  device: Device,
+  model: StableDiffusion,
+  pictures: number,
+  options: StepOptions,
+): Promise<StepResult> {
   const { unet } = model;
   const side = latentSide(model);
-  const channels = unet.config.in_channels;
-  const start = tensor(device, new HostRandom(randomKey(0, 'start')).normal(PICTURES * channels * side * side), [
-    PICTURES,
-    channels,
-    side,
-    side,
-  ]);
+  const shape = [pictures, unet.config.in_channels, side, side];
+  const start = tensor(device, new HostRandom(randomKey(0, 'start')).normal(sizeOf(shape)), shape);
   const ids = encode(model, 'a cat');
-  const texts = encodePrompts(model, Array<Int32Array>(PICTURES).fill(ids));
+  const texts = encodePrompts(model, Array<Int32Array>(pictures).fill(ids));
   const plan = samplingSteps(model.schedule('ddim'), { steps: 20 }).slice(0, 1);
-  const flops = 2 * PICTURES * unetFlops(unet, side, ids.length);
+  const flops = 2 * pictures * unetFlops(unet, side, ids.length);
   const run = async () => release(await denoise(unet, start, texts, texts, plan, { scale: 4 }));
-  const result = await measureStep(
-    device,
-    { name: `sampling step, ${PICTURES} pictures with guidance`, flops, run },
-    options,
-  );
+  const name = `sampling step, ${pictures} pictures with guidance`;
+  const result = await measureStep(device, { name, flops, run }, options);
   release(start, texts);
   return result;
 }

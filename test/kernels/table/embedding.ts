@@ -25,7 +25,14 @@ export const embeddingRows: Rows<'embedding'> = {
       { ...sample(7, 5, [840_000]), name: 'past 65,535 workgroups', forwardOnly: true },
     ],
     gradient: [0],
-    bench: [{ ...sample(49_408, 128, [8, 24]), flops: 0 }],
+    bench: [
+      {
+        name: '(49408, 128) (8, 24)',
+        inputs: [{ shape: [49_408, 128], value: () => 0.02 }, sample(49_408, 128, [8, 24]).inputs[1]!],
+        attributes: {},
+        flops: 0,
+      },
+    ],
     arbitrary: fc
       .tuple(
         fc.integer({ min: 1, max: 20 }),
