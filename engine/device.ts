@@ -69,7 +69,7 @@ export class Device {
     this.memory.onHostWrite = (block) => this.stream.beforeHostWrite(block);
     this.memory.onTrim = () => {
       this.stream.flush();
-      for (const variants of this.#kernels.values()) for (const kernel of variants.values()) kernel.bindGroups.clear();
+      this.stream.forgetBindGroups();
     };
     void gpu.lost.then((info) => {
       this.#failure = new DeviceLostError(info.message || info.reason);

@@ -115,8 +115,15 @@ export class Pool {
     this.live -= block.bytes;
     this.usage.get(tag)!.live -= block.bytes;
     const free = this.#free.get(block.bytes);
-    if (free) free.push(block);
-    else this.#free.set(block.bytes, [block]);
+    if (!free) {
+      this.#free.set(block.bytes, [block]);
+      return;
+    }
+    // By falling id, so that `pop` takes the lowest: what a step is given then depends on which blocks are free, not on the
+    // order they became so. Steps that repeat meet the same buffers in the same places, and their bind groups are at hand.
+    let at = free.length;
+    while (at > 0 && free[at - 1]!.id < block.id) at--;
+    free.splice(at, 0, block);
   }
 
   /** Runs `body` with allocations counted under `tag`. */

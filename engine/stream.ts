@@ -3,6 +3,8 @@ import type { Block } from './memory.ts';
 
 /** Dispatches recorded before the stream submits by itself, so that the adapter works while the host records on. */
 const BATCH = 64;
+/** Bind groups kept. Each costs the driver memory (on lavapipe a mapping, of which a process may have 65,530). */
+const MAX_BIND_GROUPS = 8192;
 const RING_BYTES = 1 << 20;
 const RING_STEP = 256; // the guaranteed minUniformBufferOffsetAlignment
 
@@ -29,6 +31,10 @@ export class Stream {
   #ring: { buffer: GPUBuffer; mirror: Uint8Array<ArrayBuffer>; view: DataView; used: number } | null = null;
   dispatches = 0;
   submits = 0;
+  /** Bind groups created so far: constant in a steady training step. */
+  bindGroups = 0;
+  /** The kernels of the bind groups that are cached now. */
+  #cached: Kernel[] = [];
 
   constructor(gpu: GPUDevice) {
     this.#gpu = gpu;
@@ -91,6 +97,16 @@ export class Stream {
     this.flush();
   }
 
+  /** Empties the caches of bind groups: their buffers are about to go, or there are too many. */
+  forgetBindGroups(): void {
+    for (const kernel of this.#cached) kernel.bindGroups.clear();
+    this.#cached = [];
+  }
+
+  get cachedBindGroups(): number {
+    return this.#cached.length;
+  }
+
   /** Submits what is recorded. */
   flush(): void {
     if (!this.#encoder) return;
@@ -149,7 +165,9 @@ export class Stream {
           resource: { buffer: this.#ring!.buffer, size: kernel.fields.length * 4 },
         });
       group = this.#gpu.createBindGroup({ label: kernel.label, layout: kernel.layout, entries });
-      if (kernel.bindGroups.size >= 4096) kernel.bindGroups.clear(); // a caller with ever new buffers must not grow without bound
+      this.bindGroups++;
+      if (this.#cached.length >= MAX_BIND_GROUPS) this.forgetBindGroups();
+      this.#cached.push(kernel);
       kernel.bindGroups.set(key, group);
     }
     return group;

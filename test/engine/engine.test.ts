@@ -306,14 +306,38 @@ describe('device', () => {
     await expect(x.read()).rejects.toThrow(/the GPU device was lost .* resume from the last checkpoint/);
   });
 
-  it('compiles nothing and creates no buffer in a repeated step', async () => {
-    const step = () => scope(device, () => void sum(exp(tensor(device, [1, 2, 3]))));
+  it('compiles nothing and creates neither buffers nor bind groups in a repeated step', async () => {
+    const weights = [1, 2, 3].map(() => {
+      const leaf = tensor(device, Array<number>(64).fill(0.5));
+      leaf.requiresGrad = true;
+      return leaf;
+    });
+    const step = () => {
+      scope(device, () => {
+        let x = tensor(device, Array<number>(64).fill(1));
+        for (const weight of weights) x = exp(mul(add(x, weight), weight));
+        backward(sum(x));
+      });
+      weights.forEach(clearGradient);
+    };
     step();
     await device.drain();
-    const { pipelines } = device;
-    const { created } = device.memory;
+    const made = () => [device.pipelines, device.memory.created, device.stream.bindGroups];
+    const before = made();
     for (let i = 0; i < 10; i++) step();
-    expect([device.pipelines, device.memory.created]).toEqual([pipelines, created]);
+    expect(made()).toEqual(before);
+    release(...weights);
+  });
+
+  it('keeps no more bind groups than a driver bears, and works on when it forgets them', async () => {
+    const tensors = Array.from({ length: 100 }, (_, i) => tensor(device, [i]));
+    const before = device.stream.bindGroups;
+    scope(device, () => tensors.forEach((x) => tensors.forEach((y) => scope(device, () => void add(x, y)))));
+    expect(device.stream.bindGroups - before).toBeGreaterThanOrEqual(10_000); // more than are kept
+    expect(device.stream.cachedBindGroups).toBeLessThanOrEqual(8192);
+    const last = add(tensors[98]!, tensors[99]!);
+    expect(await last.item()).toBe(197);
+    release(last, ...tensors);
   });
 
   it('finds writes behind the end of a buffer', async () => {
