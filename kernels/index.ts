@@ -1,3 +1,4 @@
+export * from './attention/attention.ts';
 export * from './activation/geglu.ts';
 export * from './conv/conv2d.ts';
 export * from './elementwise/elementwise.ts';

@@ -1,4 +1,5 @@
 import type { Table } from '../row.ts';
+import { attentionRows } from './attention.ts';
 import { activationRows } from './activation.ts';
 import { convRows } from './conv.ts';
 import { elementwiseRows } from './elementwise.ts';
@@ -16,6 +17,7 @@ import { softmaxRows } from './softmax.ts';
 
 /** Every operation, its float64 reference and its samples. A missing row does not compile. */
 export const table: Table = {
+  ...attentionRows,
   ...activationRows,
   ...convRows,
   ...elementwiseRows,
