@@ -105,6 +105,7 @@ function printStep({ measurement, first, counts, kernels }: StepResult, print: (
   const mebibytes = (bytes: number) => `${(bytes / 2 ** 20).toFixed(1)} MiB`;
   print(row(measurement.name, [...figures(measurement), first.toFixed(0)]));
   print(`  ${counts.dispatches} dispatches in ${counts.submits} submissions; recorded by the host in ${counts.host.toFixed(1)} ms`); // prettier-ignore
+  print(`  ${counts.compiled} pipelines compiled by the first step, in ${(first / 1000).toFixed(1)} s`);
   const made = { pipelines: counts.pipelines, buffers: counts.buffers, 'bind groups': counts.bindGroups };
   print(`  made in a steady step: ${Object.entries(made).map(([what, count]) => `${count.toFixed(0)} ${what}`).join(', ')}`); // prettier-ignore
   const tags = Object.entries(counts.tags).map(([tag, bytes]) => `${tag} ${mebibytes(bytes)}`);

@@ -19,6 +19,8 @@ import type { KernelShare } from './profile.ts';
 export interface StepCounts {
   readonly dispatches: number;
   readonly submits: number;
+  /** Pipelines compiled by the first step: what a model of this kind needs, less what ran before in this process. */
+  readonly compiled: number;
   /** Pipelines compiled, buffers created and bind groups made: 0 when everything is found again. */
   readonly pipelines: number;
   readonly buffers: number;
@@ -126,9 +128,10 @@ async function measureStep(device: Device, task: Task, { seconds, profiled }: St
     submits: stream.submits,
     pipelines: device.pipelines,
     buffers: memory.created,
-    bindGroups: [...device.kernels()].reduce((total, kernel) => total + kernel.bindGroups.size, 0),
+    bindGroups: stream.bindGroups,
   });
   let before = now();
+  const { pipelines } = before;
   let host = 0;
   const run = async () => {
     const began = performance.now();
@@ -147,6 +150,7 @@ async function measureStep(device: Device, task: Task, { seconds, profiled }: St
   const counts: StepCounts = {
     dispatches: each('dispatches'),
     submits: each('submits'),
+    compiled: before.pipelines - pipelines,
     pipelines: each('pipelines'),
     buffers: each('buffers'),
     bindGroups: each('bindGroups'),

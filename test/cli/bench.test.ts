@@ -126,14 +126,14 @@ describe('whole steps', () => {
     expect(textFlops(model.textEncoder, 24)).toBe(3 * (2 * 24 * 12 * 128 ** 2 + 4 * 24 ** 2 * 128));
   });
 
-  it('make no pipelines and no buffers when steady', async () => {
+  it('make no pipelines, no buffers and no bind groups when steady', async () => {
     const config = (await loadConfig('assets/configs/dreambooth.yaml', ['batch.subject=1', 'batch.prior=1'])) as Config<'dreambooth'>; // prettier-ignore
     const options = { seconds: 0.01, profiled: false };
     const training = await trainingStep(device, model, config, options);
     const sampling = await samplingStep(device, model, 1, options);
     for (const { measurement, counts, kernels } of [training, sampling]) {
       expect(measurement.ms).toBeGreaterThan(0);
-      expect(counts).toMatchObject({ pipelines: 0, buffers: 0 });
+      expect(counts).toMatchObject({ pipelines: 0, buffers: 0, bindGroups: 0 });
       expect(Number.isInteger(counts.dispatches)).toBe(true);
       expect(counts.submits).toBeLessThan(counts.dispatches / 10);
       expect(counts.peak).toBeGreaterThan(0);
