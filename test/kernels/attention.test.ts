@@ -142,19 +142,22 @@ describe('what is hidden', () => {
     expect(dv.subarray(32 * 8)).toEqual(new Float64Array(32 * 8));
   });
 
-  it('is not touched by the batch: each sample has the bits that it has alone', async () => {
-    const three = {
-      q: ramp([3, 1, 20, 8], 0.7),
-      k: ramp([3, 1, 30, 8], 0.3),
-      v: ramp([3, 1, 30, 8], 0.9),
-      dout: ramp([3, 1, 20, 8], 0.5),
+  it.each([
+    [3, 20, 30],
+    [66000, 1, 2], // more workgroups than a dimension of the grid holds
+  ])('is not touched by the batch: of %i samples, the last has the bits that it has alone', async (B, Tq, Tk) => {
+    const whole = {
+      q: ramp([B, 1, Tq, 8], 0.7),
+      k: ramp([B, 1, Tk, 8], 0.3),
+      v: ramp([B, 1, Tk, 8], 0.9),
+      dout: ramp([B, 1, Tq, 8], 0.5),
     };
-    const third = ({ shape, data }: NdArray) => ({
-      shape: [1, ...shape.slice(1)],
-      data: data.slice((data.length / 3) * 2),
-    });
-    const last = { q: third(three.q), k: third(three.k), v: third(three.v), dout: third(three.dout) };
-    const [all, alone] = [await run(shuffled, three, {}), await run(shuffled, last, {})];
+    const last = ({ shape, data }: NdArray) =>
+      nd([1, ...shape.slice(1)], (i) => data[i + data.length - data.length / B]!);
+    const [all, alone] = [
+      await run(shuffled, whole, {}),
+      await run(shuffled, { q: last(whole.q), k: last(whole.k), v: last(whole.v), dout: last(whole.dout) }, {}),
+    ];
     for (const [name, values] of Object.entries(alone))
       expect(all[name as Names].slice(-values.length)).toEqual(values);
   });

@@ -88,6 +88,7 @@ const samples: Sample<Attributes>[] = [
   sample({ Tq: 128, D: 8 }, { causal: true, blocks: { size: 64, visible: [[0], [0, 1]] } }),
   { ...sample({ Tq: 20, Tk: 40, D: 160 }), forwardOnly: true },
   { ...sample({ Tq: 3, Tk: 10, D: 256 }), forwardOnly: true },
+  { ...sample({ B: 66000, Tq: 1, Tk: 2, D: 8 }), forwardOnly: true }, // past 65,535 workgroups
   sample({ B: 0, Tq: 4, D: 8 }),
   sample({ Tq: 4, Tk: 0, D: 8 }),
 ];
