@@ -1,6 +1,6 @@
 import { apply, empty, formatShape, operation, reshape, sameShape, sizeOf, view, wgsl } from '../../engine/index.ts';
 import type { Shape, Tensor } from '../../engine/index.ts';
-import { evaluate } from '../elementwise/elementwise.ts';
+import { evaluate } from '../elementwise/evaluate.ts';
 
 const source = wgsl(import.meta.url, './reduce.wgsl');
 const CHUNK = 128;
