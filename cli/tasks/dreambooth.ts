@@ -12,6 +12,7 @@ import { encode, generate } from '../../diffusion/pipeline.ts';
 import { encodePng, grid, loadPicture } from '../../diffusion/pictures.ts';
 import type { Picture } from '../../diffusion/pictures.ts';
 import { encodePictures } from '../../diffusion/training.ts';
+import type { Example } from '../../diffusion/training.ts';
 import { lineChart } from '../../nn/chart.ts';
 import { writeFileAtomic } from '../../nn/files.ts';
 import { Progress } from '../../nn/progress.ts';
@@ -78,7 +79,7 @@ export async function trainDreamBooth(
     ...(await picturesOf(config)),
   ]);
 
-  const prior = await drawPrior(model, config, classPrompts);
+  const prior = await drawPrior(model, config, classPrompts, path.join(path.dirname(folder), 'class-pictures'));
   const before = await drawShots(model, config, shots, folder, 'before');
   const examples = await makeExamples(
     model,
@@ -117,7 +118,12 @@ async function picturesOf({ data }: DreamBoothConfig): Promise<string[]> {
   return files.flat();
 }
 
-async function drawPrior(model: StableDiffusion, config: DreamBoothConfig, prompts: readonly string[]) {
+async function drawPrior(
+  model: StableDiffusion,
+  config: DreamBoothConfig,
+  prompts: readonly string[],
+  cache: string,
+): Promise<Example[]> {
   const { pictures, steps, scale, weight } = config.prior;
   if (weight === 0 || pictures === 0) return [];
   let progress: Progress | null = null;
@@ -127,7 +133,7 @@ async function drawPrior(model: StableDiffusion, config: DreamBoothConfig, promp
     steps,
     scale,
     seed: config.seed,
-    cache: 'data/prior',
+    cache,
     onStep(done, total) {
       progress ??= new Progress(total, 0);
       progress.update(done, {}, model.unet.device.memory.peak);

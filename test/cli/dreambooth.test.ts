@@ -1,0 +1,152 @@
+/** The whole DreamBooth task on the recorded tiny pipeline: 16×16 pictures, a few steps. */
+import { cp, mkdir, mkdtemp, readdir, readFile, rm } from 'node:fs/promises';
+import { tmpdir } from 'node:os';
+import path from 'node:path';
+import sharp from 'sharp';
+import { afterAll, beforeAll, describe, expect, it, vi } from 'vitest';
+import { parseConfig } from '../../cli/config.ts';
+import { createRun } from '../../cli/run.ts';
+import { trainDreamBooth } from '../../cli/tasks/dreambooth.ts';
+import { plainDevice } from '../device.ts';
+
+const MODEL = path.resolve('test/goldens/pipeline');
+let work: string;
+
+beforeAll(async () => {
+  work = await mkdtemp(path.join(tmpdir(), 'dawngrad-dreambooth-'));
+  for (const folder of ['shown', 'unseen']) {
+    await mkdir(path.join(work, folder));
+    for (const [name, background] of [
+      ['red', '#c03030'],
+      ['grey', '#a0a0a8'],
+    ] as const)
+      await sharp({ create: { width: 24, height: 16, channels: 3, background } })
+        .png()
+        .toFile(path.join(work, folder, `${name}.png`));
+  }
+  vi.spyOn(console, 'log').mockImplementation(() => {});
+  vi.spyOn(process.stdout, 'write').mockImplementation(() => true);
+});
+afterAll(async () => {
+  vi.restoreAllMocks();
+  await rm(work, { recursive: true, force: true });
+});
+
+const config = (...overrides: string[]) => {
+  const text = `
+task: dreambooth
+name: tiny
+seed: 3
+model: ${MODEL}
+data: { folder: ${work}/shown, unseen: ${work}/unseen, class: dog, prompt: 'a {token} {name} {class}', crop: random }
+prior: { pictures: 3, prompts: ['a {class}', 'a {name} {class}'], steps: 2, scale: 2 }
+steps: 6
+batch: { subject: 2, prior: 1 }
+optimizer: { lr: 1.0e-3, warmup: 2 }
+checkpoint: { every: 2, keep: 9 }
+sample: { steps: 2, scale: 2, seeds: [0, 1], prompts: [a beach] }
+`;
+  const parsed = parseConfig(text, 'tiny.yaml', overrides);
+  if (parsed.task !== 'dreambooth') throw new Error('unreachable');
+  return parsed;
+};
+
+async function run(folder: string | null, resume: boolean, ...overrides: string[]): Promise<string> {
+  const device = await plainDevice();
+  const chosen = config(...overrides);
+  let made = folder;
+  await trainDreamBooth(chosen, device, async () => {
+    made ??= await createRun(chosen, path.join(work, 'runs'));
+    return { device, folder: made, resume, resumeCommand: '' };
+  });
+  return made!;
+}
+
+/** All that a run makes, by name, but for what carries the clock. */
+async function contents(folder: string): Promise<Map<string, string>> {
+  const files = (await readdir(folder, { recursive: true, withFileTypes: true })).filter((entry) => entry.isFile());
+  const kept = files
+    .map((entry) => path.relative(folder, path.join(entry.parentPath, entry.name)))
+    .filter((name) => !['run.json', 'config.yaml'].includes(name));
+  const read = async (name: string) => [name, (await readFile(path.join(folder, name))).toString('base64')] as const;
+  return new Map(await Promise.all(kept.sort().map(read)));
+}
+
+describe('the DreamBooth task', () => {
+  let first: string;
+  beforeAll(async () => {
+    first = await run(null, false);
+  });
+
+  it('leaves what a run folder should hold', async () => {
+    const names = await readdir(first);
+    for (const name of [
+      'config.yaml',
+      'run.json',
+      'metrics.csv',
+      'loss.png',
+      'samples.png',
+      'evidence.md',
+      'evidence.json',
+      'model',
+      'checkpoints',
+      'before',
+      'after',
+    ])
+      expect(names).toContain(name);
+    const rows = (await readFile(path.join(first, 'metrics.csv'), 'utf8')).trim().split('\n');
+    expect(rows[0]).toMatch(/^step,loss,subject,prior,/);
+    expect(rows).toHaveLength(7);
+    const [, loss, subject, prior] = rows[1]!.split(',').map(Number);
+    expect(loss).toBeCloseTo(subject! + prior!, 5);
+    const record = JSON.parse(await readFile(path.join(first, 'run.json'), 'utf8')) as { sha256: object };
+    expect(Object.keys(record.sha256)).toHaveLength(3 + 4);
+    expect(await readdir(path.join(first, 'model'))).toContain('model_index.json');
+    expect(await readdir(path.join(first, 'before'))).toHaveLength((2 + 2 + 2) * 2 + 2);
+  });
+
+  it('gives the same bits from the same seed', async () => {
+    const again = await run(null, false);
+    expect(path.basename(again)).toBe('tiny-2');
+    const [a, b] = [await contents(first), await contents(again)];
+    expect([...b.keys()]).toEqual([...a.keys()]);
+    // Pictures of the run's name differ; all numbers, weights and moments must not.
+    for (const [name, bytes] of a)
+      if (name !== 'samples.png' && name !== 'loss.png') expect(b.get(name) === bytes, name).toBe(true);
+    const other = await run(null, false, 'seed=4', 'name=other');
+    expect((await contents(other)).get('metrics.csv')).not.toBe(a.get('metrics.csv'));
+  });
+
+  it('resumes as if it had never stopped', async () => {
+    const stopped = path.join(work, 'runs', 'stopped');
+    await cp(first, stopped, { recursive: true });
+    for (const step of ['step-000004', 'step-000006'])
+      await rm(path.join(stopped, 'checkpoints', step), { recursive: true });
+    for (const name of ['after', 'model', 'evidence.json']) await rm(path.join(stopped, name), { recursive: true });
+    await run(stopped, true);
+    const [a, b] = [await contents(first), await contents(stopped)];
+    for (const [name, bytes] of a) expect(b.get(name) === bytes, name).toBe(true);
+  });
+
+  it('trains without prior preservation, and parts alone', async () => {
+    const folder = await run(null, false, 'name=parts', 'prior.weight=0', 'train.text=false', 'steps=2');
+    expect((await readFile(path.join(folder, 'metrics.csv'), 'utf8')).split('\n')[0]).not.toContain('prior');
+    const text = 'model/text_encoder/model.safetensors';
+    const weights = 'model/unet/diffusion_pytorch_model.safetensors';
+    const [a, b] = [await contents(first), await contents(folder)];
+    expect(b.get(text)).not.toBe(a.get(text)); // the one of the base model, in f16; that of the first run has learned
+    expect(b.get(weights)).not.toBe(a.get(weights));
+  });
+
+  it('says what is wrong before it makes a run folder', async () => {
+    const bad = (...overrides: string[]) => run(null, false, 'name=bad', ...overrides);
+    await expect(bad(`data.folder=${work}/nowhere`)).rejects.toThrow(/cannot read the folder .*nowhere/);
+    await expect(bad('data.prompt="a {tokn} {class}"')).rejects.toThrow(
+      /names \{tokn\}; known are \{token\}, \{class\}, \{name\}/,
+    );
+    await expect(bad(`data.prompt="${'very '.repeat(80)}"`)).rejects.toThrow(/the limit is 77: shorten it/);
+    await expect(bad('optimizer.warmup=7')).rejects.toThrow(/warmup must be from 0 to the run's 6 steps/);
+    await expect(bad('model=/nowhere')).rejects.toThrow(/\/nowhere\/model_index.json is missing/);
+    expect(await readdir(path.join(work, 'runs'))).not.toContain('bad');
+  });
+});
