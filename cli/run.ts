@@ -94,3 +94,17 @@ export const writeText = (file: string, text: string): Promise<void> =>
 
 /** A path of a configuration: as seen from where the user stands, or else from the project's folder. */
 export const resolvePath = (file: string): string => (existsSync(file) ? file : path.resolve(ROOT, file));
+
+/** Ctrl-C outside the trainer (which saves first): ends the run and says how to go on with it. */
+export async function interruptible<T>({ resumeCommand }: TaskContext, body: () => Promise<T>): Promise<T> {
+  const stop = () => {
+    console.log(`\nStopped. Go on with: ${resumeCommand}`);
+    process.exit(130);
+  };
+  for (const signal of ['SIGINT', 'SIGTERM']) process.on(signal, stop);
+  try {
+    return await body();
+  } finally {
+    for (const signal of ['SIGINT', 'SIGTERM']) process.off(signal, stop);
+  }
+}

@@ -20,7 +20,7 @@ import { schedule } from '../../nn/schedule.ts';
 import type { Schedule } from '../../nn/schedule.ts';
 import { Trainer } from '../../nn/trainer.ts';
 import type { Config } from '../config.ts';
-import { recordRun, resolvePath, writeText } from '../run.ts';
+import { interruptible, recordRun, resolvePath, writeText } from '../run.ts';
 import type { TaskContext } from '../run.ts';
 
 type DreamBoothConfig = Config<'dreambooth'>;
@@ -79,8 +79,10 @@ export async function trainDreamBooth(
     ...(await picturesOf(config)),
   ]);
 
-  const prior = await drawPrior(model, config, classPrompts, path.join(path.dirname(folder), 'class-pictures'));
-  const before = await drawShots(model, config, shots, folder, 'before');
+  const { prior, before } = await interruptible(context, async () => ({
+    prior: await drawPrior(model, config, classPrompts, path.join(path.dirname(folder), 'class-pictures')),
+    before: await drawShots(model, config, shots, folder, 'before'),
+  }));
   const examples = await makeExamples(
     model,
     subject.map((one) => ({ prompt: subjectPrompt(one), crops: one.crops })),
@@ -94,7 +96,7 @@ export async function trainDreamBooth(
   const curves = await train(model, config, task, rate, context);
   if (!curves) return;
 
-  const after = await drawShots(model, config, shots, folder, 'after');
+  const after = await interruptible(context, () => drawShots(model, config, shots, folder, 'after'));
   await saveStableDiffusion(model, path.join(folder, 'model'), { dtype: 'F16' });
   await writeFileAtomic(path.join(folder, 'samples.png'), [await sheet(config, shots, before, after)]);
   await writeFileAtomic(path.join(folder, 'loss.png'), [await lineChart(`${config.name}: loss`, curves)]);
