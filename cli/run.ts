@@ -1,13 +1,12 @@
 /** Run folders: where a training run keeps its configuration, its record, and all that it makes. */
-import { createHash } from 'node:crypto';
 import { execFileSync } from 'node:child_process';
 import { existsSync, readFileSync } from 'node:fs';
-import { mkdir, readFile } from 'node:fs/promises';
+import { mkdir } from 'node:fs/promises';
 import path from 'node:path';
 import { stringify } from 'yaml';
 import type { Device } from '../engine/index.ts';
 import { makeFolder } from '../nn/checkpoint.ts';
-import { writeFileAtomic } from '../nn/files.ts';
+import { hashFile, writeFileAtomic } from '../nn/files.ts';
 import { ConfigError } from './config.ts';
 import type { Config } from './config.ts';
 
@@ -60,10 +59,7 @@ export async function recordRun(folder: string, device: Device, files: readonly 
     dependencies: Record<string, string>;
   };
   const hashes: Record<string, string> = {};
-  for (const file of files)
-    hashes[path.relative(ROOT, path.resolve(file))] = createHash('sha256')
-      .update(await readFile(file))
-      .digest('hex');
+  for (const file of files) hashes[path.relative(ROOT, path.resolve(file))] = await hashFile(file);
   const record = {
     dawngrad: manifest.version,
     commit: commit(),

@@ -1,6 +1,9 @@
 /** Files on disk (Node): whole-or-nothing writes, and reading a large file by ranges. */
+import { createHash } from 'node:crypto';
+import { createReadStream } from 'node:fs';
 import { open, rename, rm, type FileHandle } from 'node:fs/promises';
 import path from 'node:path';
+import { pipeline } from 'node:stream/promises';
 import { encodeSafetensors, readSafetensors, type ByteSource, type Safetensors, type Writable } from './safetensors.ts';
 
 const REASONS: Record<string, string> = {
@@ -97,6 +100,15 @@ export async function openSource(file: string): Promise<ByteSource> {
     await handle.close();
     throw error;
   }
+}
+
+/** The SHA-256 of a file, in hexadecimal digits; by stream, since `readFile` refuses files of 2 GiB and more. */
+export async function hashFile(file: string): Promise<string> {
+  const hash = createHash('sha256');
+  await pipeline(createReadStream(file), hash).catch((error: unknown) => {
+    throw new Error(`[read] cannot read ${file}: ${reason(error)}`, { cause: error });
+  });
+  return hash.digest('hex');
 }
 
 /** Opens a safetensors file: reads and checks its header; tensors are read when asked for. Close it when done. */

@@ -3,7 +3,7 @@ import { chmod, mkdir, mkdtemp, readFile, readdir, rm, writeFile } from 'node:fs
 import { tmpdir } from 'node:os';
 import path from 'node:path';
 import { afterAll, beforeAll, describe, expect, it } from 'vitest';
-import { openSource, writeFileAtomic } from '../../nn/files.ts';
+import { hashFile, openSource, writeFileAtomic } from '../../nn/files.ts';
 
 let folder: string;
 beforeAll(async () => {
@@ -119,5 +119,15 @@ describe('openSource', () => {
     await writeFile(file, 'abc');
     await expect(source.read(2, 5)).rejects.toThrow('became shorter while it was read');
     await source.close();
+  });
+});
+
+describe('hashFile', () => {
+  it('is the SHA-256 of what is in the file', async () => {
+    const file = path.join(folder, 'hashed');
+    await writeFile(file, 'abc');
+    expect(await hashFile(file)).toBe('ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad'); // FIPS 180-4
+    await expect(hashFile(folder)).rejects.toThrow(`[read] cannot read ${folder}: it is a folder`);
+    await expect(hashFile(`${file}-not`)).rejects.toThrow('there is no such file');
   });
 });
