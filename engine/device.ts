@@ -1,10 +1,11 @@
 import { Kernel, readSources } from './kernel.ts';
 import type { Defines, KernelSource } from './kernel.ts';
-import { checkGuard, GUARD_BYTES, Pool, sizeClass } from './memory.ts';
+import { checkGuard, GUARD_BYTES, mebibytes, Pool, sizeClass } from './memory.ts';
 import type { PoolOptions } from './memory.ts';
 import { Stream } from './stream.ts';
 import type { Window } from './stream.ts';
 import type { Scope } from './scope.ts';
+import { formatShape } from './shape.ts';
 import type { Tensor } from './tensor.ts';
 
 /** What kernels may rely on; variants are chosen by this alone, never by a vendor's name. */
@@ -104,7 +105,8 @@ export class Device {
 
   /**
    * Records a dispatch of `kernel` over `tensors`, in binding order. `groups` is a number of workgroups, folded into
-   * (x, y) past 65,535 (kernels take `wg.x + wg.y * groups.x`), or the three counts themselves.
+   * (x, y) past 65,535 (kernels take `wg.x + wg.y * groups.x`), or the three counts themselves. Throws where a tensor is
+   * larger than what the adapter can bind: such a tensor can be written, copied and read, but no kernel sees it.
    */
   run(
     kernel: Kernel,
@@ -117,16 +119,27 @@ export class Device {
     if (grid[0] === 0 || grid[1] === 0 || grid[2] === 0) return;
     this.stream.dispatch(
       kernel,
-      tensors.map((tensor) => tensor.window()),
+      tensors.map((tensor) => this.#bindable(kernel, tensor)),
       params,
       grid,
     );
   }
 
+  #bindable(kernel: Kernel, tensor: Tensor): Window {
+    const window = tensor.window();
+    const limit = this.gpu.limits.maxStorageBufferBindingSize;
+    if (window.bytes > limit)
+      throw new Error(
+        `[${kernel.label}] ${formatShape(tensor.shape)} takes ${mebibytes(window.bytes)}, more than the ` +
+          `${mebibytes(limit)} that can be bound at once here. Lower the batch, or compute it in parts`,
+      );
+    return window;
+  }
+
   /** Reads bytes back; everything recorded before is done first. */
   async read(window: Window, bytes: number): Promise<ArrayBuffer> {
     if (bytes === 0) return new ArrayBuffer(0);
-    const size = sizeClass(bytes);
+    const size = sizeClass(bytes, this.gpu.limits.maxBufferSize);
     const staging =
       this.#staging.get(size)?.pop() ??
       this.gpu.createBuffer({ size, usage: GPUBufferUsage.MAP_READ | GPUBufferUsage.COPY_DST });

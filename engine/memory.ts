@@ -63,7 +63,7 @@ export interface PoolOptions {
   guard?: boolean;
 }
 
-const mebibytes = (bytes: number) => `${(bytes / 2 ** 20).toFixed(1)} MiB`;
+export const mebibytes = (bytes: number): string => `${(bytes / 2 ** 20).toFixed(1)} MiB`;
 
 export class Pool {
   readonly guard: boolean;
@@ -94,10 +94,10 @@ export class Pool {
 
   /** A buffer of at least `bytes`, held once. Its content is undefined. Throws when the budget does not allow it. */
   allocate(bytes: number, tag = this.tag): Storage {
-    const size = sizeClass(bytes);
-    const limit = this.#gpu.limits.maxBufferSize;
-    if (size > limit)
+    const limit = this.#gpu.limits.maxBufferSize - (this.guard ? GUARD_BYTES : 0);
+    if (bytes > limit)
       throw new Error(`[memory] ${mebibytes(bytes)} exceed this adapter's largest buffer, ${mebibytes(limit)}`);
+    const size = sizeClass(bytes, limit);
     const block = this.#free.get(size)?.pop() ?? this.#create(size, tag);
     block.used = bytes;
     this.live += size;
@@ -159,8 +159,8 @@ export class Pool {
   /** `parameters 25.1 MiB, activations 3.0 MiB (peak 12.0 MiB)`. */
   describe(): string {
     return [...this.usage]
-      .filter(([, usage]) => usage.peak > 0)
-      .map(([tag, usage]) => `${tag} ${mebibytes(usage.live)} (peak ${mebibytes(usage.peak)})`)
+      .filter(([, usage]) => usage.peak >= 2 ** 16) // less shows as 0.0 MiB
+      .map(([tag, { live, peak }]) => `${tag} ${mebibytes(live)}${peak > live ? ` (peak ${mebibytes(peak)})` : ''}`)
       .join(', ');
   }
 
@@ -196,12 +196,12 @@ export class Pool {
 
 /**
  * Sizes are rounded up to four classes an octave (…, 1024, 1280, 1536, 1792, 2048, …): at most a quarter is wasted, and a
- * step that repeats finds its buffers again.
+ * step that repeats finds its buffers again. A class over `limit`, the largest buffer, ends there.
  */
-export function sizeClass(bytes: number): number {
+export function sizeClass(bytes: number, limit = Infinity): number {
   const octave = 2 ** Math.max(8, Math.floor(Math.log2(Math.max(bytes, 1))));
   const step = octave / 4;
-  return bytes <= octave ? octave : Math.ceil(bytes / step) * step;
+  return Math.min(bytes <= octave ? octave : Math.ceil(bytes / step) * step, limit);
 }
 
 /** For tests: throws when words behind a buffer's end were overwritten; `tail` is what stands there. */

@@ -24,7 +24,7 @@ export class Stream {
   #encoder: GPUCommandEncoder | null = null;
   #pass: GPUComputePassEncoder | null = null;
   #pending = 0;
-  /** Identifies the commands recorded but not submitted; see `Storage.batch`. */
+  /** Identifies the commands recorded but not submitted; see `Block.batch`. */
   #batch = 0;
   #pipeline: GPUComputePipeline | null = null;
   readonly #scratch = new DataView(new ArrayBuffer(64));

@@ -17,7 +17,7 @@ import {
 } from '../../engine/index.ts';
 import type { Device } from '../../engine/index.ts';
 import { openNodeDevice } from '../../engine/node.ts';
-import { sizeClass } from '../../engine/memory.ts';
+import { Pool, sizeClass } from '../../engine/memory.ts';
 import { add, affine, exp, mul, square, sum } from '../../kernels/index.ts';
 import { plainDevice } from '../device.ts';
 
@@ -77,6 +77,32 @@ describe('memory', () => {
 
   it('refuses a buffer over the adapter limit', () => {
     expect(() => empty(device, [2 ** 31])).toThrow(/largest buffer/);
+  });
+
+  it('ends the largest size class at the adapter limit', () => {
+    expect(sizeClass(2049, 2500)).toBe(2500);
+    expect(sizeClass(2049, 3000)).toBe(2560);
+    const created: number[] = [];
+    const gpu = { limits: { maxBufferSize: 2500 }, createBuffer: ({ size }: { size: number }) => created.push(size) };
+    const pool = new Pool(gpu as unknown as GPUDevice);
+    expect(pool.allocate(2400).block.bytes).toBe(2500);
+    expect(() => pool.allocate(2501)).toThrow(/exceed this adapter's largest buffer/);
+    expect(created).toEqual([2500]);
+  });
+
+  it('refuses to bind more than the adapter can, and works on', async ({ skip }) => {
+    const { maxStorageBufferBindingSize: limit, maxBufferSize } = device.gpu.limits;
+    if (limit > 2 ** 28 || limit === maxBufferSize) skip('this adapter binds more than a test should allocate');
+    const x = empty(device, [1.25 * (limit / 4)]);
+    expect(() => scope(device, () => affine(x, 2))).toThrow(
+      /\[elementwise.*\] \(\d+,\) takes \d+\.\d MiB, more than the \d+\.\d MiB that can be bound at once here/,
+    );
+    write(x, new Float32Array(x.size)); // writing and copying need no binding
+    release(x);
+    device.memory.trim();
+    const y = scope(device, () => affine(tensor(device, [1, 2]), 3));
+    expect([...(await y.read())]).toEqual([3, 6]);
+    release(y);
   });
 
   it('says when a released tensor is used', () => {
