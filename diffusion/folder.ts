@@ -1,8 +1,9 @@
 /** Whole models as folders in diffusers' layout: `model_index.json`, then a folder for each part with its `config.json`. */
-import { mkdir, readdir, readFile } from 'node:fs/promises';
+import { access, readdir, readFile, stat } from 'node:fs/promises';
 import path from 'node:path';
 import { z } from 'zod';
 import type { Device } from '../engine/index.ts';
+import { makeFolder } from '../nn/checkpoint.ts';
 import { openSafetensors, reason, saveSafetensors, writeFileAtomic } from '../nn/files.ts';
 import type { Module } from '../nn/module.ts';
 import type { Writable } from '../nn/safetensors.ts';
@@ -105,6 +106,11 @@ const PARTS = { unet: 'UNet2DConditionModel', vae: 'AutoencoderKL', text_encoder
 /** Checks `model_index.json`: that the folder is a model of the kind that is implemented. */
 async function checkIndex(folder: string): Promise<void> {
   const file = path.join(folder, 'model_index.json');
+  await access(folder).catch((error: NodeJS.ErrnoException) => {
+    if (error.code === 'ENOENT')
+      throw new Error(`[folder] the model folder ${folder} does not exist`, { cause: error });
+    failTo('read', folder)(error);
+  });
   const json = await readJson(file);
   const result = z.record(z.string(), z.unknown()).safeParse(json);
   if (!result.success) throw new Error(`[folder] ${file} must be a JSON object`);
@@ -196,7 +202,7 @@ export async function saveStableDiffusion(
   };
   const folder = (name: string) => {
     const made = path.join(target, name);
-    return mkdir(made, { recursive: true }).catch(failTo('make', made));
+    return makeFolder(made).catch(failTo('make', made));
   };
   for (const [name, [module, stem]] of Object.entries(parts)) {
     await folder(name);
@@ -206,9 +212,15 @@ export async function saveStableDiffusion(
     });
   }
   for (const name of ['scheduler', 'tokenizer']) {
-    const files = await readdir(path.join(model.folder, name)).catch((error: NodeJS.ErrnoException) =>
-      name === 'tokenizer' && error.code === 'ENOENT' ? [] : failTo('read', path.join(model.folder, name))(error),
+    const source = path.join(model.folder, name);
+    const entries = await readdir(source).catch((error: NodeJS.ErrnoException) =>
+      name === 'tokenizer' && error.code === 'ENOENT' ? [] : failTo('read', source)(error),
     );
+    // Hubs' clients keep folders of their own beside the files, and files as links.
+    const files: string[] = [];
+    for (const entry of entries)
+      if ((await stat(path.join(source, entry)).catch(failTo('read', path.join(source, entry)))).isFile())
+        files.push(entry);
     if (files.length > 0) await folder(name);
     for (const file of files) await copy(path.join(name, file));
   }

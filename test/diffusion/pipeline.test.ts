@@ -1,4 +1,4 @@
-import { cp, mkdtemp, readFile, rm, writeFile } from 'node:fs/promises';
+import { cp, mkdir, mkdtemp, readdir, readFile, rm, writeFile } from 'node:fs/promises';
 import { tmpdir } from 'node:os';
 import path from 'node:path';
 import { afterAll, beforeAll, describe, expect, it } from 'vitest';
@@ -115,6 +115,15 @@ describe('model folders', () => {
       expect(await readFile(path.join(folder, file), 'utf8')).toBe(await readFile(path.join(source, file), 'utf8'));
   });
 
+  it('save without the folders inside scheduler/ and tokenizer/', async () => {
+    const folder = await copy('nested');
+    for (const name of ['scheduler', 'tokenizer']) await mkdir(path.join(folder, name, '.cache'));
+    const target = path.join(temporary, 'of', 'nested');
+    await saveStableDiffusion({ ...model, folder }, target);
+    for (const name of ['scheduler', 'tokenizer'])
+      expect(await readdir(path.join(target, name))).toEqual(await readdir(path.join(source, name)));
+  });
+
   it('save as f16', async () => {
     const folder = path.join(temporary, 'half');
     await saveStableDiffusion(model, folder, { dtype: 'F16' });
@@ -138,8 +147,9 @@ describe('model folders', () => {
       const before = heldBytes(device);
       await expect(loadStableDiffusion(device, folder)).rejects.toThrow(message);
       expect(heldBytes(device)).toBe(before);
-      await rm(folder, { recursive: true });
+      await rm(folder, { recursive: true, force: true });
     };
+    await refuses('damaged does not exist', (folder) => rm(folder, { recursive: true }));
     await refuses('model_index.json is missing', (folder) => rm(path.join(folder, 'model_index.json')));
     await refuses('model_index.json is not JSON', (folder) => writeFile(path.join(folder, 'model_index.json'), '{'));
     await refuses('the part unet is UNet2DModel; supported is UNet2DConditionModel', (folder) =>
