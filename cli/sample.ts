@@ -1,4 +1,4 @@
-import { mkdir } from 'node:fs/promises';
+import { access, constants } from 'node:fs/promises';
 import path from 'node:path';
 import { Command, InvalidArgumentError, Option } from 'commander';
 import { encodePng, grid } from '../diffusion/pictures.ts';
@@ -7,7 +7,8 @@ import { generate } from '../diffusion/pipeline.ts';
 import { SAMPLERS } from '../diffusion/schedule.ts';
 import type { SamplerName } from '../diffusion/schedule.ts';
 import { openNodeDevice } from '../engine/node.ts';
-import { writeFileAtomic } from '../nn/files.ts';
+import { makeFolder } from '../nn/checkpoint.ts';
+import { reason, writeFileAtomic } from '../nn/files.ts';
 import { Progress } from '../nn/progress.ts';
 import { main } from './errors.ts';
 import { resolvePath } from './run.ts';
@@ -51,7 +52,8 @@ Examples:
   node cli/sample.js "cat face" "red heart"
   node cli/sample.js --model runs/grey-cat/model --count 8 "a sks crying cat"
 `,
-  );
+  )
+  .showHelpAfterError('for example: node cli/sample.js "cat face" "red heart"; all options: node cli/sample.js --help');
 
 await main(async () => {
   command.parse();
@@ -70,7 +72,10 @@ await main(async () => {
   const device = await openNodeDevice();
   const model = await loadStableDiffusion(device, resolvePath(options.model));
   const shots = prompts.flatMap((prompt) => Array.from({ length: count }, (_, i) => ({ prompt, seed: seed + i })));
-  const progress = new Progress(steps * Math.ceil(shots.length / 8), 0);
+  // Before the drawing, which may take minutes.
+  await writableFolder(options.out);
+  console.log(`Drawing ${shots.length} pictures; the first step compiles kernels`);
+  const progress = new Progress(steps * Math.ceil(shots.length / 8), 0, { unit: 'drawing step' });
   const pictures = await generate(model, {
     prompts: shots.map((shot) => shot.prompt),
     negative,
@@ -80,10 +85,11 @@ await main(async () => {
     sampler,
     onStep: (done) => progress.update(done, {}, device.memory.peak),
   }).finally(() => progress.stop());
-  await mkdir(options.out, { recursive: true });
   for (const [i, picture] of pictures.entries()) {
     const { prompt, seed: own } = shots[i]!;
-    const file = `${prompt.replace(/[^\w -]/g, '').slice(0, 60)}, seed ${own}.png`;
+    // Prompts that differ in nothing that a file name can hold differ in their index.
+    const words = prompt.replace(/[^\p{L}\p{M}\p{N}_ -]/gu, '').slice(0, 60);
+    const file = `${String(i).padStart(2, '0')} ${words}, seed ${own}.png`;
     await writeFileAtomic(path.join(options.out, file), [await encodePng(picture)]);
   }
   const sheet = path.join(options.out, 'grid.png');
@@ -97,3 +103,14 @@ await main(async () => {
   ]);
   console.log(`${pictures.length} pictures in ${options.out}; all of them: ${sheet}`);
 });
+
+/** Makes a folder where there is none; throws where no file can be put into it. */
+async function writableFolder(folder: string): Promise<void> {
+  try {
+    await makeFolder(folder);
+    // The dot: a file is not a folder.
+    await access(`${folder}/.`, constants.W_OK);
+  } catch (error) {
+    throw new Error(`[sample] cannot make the folder ${folder}: ${reason(error)}`, { cause: error });
+  }
+}
