@@ -1,0 +1,88 @@
+import { execFileSync, spawnSync } from 'node:child_process';
+import { mkdtemp, readdir, rm, writeFile } from 'node:fs/promises';
+import { tmpdir } from 'node:os';
+import path from 'node:path';
+import { afterAll, beforeAll, describe, expect, it } from 'vitest';
+
+const root = path.join(import.meta.dirname, '../..');
+const tiny = path.join(root, 'test/goldens/pipeline');
+
+let folder: string;
+beforeAll(async () => {
+  // Only where sources are newer than the build, which `npm test` has just made.
+  execFileSync(process.execPath, ['cli/setup.js', '--only', 'build'], { cwd: root, stdio: 'pipe' });
+  folder = await mkdtemp(path.join(tmpdir(), 'dawngrad-commands-'));
+});
+afterAll(() => rm(folder, { recursive: true }));
+
+/** Runs a command as a user does. Left out of `stderr`: the warnings of Dawn, which depend on the driver. */
+function run(name: string, args: readonly string[], env: Record<string, string> = {}) {
+  const { status, stdout, stderr } = spawnSync(process.execPath, [path.join(root, 'cli', `${name}.js`), ...args], {
+    cwd: folder,
+    encoding: 'utf8',
+    env: { ...process.env, ...env },
+    timeout: 60_000,
+  });
+  const warning = /^Warning: .*\n( {4}at .*\.cpp:\d+\)\n)*\n?/gm;
+  return { status, stdout, stderr: stderr.replace(warning, '') };
+}
+
+describe('node cli/sample.js', () => {
+  const draw = (...args: string[]) => run('sample', ['--model', tiny, '--steps', '1', '--count', '1', ...args]);
+
+  it('draws each prompt into a file of its own, also where they differ in no ASCII letter', async () => {
+    const { status, stdout, stderr } = draw('--out', 'some/where', 'кот', 'пёс', 'a/b', 'ab');
+    expect(stderr).toBe('');
+    expect(status).toBe(0);
+    expect((await readdir(path.join(folder, 'some/where'))).sort()).toEqual(
+      ['00 кот', '01 пёс', '02 ab', '03 ab'].map((name) => `${name}, seed 0.png`).concat('grid.png'),
+    );
+    expect(stdout).toMatch(/^Drawing 4 pictures; the first step compiles kernels\ndrawing step 1\/1 /);
+  });
+
+  it('refuses a folder that cannot be written to before it draws', async () => {
+    await writeFile(path.join(folder, 'file'), '');
+    const places = ['file', 'file/below', ...(process.platform === 'linux' ? ['/proc/dawngrad/pictures'] : [])];
+    for (const place of places) {
+      const { status, stdout, stderr } = draw('--out', place, 'a cat');
+      expect(stderr).toMatch(new RegExp(`^error: \\[sample\\] cannot make the folder ${place}: .*\n$`));
+      expect(stdout).toBe('');
+      expect(status).toBe(1);
+    }
+  });
+
+  it('shows an example where there is no prompt, and names a model folder that is not there', () => {
+    const none = run('sample', []);
+    expect(none.stderr).toMatch(/missing required argument 'prompt'\n+for example: node cli\/sample\.js "cat face"/);
+    expect(none.status).toBe(1);
+    expect(draw('--model', 'nowhere', 'a cat').stderr).toMatch(/^error: \[folder\] .*nowhere does not exist\n$/);
+  });
+});
+
+describe('node cli/train.js', () => {
+  it('refuses arguments that do not go together', () => {
+    const belong = 'error: --data and --class belong together: --data photos/rex --class dog\n';
+    const alone = 'error: --resume goes on with the run as it was configured; leave out everything else\n';
+    for (const [args, message] of [
+      [['--data', 'photos'], belong],
+      [['--class', 'dog'], belong],
+      [['--resume', 'runs/x', 'steps=3'], alone],
+      [['--resume', 'runs/x', '--data', 'photos', '--class', 'dog'], alone],
+      [
+        ['--resume', 'nowhere'],
+        'error: nowhere: no run to resume there; give the folder of a run, such as runs/grey-cat\n',
+      ],
+    ] as const)
+      expect(run('train', args)).toEqual({ status: 1, stdout: '', stderr: message });
+  });
+});
+
+it('a machine without an adapter is told so in one line', () => {
+  const nowhere = { VK_DRIVER_FILES: '/nonexistent', VK_ICD_FILENAMES: '/nonexistent' };
+  expect(run('sample', ['--model', tiny, 'a cat'], nowhere)).toEqual({
+    status: 1,
+    stdout: '',
+    stderr:
+      'error: [device] no WebGPU adapter answers. Run `npm run setup`, which installs a driver or says which one is missing\n',
+  });
+});
