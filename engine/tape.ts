@@ -3,6 +3,7 @@ import { scope } from './scope.ts';
 import { formatShape, sameShape, sizeOf } from './shape.ts';
 import type { Shape } from './shape.ts';
 import { byteLength, empty, tensor, Tensor, view } from './tensor.ts';
+import type { DType } from './tensor.ts';
 
 /** What an operation's forward and backward share. */
 export class Context {
@@ -56,6 +57,11 @@ type Inputs = readonly (Tensor | null)[];
 /** An operation: one definition of its shape rule, its forward and its gradient. */
 export interface Operation<I extends Inputs, A, O extends Tensor | readonly Tensor[]> {
   readonly name: string;
+  /**
+   * The inputs' dtypes, one each; f32 throughout when absent. `'alike'`: any of 32 bits, the same for all, which is the
+   * result's too. `'any'`: no matter which.
+   */
+  readonly dtypes?: readonly DType[] | 'alike' | 'any';
   /** Shape of the (first) result. Throws the error that the user sees. */
   shape(inputs: I, attributes: A): Shape;
   /** Records the work. `shape` is what the shape rule gave. */
@@ -130,6 +136,16 @@ export class TapeNode {
 /** Which result of its node a tensor is, where it isn't the first. */
 const outputIndex = new WeakMap<Tensor, number>();
 
+function checkDTypes(name: string, inputs: Inputs, rule: readonly DType[] | 'alike' | 'any' = []): void {
+  if (rule === 'any') return;
+  inputs.forEach((input, i) => {
+    if (!input) return;
+    const needed = rule === 'alike' ? inputs[0]!.dtype : (rule[i] ?? 'f32');
+    if (input.dtype !== needed) throw new Error(`[${name}] input ${i} is ${input.dtype}; ${needed} is needed`);
+    if (rule === 'alike' && needed === 'f16') throw new Error(`[${name}] input ${i} is f16; 32 bits are needed`);
+  });
+}
+
 /** Runs an operation and, where an input wants a gradient, records it on the tape. */
 export function apply<I extends Inputs, A, O extends Tensor | readonly Tensor[]>(
   op: Operation<I, A, O>,
@@ -140,6 +156,7 @@ export function apply<I extends Inputs, A, O extends Tensor | readonly Tensor[]>
   if (!device) throw new Error(`[${op.name}] needs a tensor`);
   if (inputs.some((input) => input !== null && input.device !== device))
     throw new Error(`[${op.name}] the inputs lie on different devices`);
+  checkDTypes(op.name, inputs, op.dtypes);
   const shape = op.shape(inputs, attributes);
   const needs = inputs.map((input) => device.recording && input !== null && input.tracked);
   const ctx = new Context(device, inputs, needs);
@@ -273,6 +290,7 @@ export function clearGradient(leaf: Tensor): void {
 
 const reshapeOp = operation<readonly [Tensor], { shape: Shape }>({
   name: 'reshape',
+  dtypes: 'any',
   shape([x], { shape }) {
     if (sizeOf(shape) !== x.size)
       throw new Error(

@@ -49,10 +49,8 @@ function extents([q, k, v, mask]: Inputs, { causal, window, blocks, layout }: At
     throw new Error(`[attention] ${message}`);
   };
   const form = layout === 'bhtd' ? '(B, H, T, D)' : '(B, T, H, D)';
-  for (const [name, { shape, dtype }] of Object.entries({ q, k, v })) {
+  for (const [name, { shape }] of Object.entries({ q, k, v }))
     if (shape.length !== 4) fail(`${name} is ${formatShape(shape)}; with layout '${layout}' it must be ${form}`);
-    if (dtype !== 'f32') fail(`${name} is ${dtype}; it must be f32`);
-  }
   if (!sameShape(k.shape, v.shape))
     fail(`k is ${formatShape(k.shape)} and v is ${formatShape(v.shape)}; they must be alike`);
   const [head, position] = layout === 'bhtd' ? [1, 2] : [2, 1];

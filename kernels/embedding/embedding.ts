@@ -8,10 +8,10 @@ const NAN_BITS = 0x7fc00000;
 
 const embeddingOp = operation<readonly [Tensor, Tensor], object>({
   name: 'embedding',
+  dtypes: ['f32', 'i32'],
   shape([table, ids]) {
     if (table.shape.length !== 2)
       throw new Error(`[embedding] the table must be (V, D), not ${formatShape(table.shape)}`);
-    if (ids.dtype !== 'i32') throw new Error(`[embedding] ids must be i32, not ${ids.dtype}`);
     return [...ids.shape, table.shape[1]!];
   },
   forward(ctx, [table, ids], _, shape) {

@@ -40,10 +40,10 @@ function copyRows(
 
 const concatOp = operation<readonly Tensor[], { axis: number }>({
   name: 'concat',
+  dtypes: 'alike',
   shape(inputs, { axis }) {
-    const { shape, dtype } = inputs[0]!;
+    const { shape } = inputs[0]!;
     inputs.forEach((input, i) => {
-      if (input.dtype !== dtype) throw new Error(`[concat] tensor ${i} is ${input.dtype}, the first is ${dtype}`);
       if (input.shape.length !== shape.length || input.shape.some((extent, k) => k !== axis && extent !== shape[k]))
         throw new Error(
           `[concat] tensor ${i} is ${formatShape(input.shape)}, the first ${formatShape(shape)}: all extents but that of axis ${axis} must agree`,
@@ -93,6 +93,7 @@ interface SliceAttributes {
 
 const sliceOp = operation<readonly [Tensor], SliceAttributes>({
   name: 'slice',
+  dtypes: 'alike',
   shape([x], { axis, start, end }) {
     const extent = x.shape[axis]!;
     if (!Number.isInteger(start) || !Number.isInteger(end) || start < 0 || start > end || end > extent)
@@ -196,6 +197,7 @@ function permute(x: Tensor, permutation: readonly number[], target?: Tensor): Te
 
 const transposeOp = operation<readonly [Tensor], { permutation: readonly number[] }>({
   name: 'transpose',
+  dtypes: 'alike',
   shape([x], { permutation }) {
     if (permutation.length !== x.shape.length || x.shape.some((_, axis) => !permutation.includes(axis)))
       throw new Error(

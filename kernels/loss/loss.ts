@@ -73,12 +73,13 @@ export const mse = (a: Tensor, b: Tensor, { weights }: MseOptions = {}): Tensor 
 
 const crossEntropyOp = operation<readonly [Tensor, Tensor], { ignored: number }>({
   name: 'crossEntropy',
+  dtypes: ['f32', 'i32'],
   shape([logits, targets]) {
     if (logits.shape.length !== 2)
       throw new Error(`[crossEntropy] logits must be (R, V), not ${formatShape(logits.shape)}`);
-    if (targets.dtype !== 'i32' || !sameShape(targets.shape, [logits.shape[0]!]))
+    if (!sameShape(targets.shape, [logits.shape[0]!]))
       throw new Error(
-        `[crossEntropy] targets must be i32 ${formatShape([logits.shape[0]!])} for logits ${formatShape(logits.shape)}, not ${targets.dtype} ${formatShape(targets.shape)}`,
+        `[crossEntropy] targets must be ${formatShape([logits.shape[0]!])} for logits ${formatShape(logits.shape)}, not ${formatShape(targets.shape)}`,
       );
     return [];
   },

@@ -49,7 +49,7 @@ export interface Row<F extends (...args: any[]) => unknown, A = any> {
   readonly arbitrary?: fc.Arbitrary<Sample<A>>;
   /** Calls that must throw, with what the message must match. `t` makes a tensor of a shape. */
   readonly bad?: readonly (readonly [
-    (operation: F, t: (shape: Shape, dtype?: 'f32' | 'i32') => Tensor) => unknown,
+    (operation: F, t: (shape: Shape, dtype?: 'f32' | 'f16' | 'i32') => Tensor) => unknown,
     RegExp,
   ])[];
   /**

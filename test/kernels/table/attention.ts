@@ -129,7 +129,10 @@ export const attentionRows: Rows<'attention'> = {
       [(f, t) => f(t([1, 2, 3, 4]), t([1, 2, 3, 8]), t([1, 2, 3, 8])), /batch and head width differ/],
       [(f, t) => f(t([1, 3, 3, 4]), t([1, 2, 3, 4]), t([1, 2, 3, 4])), /3 query heads must be a multiple of the 2/],
       [(f, t) => f(t([1, 1, 1, 260]), t([1, 1, 1, 260]), t([1, 1, 1, 260])), /head width 260 must be 1 to 256/],
-      [(f, t) => f(t([1, 1, 1, 4], 'i32'), t([1, 1, 1, 4]), t([1, 1, 1, 4])), /q is i32; it must be f32/],
+      [
+        (f, t) => f(t([1, 1, 1, 4], 'i32'), t([1, 1, 1, 4]), t([1, 1, 1, 4])),
+        /\[attention\] input 0 is i32; f32 is needed/,
+      ],
       [(f, t) => f(t([1, 1, 3, 4]), t([1, 1, 3, 4]), t([1, 1, 3, 4]), { window: 2 }), /needs causal: true/],
       [
         (f, t) => f(t([1, 1, 3, 4]), t([1, 1, 3, 4]), t([1, 1, 3, 4]), { causal: true, window: 0 }),

@@ -110,7 +110,11 @@ export const elementwiseRows: Rows<
     ],
   },
   sub: { ...binary((x, y) => x - y), arbitrary: broadcastPair },
-  mul: { ...binary((x, y) => x * y), arbitrary: broadcastPair },
+  mul: {
+    ...binary((x, y) => x * y),
+    arbitrary: broadcastPair,
+    bad: [[(operation, t) => operation(t([2]), t([2], 'i32')), /\[mul\] input 1 is i32; f32 is needed/]],
+  },
   div: binary((x, y) => x / y, positive),
   affine: {
     call: (operation, [x], { scale, shift }) => operation(x!, scale, shift),

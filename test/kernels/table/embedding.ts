@@ -42,7 +42,7 @@ export const embeddingRows: Rows<'embedding'> = {
       .map(([rows, width, shape]) => sample(rows, width, shape)),
     bad: [
       [(operation, t) => operation(t([2, 3, 4]), t([2], 'i32')), /the table must be \(V, D\), not \(2, 3, 4\)/],
-      [(operation, t) => operation(t([2, 3]), t([2])), /ids must be i32, not f32/],
+      [(operation, t) => operation(t([2, 3]), t([2])), /\[embedding\] input 1 is f32; i32 is needed/],
     ],
   },
 };

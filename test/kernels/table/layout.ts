@@ -1,6 +1,6 @@
 import fc from 'fast-check';
 import { sizeOf } from '../../../engine/index.ts';
-import type { Shape } from '../../../engine/index.ts';
+import type { HostRandom, Shape } from '../../../engine/index.ts';
 import { nd } from '../row.ts';
 import type { NdArray, Rows, Sample } from '../row.ts';
 
@@ -11,6 +11,9 @@ function placeOf(shape: Shape, i: number): number[] {
 
 const at = ({ shape, data }: NdArray, place: number[]): number =>
   data[place.reduce((index, position, k) => index * shape[k]! + position, 0)]!;
+
+/** Whole numbers: read as f32, these bits are subnormal or NaN. */
+const whole = (shape: Shape) => ({ shape, dtype: 'i32' as const, value: (random: HostRandom) => random.below(99) - 9 });
 
 const fromEnd = (axis: number, rank: number) => (axis < 0 ? axis + rank : axis);
 
@@ -45,6 +48,7 @@ export const layoutRows: Rows<'concat' | 'slice' | 'transpose'> = {
       { inputs: [[2, 3], [2, 1], [2, 2]], attributes: { axis: -1 } },
       { inputs: [[2, 8], [2, 4]], attributes: { axis: 1 } },
       { inputs: [[4, 2]], attributes: { axis: 0 } },
+      { inputs: [whole([4, 2]), whole([4, 3])], attributes: { axis: 1 }, name: 'whole numbers', forwardOnly: true },
       { inputs: [[1_400_021, 2], [1_400_021, 1]], attributes: { axis: 1 }, name: 'past 65,535 workgroups', forwardOnly: true },
     ], // prettier-ignore
     gradient: [0, 1, 2],
@@ -73,7 +77,8 @@ export const layoutRows: Rows<'concat' | 'slice' | 'transpose'> = {
       [(operation) => operation([], 0), /at least one tensor/],
       [(operation, t) => operation([t([2, 3])], 2), /axis 2 does not exist in \(2, 3\)/],
       [(operation, t) => operation([t([2, 3]), t([3, 3])], 1), /tensor 1 is \(3, 3\), the first \(2, 3\)/],
-      [(operation, t) => operation([t([2]), t([2], 'i32')], 0), /tensor 1 is i32, the first is f32/],
+      [(operation, t) => operation([t([2]), t([2], 'i32')], 0), /\[concat\] input 1 is i32; f32 is needed/],
+      [(operation, t) => operation([t([2], 'f16'), t([2], 'f16')], 0), /\[concat\] input 0 is f16; 32 bits are needed/],
     ],
   },
   slice: {
@@ -93,6 +98,7 @@ export const layoutRows: Rows<'concat' | 'slice' | 'transpose'> = {
       { inputs: [[2, 8, 4]], attributes: { axis: 1, start: 4, end: 8 } },
       { inputs: [[3, 16]], attributes: { axis: -1, start: 4, end: 12 } },
       { inputs: [[3, 5]], attributes: { axis: 1, start: 0, end: 5 } },
+      { inputs: [whole([3, 5])], attributes: { axis: 1, start: 1, end: 4 }, name: 'whole numbers', forwardOnly: true },
       { inputs: [[3, 5]], attributes: { axis: 0, start: 1, end: 1 }, name: 'nothing', forwardOnly: true },
       { inputs: [[4_200_080, 1]], attributes: { axis: 0, start: 3, end: 4_200_066 }, name: 'past 65,535 workgroups', forwardOnly: true },
     ], // prettier-ignore
@@ -134,6 +140,7 @@ export const layoutRows: Rows<'concat' | 'slice' | 'transpose'> = {
       transposed([8, 3, 4], [2, 1, 0]),
       transposed([3, 4, 5], [0, 1, 2]),
       transposed([1, 7, 1], [1, 2, 0]), // nothing moves
+      { inputs: [whole([3, 5])], attributes: { permutation: [1, 0] }, name: 'whole numbers', forwardOnly: true },
       { ...transposed([2_100_011, 2], [1, 0]), name: 'past 65,535 workgroups', forwardOnly: true },
     ],
     gradient: [0],
@@ -149,6 +156,7 @@ export const layoutRows: Rows<'concat' | 'slice' | 'transpose'> = {
     bad: [
       [(operation, t) => operation(t([2, 3]), [0, 0]), /\(0, 0\) is no order of the 2 axes of \(2, 3\)/],
       [(operation, t) => operation(t([2, 3]), [0]), /is no order of the 2 axes/],
+      [(operation, t) => operation(t([2, 3], 'f16'), [1, 0]), /\[transpose\] input 0 is f16; 32 bits are needed/],
       [(operation, t) => operation(t([2, 2, 2, 2, 2]), [4, 3, 2, 1, 0]), /more than four groups/],
     ],
   },
