@@ -23,23 +23,26 @@ const run = {
     .string()
     .regex(/^[\w.-]+$/, 'letters, digits, ".", "_" and "-" only')
     .describe('the run folder is runs/<name>'),
-  seed: seed.default(0),
-  steps: count,
+  seed: seed.default(0).describe('the same seed on the same adapter gives the same bits'),
+  steps: count.describe('optimizer steps'),
   accumulate: count.default(1).describe('batches whose gradients are added to one step'),
   ema: fraction.default(0).describe('decay of the averaged weights; 0: none'),
   checkpoint: z
-    .strictObject({ every: count.default(100), keep: count.default(2) })
+    .strictObject({
+      every: count.default(100).describe('steps between checkpoints'),
+      keep: count.default(2).describe('how many stay'),
+    })
     .prefault({})
     .describe('a checkpoint every so many steps, the last few kept'),
   memory: z
-    .strictObject({ budget: z.number().min(0).default(0) })
+    .strictObject({ budget: z.number().min(0).default(0).describe('MiB on the device; 0: no limit') })
     .prefault({})
     .describe('MiB that the run may take on the device; 0: no limit'),
 };
 
 const sampling = {
   sampler: z.enum(['ddim', 'ddpm']).default('ddim'),
-  steps: count.max(1000).default(15),
+  steps: count.max(1000).default(15).describe('evaluations of the UNet for a picture'),
   scale: z.number().min(1).default(4).describe('classifier-free guidance'),
 };
 
@@ -52,7 +55,7 @@ const validation = z
 
 const TASKS = {
   dreambooth: z.strictObject({
-    task: z.literal('dreambooth'),
+    task: z.literal('dreambooth').describe('what is trained'),
     ...run,
     model: z.string().describe("a model folder in diffusers' layout"),
     data: z.strictObject({
@@ -64,26 +67,37 @@ const TASKS = {
         .string()
         .default('a {token} {class}')
         .describe('{token}, {class} and {name} (the file name) are filled in'),
-      crop: z.enum(['center', 'random']).default('center'),
+      crop: z.enum(['center', 'random']).default('center').describe('how pictures that are not square are cut'),
     }),
     prior: z
       .strictObject({
         weight: z.number().min(0).default(1).describe('λ; 0 trains without prior preservation'),
-        pictures: z.int().min(0).default(16),
-        prompts: z.array(z.string()).min(1).default(['a {class}']),
+        pictures: z.int().min(0).default(16).describe('class pictures that the model draws before it trains'),
+        prompts: z.array(z.string()).min(1).default(['a {class}']).describe('of the class pictures, in turn'),
         steps: sampling.steps,
         scale: sampling.scale,
       })
       .prefault({}),
-    train: z.strictObject({ unet: z.boolean().default(true), text: z.boolean().default(true) }).prefault({}),
-    batch: z.strictObject({ subject: count.default(4), prior: z.int().min(0).default(4) }).prefault({}),
+    train: z
+      .strictObject({
+        unet: z.boolean().default(true).describe('whether the UNet learns'),
+        text: z.boolean().default(true).describe('whether the text encoder learns'),
+      })
+      .prefault({}),
+    batch: z
+      .strictObject({
+        subject: count.default(4).describe('pictures of the subject in a step'),
+        prior: z.int().min(0).default(4).describe('class pictures in the same step'),
+      })
+      .prefault({}),
     optimizer: optimizer.extend({ text: z.number().min(0).default(1).describe("factor of the text encoder's rate") }),
     sample: z
       .strictObject({
         ...sampling,
         every: z.int().min(0).default(0).describe('steps between sample pictures while training; 0: none'),
         prompts: z.array(z.string()).default([]).describe('further prompts of the final sheet'),
-        seeds: z.array(seed).min(1).default([0]),
+        seeds: z.array(seed).min(1).default([0]).describe('of the pictures before and after, and of the evidence'),
+        grey: z.boolean().default(false).describe('also measure the share of grey: for a grey subject on white'),
       })
       .prefault({}),
   }),
@@ -158,7 +172,9 @@ export function parseConfig(text: string, file: string, overrides: readonly stri
   try {
     raw = parse(text);
   } catch (error) {
-    throw new ConfigError(`${file}: ${error instanceof YAMLParseError ? error.message : String(error)}`);
+    throw new ConfigError(
+      `${file} is not a YAML file: ${error instanceof YAMLParseError ? error.message.slice(0, 300) : String(error)}`,
+    );
   }
   if (typeof raw !== 'object' || raw === null || Array.isArray(raw))
     throw new ConfigError(`${file}: must hold keys and values, such as "task: dreambooth"`);
@@ -189,7 +205,12 @@ export function parseConfig(text: string, file: string, overrides: readonly stri
           : `; known are ${known.join(', ')}`),
     );
   }
-  throw new ConfigError(`${where(issue.path)}: ${issue.message}`);
+  const given = issue.path.reduce<unknown>(
+    (place, key) => (place as Record<PropertyKey, unknown> | undefined)?.[key],
+    values,
+  );
+  const shown = given === undefined ? 'it is missing' : `it is ${JSON.stringify(given)}`;
+  throw new ConfigError(`${where(issue.path)}: ${shown}. ${issue.message}`);
 }
 
 function applyOverride(values: Record<string, unknown>, override: string, origin: Map<string, string>): void {
@@ -229,6 +250,13 @@ function unwrap(schema: unknown): { shape?: Record<string, unknown> } {
   return current ?? {};
 }
 
+/** The values of an enumeration, or undefined. */
+function choices(schema: unknown): readonly string[] | undefined {
+  let current = schema as { options?: readonly string[]; def?: { innerType?: unknown } } | undefined;
+  while (current && !current.options && current.def?.innerType) current = current.def.innerType as typeof current;
+  return current?.options?.every((option) => typeof option === 'string') ? current.options : undefined;
+}
+
 /** Every key of a task with its default and meaning, for `--help`. */
 export function describeKeys(task: TaskName): string {
   const lines: [string, string][] = [];
@@ -238,7 +266,9 @@ export function describeKeys(task: TaskName): string {
       if (unwrap(inner).shape) visit(inner, `${path}${key}.`);
       else {
         const fallback = 'defaultValue' in inner.def ? ` = ${JSON.stringify(inner.def.defaultValue)}` : '';
-        lines.push([`${path}${key}${fallback}`, inner.description ?? '']);
+        const options = choices(inner);
+        const meaning = [inner.description, options && `one of ${options.join(', ')}`].filter(Boolean).join('; ');
+        lines.push([`${path}${key}${fallback}`, meaning]);
       }
     }
   };

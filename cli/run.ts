@@ -52,14 +52,21 @@ export function runConfigFile(folder: string): string {
   return file;
 }
 
-/** Records what a run rests on, enough to replay it: adapter, versions, hashes of data and weights. */
-export async function recordRun(folder: string, device: Device, files: readonly string[]): Promise<void> {
+/**
+ * Records what a run rests on, enough to replay it: adapter, versions, hashes of data and weights, which it returns. A run
+ * that goes on keeps the record of its beginning.
+ */
+export async function recordRun(
+  { folder, device, resume }: TaskContext,
+  files: readonly string[],
+): Promise<Readonly<Record<string, string>>> {
+  const hashes: Record<string, string> = {};
+  for (const file of files) hashes[path.relative(ROOT, path.resolve(file))] = await hashFile(file);
+  if (resume && existsSync(path.join(folder, 'run.json'))) return hashes;
   const manifest = JSON.parse(readFileSync(path.join(ROOT, 'package.json'), 'utf8')) as {
     version: string;
     dependencies: Record<string, string>;
   };
-  const hashes: Record<string, string> = {};
-  for (const file of files) hashes[path.relative(ROOT, path.resolve(file))] = await hashFile(file);
   const record = {
     dawngrad: manifest.version,
     commit: commit(),
@@ -70,6 +77,7 @@ export async function recordRun(folder: string, device: Device, files: readonly 
     sha256: hashes,
   };
   await writeText(path.join(folder, 'run.json'), `${JSON.stringify(record, null, 2)}\n`);
+  return hashes;
 }
 
 /** The commit that runs, where the project is a git checkout. */

@@ -53,7 +53,7 @@ await main(async () => {
   if (options.data !== undefined && options.class !== undefined)
     overrides.unshift(
       `name=${path.basename(path.resolve(options.data)).replace(/[^\w.-]/g, '-')}`,
-      `data.folder=${quoted(options.data)}`,
+      `data.folder=${quoted(path.resolve(options.data))}`,
       `data.class=${quoted(options.class)}`,
     );
   const config = await loadConfig(file, overrides);

@@ -3,12 +3,13 @@
  * pictures of its class, drawn by the model itself before it learns anything, keep the class as it was (prior preservation).
  */
 import { createHash } from 'node:crypto';
-import { mkdir, readFile, rename, rm } from 'node:fs/promises';
+import { rename, rm } from 'node:fs/promises';
 import path from 'node:path';
 import { affine, mse, sub } from '../kernels/index.ts';
 import { noGrad, scope, tensor } from '../engine/index.ts';
 import type { Tensor } from '../engine/index.ts';
-import { openSafetensors, saveSafetensors, writeFileAtomic } from '../nn/files.ts';
+import { makeFolder } from '../nn/checkpoint.ts';
+import { hashFile, openSafetensors, saveSafetensors, writeFileAtomic } from '../nn/files.ts';
 import { DataOrder } from '../nn/order.ts';
 import type { Writable } from '../nn/safetensors.ts';
 import type { StableDiffusion } from './folder.ts';
@@ -82,7 +83,9 @@ export interface PriorOptions {
   readonly seed: number;
   /** Folder of the cache; each model and setting has a folder inside. */
   readonly cache: string;
-  readonly onStep?: (done: number, total: number) => void;
+  /** Called with the number of steps before the first one, where pictures have to be drawn. */
+  readonly onBegin?: (total: number) => void;
+  readonly onStep?: (done: number) => void;
 }
 
 /**
@@ -91,11 +94,11 @@ export interface PriorOptions {
  */
 export async function priorExamples(
   model: StableDiffusion,
-  { prompts, count, steps, scale, seed, cache, onStep }: PriorOptions,
+  { prompts, count, steps, scale, seed, cache, onBegin, onStep }: PriorOptions,
 ): Promise<{ examples: Example[]; folder: string; drawn: boolean }> {
   const used = Array.from({ length: count }, (_, i) => prompts[i % prompts.length]!);
   const key = createHash('sha256').update(
-    JSON.stringify({ used, steps, scale, seed, weights: await weightsHash(model.folder) }),
+    JSON.stringify({ used, steps, scale, seed, weights: await modelHash(model) }),
   );
   const folder = path.join(cache, key.digest('hex').slice(0, 16));
   const file = path.join(folder, 'latents.safetensors');
@@ -103,6 +106,7 @@ export async function priorExamples(
     latents.map((crop, i) => ({ ids: encode(model, used[i]!), crops: [crop] }));
   const found = await readLatents(file, count);
   if (found) return { examples: withLatents(found), folder, drawn: false };
+  onBegin?.(steps * Math.ceil(count / 8));
   const pictures = await generate(model, {
     prompts: used,
     seeds: used.map((_, i) => seed + i),
@@ -112,7 +116,7 @@ export async function priorExamples(
   });
   const latents = await encodePictures(model.vae, pictures);
   const temporary = `${folder}.${process.pid}`;
-  await mkdir(temporary, { recursive: true });
+  await makeFolder(temporary);
   for (const [i, picture] of pictures.entries())
     await writeFileAtomic(
       path.join(temporary, `${String(i).padStart(3, '0')} ${used[i]!.replace(/[^\w -]/g, '')}.png`),
@@ -136,7 +140,7 @@ async function readLatents(file: string, count: number): Promise<Latents[] | nul
   const open = await openSafetensors(file).catch(() => null);
   if (!open) return null; // missing, or damaged: drawn again
   try {
-    if (open.tensors.size !== 2 * count) return null;
+    if (open.tensors.size !== 2 * count || !open.tensors.has(`${count - 1}.deviation`)) return null;
     const read = async (i: number) => ({
       mean: await open.floats(`${i}.mean`),
       deviation: await open.floats(`${i}.deviation`),
@@ -147,12 +151,11 @@ async function readLatents(file: string, count: number): Promise<Latents[] | nul
   }
 }
 
-/** Identifies a model by the bytes of its weights. */
-async function weightsHash(folder: string): Promise<string> {
-  const hash = createHash('sha256');
-  for (const file of ['unet/diffusion_pytorch_model', 'vae/diffusion_pytorch_model', 'text_encoder/model'])
-    hash.update(await readFile(path.join(folder, `${file}.safetensors`)));
-  return hash.digest('hex');
+/** Identifies what a model draws: its weights, its scheduler and its tokenizer. */
+async function modelHash(model: StableDiffusion): Promise<string> {
+  const files = ['unet/diffusion_pytorch_model', 'vae/diffusion_pytorch_model', 'text_encoder/model'];
+  const hashes = await Promise.all(files.map((file) => hashFile(path.join(model.folder, `${file}.safetensors`))));
+  return [...hashes, JSON.stringify(model.schedule().config), encode(model, 'a').join()].join();
 }
 
 export interface DreamBoothOptions {

@@ -70,8 +70,8 @@ export interface Seen {
 export interface Judged {
   /** `shown`: a prompt that was trained; `unseen`: the subject otherwise; `class`: without the subject's word; `other`: anything else. */
   readonly kind: 'shown' | 'unseen' | 'class' | 'other';
-  /** The subject's own picture of the prompt. */
-  readonly truth: Seen | null;
+  /** The subject's own pictures of the prompt; what was drawn is held against the nearest. */
+  readonly truths: readonly Seen[];
   readonly before: readonly Seen[];
   readonly after: readonly Seen[];
 }
@@ -86,8 +86,8 @@ export interface Finding {
   readonly holds: boolean | null;
 }
 
-/** The findings over all prompts and seeds. Measures without pictures to take them of are left out. */
-export function judge(judged: readonly Judged[]): Finding[] {
+/** The findings over all prompts and seeds, with the share of `grey` where asked for. Measures without pictures to take them of are left out. */
+export function judge(judged: readonly Judged[], { grey = false } = {}): Finding[] {
   const findings: Finding[] = [];
   const forms = [
     ['RGB', (seen: Seen) => thumbnail(seen.picture.data, seen.picture.width)],
@@ -98,10 +98,14 @@ export function judge(judged: readonly Judged[]): Finding[] {
     ['unseen', 'what was not shown'],
   ] as const)
     for (const [form, of] of forms) {
-      const those = judged.filter((one) => one.kind === kind && one.truth);
+      const those = judged.filter((one) => one.kind === kind && one.truths.length > 0);
       if (those.length === 0) continue;
       const to = (when: 'before' | 'after') =>
-        mean(those.flatMap((one) => one[when].map((seen) => distance(of(seen), of(one.truth!)))));
+        mean(
+          those.flatMap((one) =>
+            one[when].map((seen) => Math.min(...one.truths.map((truth) => distance(of(seen), of(truth))))),
+          ),
+        );
       const [before, after] = [to('before'), to('after')];
       findings.push({
         measure: `distance to the subject, ${words} (${form})`,
@@ -112,9 +116,8 @@ export function judge(judged: readonly Judged[]): Finding[] {
       });
     }
   const subject = judged.filter(({ kind }) => kind === 'shown' || kind === 'unseen');
-  const real = mean(subject.flatMap(({ truth }) => (truth ? [greyShare(truth.picture.data)] : [])));
-  // Only a grey subject can be told by its grey.
-  if (real >= 0.5) {
+  const real = mean(subject.flatMap(({ truths }) => truths.map(({ picture }) => greyShare(picture.data))));
+  if (grey) {
     const share = (when: 'before' | 'after') =>
       mean(subject.flatMap((one) => one[when].map(({ picture }) => greyShare(picture.data))));
     const after = share('after');

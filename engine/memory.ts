@@ -126,12 +126,15 @@ export class Pool {
     free.splice(at, 0, block);
   }
 
-  /** Runs `body` with allocations counted under `tag`. */
+  /** Runs `body`, which is synchronous, with allocations counted under `tag`. */
   withTag<T>(tag: string, body: () => T): T {
     const before = this.tag;
     this.tag = tag;
     try {
-      return body();
+      const result = body();
+      if (result instanceof Promise)
+        throw new Error('[withTag] the body must be synchronous; await before or after it');
+      return result;
     } finally {
       this.tag = before;
     }
@@ -158,8 +161,9 @@ export class Pool {
 
   /** `parameters 25.1 MiB, activations 3.0 MiB (peak 12.0 MiB)`. */
   describe(): string {
-    return [...this.usage]
-      .filter(([, usage]) => usage.peak >= 2 ** 16) // less shows as 0.0 MiB
+    const used = [...this.usage].filter(([, usage]) => usage.peak > 0);
+    const large = used.filter(([, usage]) => usage.peak >= this.peak / 1000); // the others show as 0.0 MiB
+    return large
       .map(([tag, { live, peak }]) => `${tag} ${mebibytes(live)}${peak > live ? ` (peak ${mebibytes(peak)})` : ''}`)
       .join(', ');
   }

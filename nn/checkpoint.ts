@@ -155,7 +155,14 @@ export async function latestCheckpoint(folder: string, say: (line: string) => vo
       const state = JSON.parse(await readFile(path.join(candidate.folder, 'state.json'), 'utf8')) as Json;
       return { ...candidate, state };
     }
-    say(`[checkpoint] ${candidate.folder} is damaged and passed over: ${damage}`);
+    // Set aside, or it would count among those that are kept.
+    const aside = `${candidate.folder}.damaged`;
+    await rm(aside, { recursive: true, force: true });
+    const moved = await rename(candidate.folder, aside).then(
+      () => `; it is ${path.basename(aside)} now`,
+      () => '',
+    );
+    say(`[checkpoint] ${candidate.folder} is damaged and passed over: ${damage}${moved}`);
   }
   if (candidates.length > 0)
     throw new Error(`[checkpoint] every checkpoint in ${folder} is damaged. Begin a new run in another folder`);

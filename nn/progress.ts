@@ -9,18 +9,24 @@ export class Progress {
   readonly #total: number;
   readonly #start: number;
   readonly #stream: NodeJS.WriteStream;
+  readonly #unit: string;
   readonly #began = performance.now();
   #lastLine = -Infinity;
   #bars: MultiBar | null = null;
   #bar: SingleBar | null = null;
 
-  /** `start` of `total` steps are done already. */
-  constructor(total: number, start: number, stream: NodeJS.WriteStream = process.stdout) {
+  /** `start` of `total` steps are done already; `unit` is what one is called. */
+  constructor(
+    total: number,
+    start: number,
+    { stream = process.stdout, unit = 'step' }: { stream?: NodeJS.WriteStream; unit?: string } = {},
+  ) {
+    this.#unit = unit;
     this.#total = total;
     this.#start = start;
     this.#stream = stream;
     if (!stream.isTTY) return;
-    const format = '{bar} {value}/{total}  {text}';
+    const format = `${unit} {value}/{total} {bar}  {text}`;
     const options = { format, stream, barsize: 24, gracefulExit: false, hideCursor: false, fps: 5 };
     this.#bars = new MultiBar(options, Presets.shades_classic);
     this.#bar = this.#bars.create(total, start, { text: 'first step: compiling kernels …' });
@@ -39,7 +45,7 @@ export class Progress {
     if (this.#bar) this.#bar.update(step, { text });
     else if (now - this.#lastLine >= LINE_INTERVAL * 1000 || step === this.#total) {
       this.#lastLine = now;
-      this.line(`step ${step}/${this.#total}  ${text}`);
+      this.line(`${this.#unit} ${step}/${this.#total}  ${text}`);
     }
   }
 

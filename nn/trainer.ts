@@ -114,7 +114,7 @@ export class Trainer {
       throw new Error(`[trainer] cannot make the run folder ${this.#checkpoints}: ${reason(error)}`, { cause: error });
     });
     await this.#restore();
-    this.#progress = new Progress(steps, this.completed, stream);
+    this.#progress = new Progress(steps, this.completed, { stream });
     const onSignal = () => {
       if (this.#stopped === null) this.#stopped = performance.now();
       else if (performance.now() - this.#stopped < SAME_KEY_PRESS) return;
@@ -124,7 +124,6 @@ export class Trainer {
     for (const name of ['SIGINT', 'SIGTERM']) signals.on(name, onSignal);
     try {
       this.device.memory.resetPeak();
-      this.#say(`Memory before the first step: ${this.device.memory.describe()}`);
       await this.#loop();
       if (this.#stopped !== null) {
         process.exitCode = 130;

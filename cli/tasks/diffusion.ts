@@ -35,9 +35,9 @@ export async function trainDiffusionOn(
   config: Config<'diffusion'>,
   context: TaskContext,
 ): Promise<void> {
-  const { device, folder } = context;
+  const { folder } = context;
   const { vae, unet, textEncoder } = model;
-  await recordRun(folder, device, [path.join(model.folder, 'vae', 'config.json')]);
+  await recordRun(context, [path.join(model.folder, 'vae', 'config.json')]);
   const parameters = Object.fromEntries(
     Object.entries({ unet, text_encoder: textEncoder }).map(([name, module]) => [
       name,

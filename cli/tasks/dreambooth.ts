@@ -1,7 +1,10 @@
 /** The DreamBooth task: checks, class pictures, pictures before, training, pictures after, evidence. */
-import { mkdir, readdir, readFile } from 'node:fs/promises';
+import { existsSync } from 'node:fs';
+import { readdir, readFile } from 'node:fs/promises';
 import path from 'node:path';
+import { backward, clearGradient, scope } from '../../engine/index.ts';
 import type { Device } from '../../engine/index.ts';
+import { trainableParameters } from '../../nn/arena.ts';
 import { DreamBooth, fillPrompt, loadSubject, makeExamples, priorExamples } from '../../diffusion/dreambooth.ts';
 import type { SubjectPicture } from '../../diffusion/dreambooth.ts';
 import { judge } from '../../diffusion/evidence.ts';
@@ -18,7 +21,10 @@ import { writeFileAtomic } from '../../nn/files.ts';
 import { Progress } from '../../nn/progress.ts';
 import { schedule } from '../../nn/schedule.ts';
 import type { Schedule } from '../../nn/schedule.ts';
+import { makeFolder } from '../../nn/checkpoint.ts';
+import type { Json } from '../../nn/checkpoint.ts';
 import { Trainer } from '../../nn/trainer.ts';
+import { ConfigError } from '../config.ts';
 import type { Config } from '../config.ts';
 import { interruptible, recordRun, resolvePath, writeText } from '../run.ts';
 import type { TaskContext } from '../run.ts';
@@ -29,8 +35,8 @@ type DreamBoothConfig = Config<'dreambooth'>;
 interface Shot {
   readonly prompt: string;
   readonly kind: Judged['kind'];
-  /** The subject's own picture of it, where there is one. */
-  readonly truth: Picture | null;
+  /** The subject's own pictures of it. */
+  readonly truths: readonly Picture[];
 }
 
 export async function trainDreamBooth(
@@ -42,7 +48,7 @@ export async function trainDreamBooth(
   const { optimizer, steps } = config;
   const rate = schedule({ kind: optimizer.schedule, rate: optimizer.lr, warmup: optimizer.warmup, steps });
   const model = await loadStableDiffusion(device, resolvePath(config.model));
-  const size = (model.unet.config.sample_size ?? 64) * model.vae.downscale;
+  const size = pictureSize(model);
   const subject = await loadSubject(resolvePath(config.data.folder), size, config.data.crop);
   const unseen = config.data.unseen === null ? [] : await loadSubject(resolvePath(config.data.unseen), size, 'center');
   const words = (name: string) => ({ token: config.data.token, class: config.data.class, name });
@@ -54,25 +60,29 @@ export async function trainDreamBooth(
       : [fillPrompt(template, words(''))],
   );
   const shots: Shot[] = [
-    ...uniqueBy(subject, subjectPrompt).map((one) => ({
-      prompt: subjectPrompt(one),
-      kind: 'shown' as const,
-      truth: one.crops[0]!,
-    })),
-    ...unseen.map((one) => ({ prompt: subjectPrompt(one), kind: 'unseen' as const, truth: one.crops[0]! })),
+    ...shotsOf(subject, 'shown', subjectPrompt),
+    ...shotsOf(unseen, 'unseen', subjectPrompt),
     ...[...new Set(config.prior.prompts.map((template) => fillPrompt(template, words(subject[0]!.name))))].map(
-      (prompt) => ({ prompt, kind: 'class' as const, truth: null }),
+      (prompt) => ({ prompt, kind: 'class' as const, truths: [] }),
     ),
     ...config.sample.prompts.map((template) => ({
       prompt: fillPrompt(template, words('')),
       kind: 'other' as const,
-      truth: null,
+      truths: [],
     })),
   ];
   for (const { prompt } of shots) encode(model, prompt); // one that is too long is said now
+  model.vae.setTrainable(false);
+  model.unet.setTrainable(config.train.unet);
+  model.textEncoder.setTrainable(config.train.text);
+  planMemory(model, config);
   const context = await prepare();
   const { folder } = context;
-  await recordRun(folder, device, [
+  if (context.resume && existsSync(path.join(folder, 'evidence.json')))
+    throw new ConfigError(
+      `${folder}: this run is finished; look at its samples.png and evidence.md, or begin a new one`,
+    );
+  const hashes = await recordRun(context, [
     ...['unet/diffusion_pytorch_model', 'vae/diffusion_pytorch_model', 'text_encoder/model'].map((file) =>
       path.join(model.folder, `${file}.safetensors`),
     ),
@@ -93,7 +103,7 @@ export async function trainDreamBooth(
     priorBatch: config.batch.prior,
     priorWeight: config.prior.weight,
   });
-  const curves = await train(model, config, task, rate, context);
+  const curves = await train(model, config, task, rate, hashes, context);
   if (!curves) return;
 
   const after = await interruptible(context, () => drawShots(model, config, shots, folder, 'after'));
@@ -108,8 +118,16 @@ export async function trainDreamBooth(
   );
 }
 
-const uniqueBy = <T>(items: readonly T[], key: (item: T) => string): T[] =>
-  [...new Map(items.toReversed().map((item) => [key(item), item])).values()].toReversed();
+/** A shot for each different prompt, with all the pictures that it stands for. */
+function shotsOf(
+  pictures: readonly SubjectPicture[],
+  kind: Shot['kind'],
+  promptOf: (one: SubjectPicture) => string,
+): Shot[] {
+  const prompts = [...new Set(pictures.map(promptOf))];
+  const truths = (prompt: string) => pictures.filter((one) => promptOf(one) === prompt).map(({ crops }) => crops[0]!);
+  return prompts.map((prompt) => ({ prompt, kind, truths: truths(prompt) }));
+}
 
 /** The files that a run's subject rests on. */
 async function picturesOf({ data }: DreamBoothConfig): Promise<string[]> {
@@ -119,6 +137,9 @@ async function picturesOf({ data }: DreamBoothConfig): Promise<string[]> {
   );
   return files.flat();
 }
+
+/** Side of the pictures that the model was trained on. */
+const pictureSize = ({ unet, vae }: StableDiffusion): number => (unet.config.sample_size ?? 64) * vae.downscale;
 
 async function drawPrior(
   model: StableDiffusion,
@@ -136,10 +157,11 @@ async function drawPrior(
     scale,
     seed: config.seed,
     cache,
-    onStep(done, total) {
-      progress ??= new Progress(total, 0);
-      progress.update(done, {}, model.unet.device.memory.peak);
+    onBegin(total) {
+      progress = new Progress(total, 0, { unit: 'drawing step' });
+      progress.line(`Drawing ${pictures} pictures of the class (the first step compiles kernels)`);
     },
+    onStep: (done) => progress?.update(done, {}, model.unet.device.memory.peak),
   });
   (progress as Progress | null)?.stop();
   console.log(`Class pictures: ${pictures}, ${drawn ? 'drawn by the model, in' : 'found in'} ${folder}`);
@@ -158,7 +180,7 @@ async function drawShots(
   when: 'before' | 'after',
 ): Promise<Picture[][]> {
   const { steps, scale, sampler, seeds } = config.sample;
-  const size = (model.unet.config.sample_size ?? 64) * model.vae.downscale;
+  const size = pictureSize(model);
   const wanted = shots.flatMap(({ prompt, kind }, i) =>
     (kind === 'other' ? seeds.slice(0, 2) : seeds).map((seed) => ({
       i,
@@ -171,10 +193,10 @@ async function drawShots(
       ),
     })),
   );
-  await mkdir(path.join(folder, when), { recursive: true });
+  await makeFolder(path.join(folder, when));
   const there = new Set(await readdir(path.join(folder, when)));
   if (!wanted.every(({ file }) => there.has(path.basename(file)))) {
-    const progress = new Progress(steps * Math.ceil(wanted.length / 8), 0);
+    const progress = new Progress(steps * Math.ceil(wanted.length / 8), 0, { unit: 'drawing step' });
     progress.line(`Drawing ${wanted.length} pictures ${when} training`);
     const pictures = await generate(model, {
       prompts: wanted.map(({ prompt }) => prompt),
@@ -197,12 +219,12 @@ async function train(
   config: DreamBoothConfig,
   task: DreamBooth,
   rate: Schedule,
+  hashes: Readonly<Record<string, string>>,
   context: TaskContext,
 ) {
+  // All that the numbers follow from: a run that goes on with anything else is another run.
+  const { name: _name, memory: _memory, checkpoint: _checkpoint, sample: _sample, ...decisive } = config;
   const { optimizer } = config;
-  model.vae.setTrainable(false);
-  model.unet.setTrainable(config.train.unet);
-  model.textEncoder.setTrainable(config.train.text);
   const trainer = new Trainer({
     modules: { unet: model.unet, text_encoder: model.textEncoder },
     forward: ({ pass }) => task.loss(pass),
@@ -221,7 +243,7 @@ async function train(
     checkpointEvery: config.checkpoint.every,
     keep: config.checkpoint.keep,
     resume: context.resume,
-    identity: { seed: config.seed, steps: config.steps, batch: config.batch, prior: config.prior.weight },
+    identity: { ...(decisive as unknown as Record<string, Json>), files: hashes },
     resumeCommand: context.resumeCommand,
     memoryAdvice: 'Lower batch.subject and batch.prior (with accumulate), or set train.text=false',
     callbacks:
@@ -271,14 +293,14 @@ function sheet(
   const kinds = { shown: 'shown', unseen: 'not shown', class: 'class', other: 'other' };
   const seeds = config.sample.seeds.slice(0, 2);
   const rows = [
-    shots.map(({ truth }) => truth),
+    shots.map(({ truths }) => truths[0] ?? null),
     ...seeds.map((_, s) => before.map((pictures) => pictures[s] ?? null)),
     ...seeds.map((_, s) => after.map((pictures) => pictures[s] ?? null)),
   ];
   return grid(rows.flat(), {
     columns: shots.length,
     cell: 96,
-    title: `${config.name}: before and after ${config.steps} steps on ${shots.filter(({ kind }) => kind === 'shown').length} pictures`,
+    title: `${config.name}: before and after ${config.steps} steps on ${shots.filter(({ kind }) => kind === 'shown').flatMap(({ truths }) => truths).length} pictures`,
     columnLabels: shots.map(({ prompt, kind }) => `${prompt} (${kinds[kind]})`),
     rowLabels: [
       'the real subject',
@@ -300,27 +322,67 @@ async function report(
   const latents = async (pictures: readonly Picture[]) =>
     (await encodePictures(model.vae, pictures)).map(({ mean }) => mean);
   const judged: Judged[] = [];
-  for (const [i, { kind, truth }] of shots.entries()) {
+  for (const [i, { kind, truths }] of shots.entries()) {
     if (kind === 'other') continue;
     const [b, a] = [before[i]!, after[i]!];
     judged.push({
       kind,
-      truth: truth && { picture: truth, latents: (await latents([truth]))[0]! },
+      truths: (await latents(truths)).map((one, t) => ({ picture: truths[t]!, latents: one })),
       before: (await latents(b)).map((one, s) => ({ picture: b[s]!, latents: one })),
       after: (await latents(a)).map((one, s) => ({ picture: a[s]!, latents: one })),
     });
   }
-  const evidence = judge(judged);
+  const evidence = judge(judged, { grey: config.sample.grey });
   const lines = evidence.map(
     ({ measure, before: b, after: a, wanted, holds }) =>
       `| ${measure} | ${b === null ? '' : b.toFixed(3)} | ${a.toFixed(3)} | ${wanted} | ${holds === null ? '' : holds ? 'yes' : 'no'} |`,
   );
   const table = ['| measure | before | after | wanted | holds |', '|---|---|---|---|---|', ...lines].join('\n');
-  const note = `Means over ${config.sample.seeds.length} seeds; distances are root mean squares in [−1, 1] units (RGB at 16×16) and in units of the VAE's latents.`;
+  const note = `Means over the seeds ${config.sample.seeds.join(', ')}; distances are root mean squares in [−1, 1] units (RGB at 16×16) and in units of the VAE's latents.`;
   await writeText(path.join(folder, 'evidence.md'), `# ${config.name}\n\n${table}\n\n${note}\n`);
   await writeText(
     path.join(folder, 'evidence.json'),
     `${JSON.stringify({ seeds: config.sample.seeds, evidence }, null, 2)}\n`,
   );
   console.log(`\n${table}\n\n${note}`);
+}
+
+/**
+ * Throws, before anything is drawn, where training would not fit the memory budget. What a step takes is measured by one
+ * pass over empty pictures, whose activations are as large as any; the rest follows from the parameters.
+ */
+function planMemory(model: StableDiffusion, config: DreamBoothConfig): void {
+  const { device } = model.unet;
+  const { memory } = device;
+  const { budget } = memory;
+  if (budget === Infinity) return;
+  memory.budget = Infinity;
+  const [held, side] = [memory.live, model.unet.config.sample_size ?? 64];
+  const values = new Float32Array(model.unet.config.in_channels * side * side);
+  const blank: Example[] = [{ ids: encode(model, ''), crops: [{ mean: values, deviation: values }] }];
+  const { batch, prior } = config;
+  const trial = new DreamBooth(model, blank, prior.weight > 0 && prior.pictures > 0 ? blank : [], {
+    seed: 0,
+    subjectBatch: batch.subject,
+    priorBatch: batch.prior,
+    priorWeight: prior.weight,
+  });
+  memory.resetPeak();
+  const parameters = [...trainableParameters({ unet: model.unet, text: model.textEncoder }).values()];
+  if (parameters.length === 0)
+    throw new ConfigError('train.unet and train.text are both false: nothing would be trained');
+  scope(device, () => backward(trial.loss(0).loss));
+  const [gradients, peak] = [memory.live - held, memory.peak - held];
+  parameters.forEach(clearGradient);
+  memory.trim();
+  memory.budget = budget;
+  const moments = (config.ema > 0 ? 3 : 2) * gradients;
+  const needed = held + peak + moments;
+  if (needed <= budget) return;
+  const size = (bytes: number) => `${Math.ceil(bytes / 2 ** 20)} MiB`;
+  throw new ConfigError(
+    `memory.budget is ${size(budget)}, and this run needs about ${size(needed)}: models ${size(held)}, gradients ${size(gradients)}, ` +
+      `moments${config.ema > 0 ? ' and averages' : ''} ${size(moments)}, activations ${size(peak - gradients)} for ${batch.subject} + ${batch.prior} pictures. ` +
+      'Lower batch.subject and batch.prior (and raise accumulate) for the activations; train.text=false or train.unet=false for the rest',
+  );
 }

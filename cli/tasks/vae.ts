@@ -1,10 +1,11 @@
 /** The VAE task: an autoencoder from scratch on renders of emoji. */
-import { cp, mkdir, readFile } from 'node:fs/promises';
+import { cp, readFile } from 'node:fs/promises';
 import path from 'node:path';
 import { moduleWeights } from '../../diffusion/folder.ts';
 import { grid } from '../../diffusion/pictures.ts';
 import { latentStatistics, psnr, reconstruct, stack, vaeLoss } from '../../diffusion/pretrain_vae.ts';
 import { Vae } from '../../diffusion/vae.ts';
+import { makeFolder } from '../../nn/checkpoint.ts';
 import { saveSafetensors, writeFileAtomic } from '../../nn/files.ts';
 import { DataOrder } from '../../nn/order.ts';
 import { Trainer } from '../../nn/trainer.ts';
@@ -31,7 +32,7 @@ export async function trainVaeOn(data: Pictures, config: Config<'vae'>, context:
   const json = JSON.parse(await readFile(configFile, 'utf8')) as Record<string, unknown>;
   const vae = Vae.fromConfig(device, json, configFile);
   vae.initialize(config.seed);
-  await recordRun(folder, device, [configFile]);
+  await recordRun(context, [configFile]);
   const parameters = [...vae.namedParameters().values()].reduce((total, { size }) => total + size, 0);
   const record = await RunRecord.open(folder, { config, data: data.record, parameters });
 
@@ -45,7 +46,7 @@ export async function trainVaeOn(data: Pictures, config: Config<'vae'>, context:
   const save = async () => {
     const statistics = await latentStatistics(vae, measured);
     const target = path.join(folder, 'model', 'vae');
-    await mkdir(target, { recursive: true });
+    await makeFolder(target);
     await saveSafetensors(path.join(target, 'diffusion_pytorch_model.safetensors'), moduleWeights(vae, 'F32'), {
       format: 'pt',
     });

@@ -40,7 +40,7 @@ describe('configuration', () => {
   });
 
   it('says what is wrong with the file itself', async () => {
-    expect(() => parseConfig('a: [', 'config.yaml')).toThrow(/config\.yaml: .*line 1/s);
+    expect(() => parseConfig('a: [', 'config.yaml')).toThrow(/config\.yaml is not a YAML file: .*line 1/s);
     expect(() => parseConfig('- 1', 'config.yaml')).toThrow('must hold keys and values');
     expect(() => parseConfig('task: vae', 'config.yaml')).toThrow(/config\.yaml: name/);
     await expect(loadConfig('/nowhere.yaml')).rejects.toThrow('/nowhere.yaml: cannot be read (ENOENT)');

@@ -1,5 +1,5 @@
 /** The whole DreamBooth task on the recorded tiny pipeline: 16×16 pictures, a few steps. */
-import { cp, mkdir, mkdtemp, readdir, readFile, rm } from 'node:fs/promises';
+import { cp, mkdir, mkdtemp, readdir, readFile, rename, rm } from 'node:fs/promises';
 import { tmpdir } from 'node:os';
 import path from 'node:path';
 import sharp from 'sharp';
@@ -7,6 +7,7 @@ import { afterAll, beforeAll, describe, expect, it, vi } from 'vitest';
 import { parseConfig } from '../../cli/config.ts';
 import { createRun } from '../../cli/run.ts';
 import { trainDreamBooth } from '../../cli/tasks/dreambooth.ts';
+import { loadStableDiffusion, saveStableDiffusion } from '../../diffusion/folder.ts';
 import { plainDevice } from '../device.ts';
 
 const MODEL = path.resolve('test/goldens/pipeline');
@@ -131,11 +132,54 @@ describe('the DreamBooth task', () => {
   it('trains without prior preservation, and parts alone', async () => {
     const folder = await run(null, false, 'name=parts', 'prior.weight=0', 'train.text=false', 'steps=2');
     expect((await readFile(path.join(folder, 'metrics.csv'), 'utf8')).split('\n')[0]).not.toContain('prior');
-    const text = 'model/text_encoder/model.safetensors';
-    const weights = 'model/unet/diffusion_pytorch_model.safetensors';
-    const [a, b] = [await contents(first), await contents(folder)];
-    expect(b.get(text)).not.toBe(a.get(text)); // the one of the base model, in f16; that of the first run has learned
-    expect(b.get(weights)).not.toBe(a.get(weights));
+    const [trained, learned] = [await contents(folder), await contents(first)];
+    // What the base model's weights are when they are saved as the run's are.
+    const base = await loadStableDiffusion(await plainDevice(), MODEL);
+    await saveStableDiffusion(base, path.join(work, 'base'), { dtype: 'F16' });
+    const saved = await contents(path.join(work, 'base'));
+    const text = 'text_encoder/model.safetensors';
+    const weights = 'unet/diffusion_pytorch_model.safetensors';
+    expect(trained.get(`model/${text}`)).toBe(saved.get(text));
+    expect(learned.get(`model/${text}`)).not.toBe(saved.get(text));
+    expect(trained.get(`model/${weights}`)).not.toBe(saved.get(weights));
+  });
+
+  it('goes on only with what it began with, and not when it is finished', async () => {
+    await expect(run(first, true)).rejects.toThrow(/this run is finished/);
+    const changed = path.join(work, 'runs', 'changed');
+    await cp(first, changed, { recursive: true });
+    await rm(path.join(changed, 'evidence.json'));
+    await expect(run(changed, true, 'optimizer.lr=1e-2')).rejects.toThrow(
+      /was made with optimizer = .*0\.001.* this run has .*0\.01/,
+    );
+    await rename(path.join(work, 'shown', 'red.png'), path.join(work, 'shown', 'rot.png'));
+    try {
+      await expect(run(changed, true)).rejects.toThrow(/was made with files = /);
+    } finally {
+      await rename(path.join(work, 'shown', 'rot.png'), path.join(work, 'shown', 'red.png'));
+    }
+  });
+
+  it('says before anything is drawn that a plan does not fit, and what to lower', async () => {
+    const device = await plainDevice();
+    const { budget } = device.memory;
+    device.memory.budget = device.memory.reserved + 2 ** 20;
+    try {
+      await expect(run(null, false, 'name=large', 'batch.subject=8')).rejects.toThrow(
+        /this run needs about \d+ MiB: models .* gradients .* moments .* activations .* for 8 \+ 1 pictures. Lower batch\.subject/,
+      );
+    } finally {
+      device.memory.budget = budget;
+    }
+    expect(await readdir(path.join(work, 'runs'))).not.toContain('large');
+  });
+
+  it('draws while it trains, where asked to', async () => {
+    const folder = await run(null, false, 'name=midway', 'steps=2', 'sample.every=1', 'prior.weight=0');
+    expect((await readdir(folder)).filter((name) => /^samples-\d+\.png$/.test(name))).toEqual([
+      'samples-000001.png',
+      'samples-000002.png',
+    ]);
   });
 
   it('says what is wrong before it makes a run folder', async () => {
@@ -146,7 +190,7 @@ describe('the DreamBooth task', () => {
     );
     await expect(bad(`data.prompt="${'very '.repeat(80)}"`)).rejects.toThrow(/the limit is 77: shorten it/);
     await expect(bad('optimizer.warmup=7')).rejects.toThrow(/warmup must be from 0 to the run's 6 steps/);
-    await expect(bad('model=/nowhere')).rejects.toThrow(/\/nowhere\/model_index.json is missing/);
+    await expect(bad('model=/nowhere')).rejects.toThrow(/the model folder \/nowhere does not exist/);
     expect(await readdir(path.join(work, 'runs'))).not.toContain('bad');
   });
 });

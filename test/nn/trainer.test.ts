@@ -357,12 +357,12 @@ describe('DataOrder', () => {
 describe('Progress', () => {
   it('draws a bar on a terminal, and puts lines above it', () => {
     const screen = Object.assign(new Screen(), { isTTY: true, cursorTo: () => true, moveCursor: () => true, clearLine: () => true }); // prettier-ignore
-    const progress = new Progress(10, 2, asStream(screen as Screen));
+    const progress = new Progress(10, 2, { stream: asStream(screen as Screen) });
     progress.update(4, { loss: 0.123456 }, 3 << 20);
     progress.line('a line');
     progress.stop();
     expect(screen.text).toContain('a line');
-    expect(screen.text).toMatch(/4\/10 {2}loss 0\.1235 {2}.*steps\/s {2}ETA .* 3 MiB/);
+    expect(screen.text).toMatch(/step 4\/10 .* {2}loss 0\.1235 {2}.*steps\/s {2}ETA .* 3 MiB/);
   });
 
   it('says durations as people do', () => {
