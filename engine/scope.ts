@@ -22,20 +22,30 @@ export function scope<T>(device: Device, body: () => T): T {
   const inner = new Scope(device.scope);
   device.scope = inner;
   const kept = new Set<Tensor>();
-  try {
-    const result = body();
+  // The body's error is what the user must see, whatever state it left; and one tensor's must not leave the others behind.
+  const failures: unknown[] = [];
+  const attempt = (work: () => void): void => {
+    try {
+      work();
+    } catch (error) {
+      failures.push(error);
+    }
+  };
+  let result: T;
+  attempt(() => {
+    result = body();
     if (result instanceof Promise)
       throw new Error('[scope] the body must be synchronous; await before or after the scope');
     collect(result, kept);
-    return result;
-  } finally {
-    device.scope = inner.parent;
-    for (const tensor of inner.tensors) {
-      if (!kept.has(tensor)) tensor.storage.drop();
-      else inner.parent?.tensors.push(tensor);
-    }
-    closeNodes(inner, kept);
+  });
+  device.scope = inner.parent;
+  for (const tensor of inner.tensors) {
+    if (!kept.has(tensor)) attempt(() => tensor.storage.drop());
+    else inner.parent?.tensors.push(tensor);
   }
+  attempt(() => closeNodes(inner, kept));
+  if (failures.length > 0) throw failures[0];
+  return result!;
 }
 
 /** Takes part of a tensor's ownership beyond scopes (parameters, caches); `release` gives it back. */

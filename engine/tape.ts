@@ -175,12 +175,14 @@ export function apply<I extends Inputs, A, O extends Tensor | readonly Tensor[]>
   return result;
 }
 
-/** Runs `body` without recording on the tape. */
+/** Runs `body`, which is synchronous, without recording on the tape. */
 export function noGrad<T>(device: Device, body: () => T): T {
   const before = device.recording;
   device.recording = false;
   try {
-    return body();
+    const result = body();
+    if (result instanceof Promise) throw new Error('[noGrad] the body must be synchronous; await before or after it');
+    return result;
   } finally {
     device.recording = before;
   }
@@ -231,7 +233,7 @@ export function backward(output: Tensor, upstream?: Tensor): void {
         node.edges.forEach((edge, i) => {
           const grad = grads[i];
           if (!edge || !grad) return;
-          if (edge.leaf) deliver(edge.leaf, grad);
+          if (edge.leaf) deliver(edge.leaf, grad, seed);
           else {
             grad.storage.retain();
             arrive(edge.node!, edge.output, grad);
@@ -264,8 +266,8 @@ function arrive(node: TapeNode, output: number, grad: Tensor): void {
   node.grads[output] = sum;
 }
 
-/** Adds a gradient to a leaf's. */
-function deliver(leaf: Tensor, grad: Tensor): void {
+/** Adds a gradient to a leaf's. `seed` is the caller's: no leaf may have its memory for a gradient. */
+function deliver(leaf: Tensor, grad: Tensor, seed: Tensor): void {
   if (!sameShape(leaf.shape, grad.shape))
     throw new Error(`[backward] a gradient ${formatShape(grad.shape)} for a leaf ${formatShape(leaf.shape)}`);
   if (leaf.gradTarget) {
@@ -275,11 +277,17 @@ function deliver(leaf: Tensor, grad: Tensor): void {
     leaf.grad = leaf.gradTarget;
   } else {
     // Not in place: the gradient's memory may also be another tensor's gradient.
-    const sum = leaf.grad ? add!(leaf.grad, grad) : grad;
+    const sum = leaf.grad ? add!(leaf.grad, grad) : grad.storage === seed.storage ? copyOf(grad) : grad;
     sum.storage.retain();
     leaf.grad?.storage.drop();
     leaf.grad = sum;
   }
+}
+
+function copyOf(source: Tensor): Tensor {
+  const copy = empty(source.device, source.shape, source.dtype);
+  source.device.stream.copy(source.window(), copy.window(), byteLength(source.size, source.dtype));
+  return copy;
 }
 
 /** Forgets a leaf's gradient; the next one starts afresh. */

@@ -105,6 +105,8 @@ export class Arena {
 
   /** Releases gradients and chunks; the parameters' windows belong to their modules. */
   release(): void {
+    this.clearGradients();
+    for (const parameter of this.parameters.values()) parameter.gradTarget = null;
     for (const gradient of this.#gradients.values()) gradient.storage.drop();
     for (const { parameters, gradients, tiles } of this.chunks)
       for (const buffer of [parameters, gradients, tiles]) buffer.storage.drop();

@@ -1,4 +1,14 @@
-import { empty, formatShape, HostRandom, keep, randomKey, sameShape, Tensor, write } from '../engine/index.ts';
+import {
+  clearGradient,
+  empty,
+  formatShape,
+  HostRandom,
+  keep,
+  randomKey,
+  sameShape,
+  Tensor,
+  write,
+} from '../engine/index.ts';
 import type { Device, Shape } from '../engine/index.ts';
 
 /** How a fresh parameter is filled. */
@@ -119,9 +129,12 @@ export abstract class Module {
     for (const { key, tensor } of parameters) write(tensor, await weights.floats(key));
   }
 
-  /** Releases the parameters. */
+  /** Releases the parameters and their gradients. */
   release(): void {
-    for (const tensor of this.namedParameters().values()) tensor.storage.drop();
+    for (const tensor of this.namedParameters().values()) {
+      clearGradient(tensor);
+      tensor.storage.drop();
+    }
   }
 
   #visit(path: string, visitor: (module: Module, path: string) => void): void {

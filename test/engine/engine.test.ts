@@ -159,8 +159,27 @@ describe('scope', () => {
     expect(device.memory.live).toBe(before);
   });
 
-  it('refuses an asynchronous body', () => {
-    expect(() => scope(device, () => Promise.resolve(1))).toThrow(/synchronous/);
+  it('shows the first error, and releases the rest, where the body released what was the scope’s', () => {
+    const before = device.memory.live;
+    const wrong = (error: string | null) =>
+      scope(device, () => {
+        tensor(device, [1]);
+        release(tensor(device, [2]));
+        tensor(device, [3]);
+        if (error) throw new Error(error);
+      });
+    expect(() => wrong('oh')).toThrow('oh');
+    expect(() => wrong(null)).toThrow(/released more often/);
+    expect(device.memory.live).toBe(before);
+    expect(device.scope).toBeNull();
+  });
+
+  it('refuses an asynchronous body, as noGrad and withTag do', () => {
+    const body = () => Promise.resolve(1);
+    expect(() => scope(device, body)).toThrow(/\[scope\] the body must be synchronous/);
+    expect(() => noGrad(device, body)).toThrow(/\[noGrad\] the body must be synchronous/);
+    expect(() => device.memory.withTag('a test', body)).toThrow(/\[withTag\] the body must be synchronous/);
+    expect(device.recording).toBe(true);
   });
 });
 
@@ -213,6 +232,16 @@ describe('tape', () => {
     expect(await gradient(x)).toEqual([7, 9, 11]);
     clearGradient(x);
     release(x);
+  });
+
+  it('keeps the caller’s upstream apart from gradients', async () => {
+    const x = leaf([1, 2]);
+    const upstream = tensor(device, [3, 4]);
+    scope(device, () => backward(reshape(add(x, zeros(device, [2])), [2]), upstream));
+    write(upstream, [9, 9]);
+    expect(await gradient(x)).toEqual([3, 4]);
+    clearGradient(x);
+    release(upstream, x);
   });
 
   it('writes into the place that an arena gives, and accumulates there', async () => {

@@ -66,6 +66,23 @@ describe('Arena', () => {
     frozen.release();
   });
 
+  it('leaves parameters that train on without it, and modules that leave nothing behind', async () => {
+    const before = device.memory.live;
+    const module = new Parameters({ a: [3, 5] });
+    module.initialize(1);
+    const step = () => scope(device, () => backward(sum(module.namedParameters().get('a')!)));
+    const arena = new Arena({ module });
+    step();
+    arena.release();
+    const a = module.namedParameters().get('a')!;
+    expect([a.grad, a.gradTarget]).toEqual([null, null]);
+    step();
+    expect([...(await read(a.grad!))]).toEqual(Array<number>(15).fill(1));
+    module.release();
+    expect(a.grad).toBeNull();
+    expect(device.memory.live).toBe(before);
+  });
+
   it('refuses a parameter beyond the limit', () => {
     const module = new Parameters(shapes);
     expect(() => new Arena({ module }, { chunkBytes: 512 })).toThrow(/module\.c is \(70, 2\).*more than.*Freeze it/);
