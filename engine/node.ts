@@ -17,8 +17,8 @@ async function wait<T>(promise: Promise<T>): Promise<T> {
   const settled = () => void (pending = false);
   promise.then(settled, settled);
   await Promise.resolve();
-  while (pending) {
-    Atomics.wait(cell, 0, 0, 1);
+  for (let slice = 0.02; pending; slice = Math.min(1, slice * 1.25)) {
+    Atomics.wait(cell, 0, 0, slice); // milliseconds
     await new Promise((resolve) => setImmediate(resolve));
   }
   return promise;
