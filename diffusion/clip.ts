@@ -8,18 +8,16 @@ import type { Device, Tensor } from '../engine/index.ts';
 import { add, attention, embedding, gelu, quickGelu, slice } from '../kernels/index.ts';
 import { Embedding, LayerNorm, Linear } from '../nn/layers.ts';
 import { Module } from '../nn/module.ts';
-import { headWidth, parseConfig } from './config.ts';
-
-const count = z.int().min(1);
+import { channelCount, headWidth, idCount, layerCount, parseConfig } from './config.ts';
 
 const USED = {
   model_type: z.literal('clip_text_model').default('clip_text_model'),
-  vocab_size: count.default(49408),
-  hidden_size: count.default(512),
-  intermediate_size: count.default(2048),
-  num_hidden_layers: count.default(12),
-  num_attention_heads: count.default(8),
-  max_position_embeddings: count.default(77),
+  vocab_size: idCount.default(49408),
+  hidden_size: channelCount.default(512),
+  intermediate_size: channelCount.default(2048),
+  num_hidden_layers: layerCount.default(12),
+  num_attention_heads: channelCount.default(8),
+  max_position_embeddings: channelCount.default(77),
   hidden_act: z.enum(['quick_gelu', 'gelu']).default('quick_gelu'),
   layer_norm_eps: z.number().gt(0).default(1e-5),
   eos_token_id: z.int().min(0).default(49407),

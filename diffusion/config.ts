@@ -1,6 +1,11 @@
 /** Reading a model's `config.json`. */
 import { z } from 'zod';
 
+/** Numbers of layers, channels or ids: bounded far above any model there is, so that a damaged file is refused at once. */
+export const layerCount = z.int().min(1).max(1000);
+export const channelCount = z.int().min(1).max(65_536);
+export const idCount = z.int().min(1).max(10_000_000);
+
 /** What a model knows of its configuration. */
 export interface ConfigRules<S extends z.ZodRawShape> {
   /** The options that the model uses, with the originals' defaults. */

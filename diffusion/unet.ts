@@ -9,30 +9,28 @@ import { add, attention, concat, geglu, matmul, silu } from '../kernels/index.ts
 import { Conv2d, GroupNorm, LayerNorm, Linear } from '../nn/layers.ts';
 import { Module } from '../nn/module.ts';
 import { Downsample, ResnetBlock, Upsample } from './blocks.ts';
-import { headWidth, parseConfig } from './config.ts';
-
-const count = z.int().min(1);
+import { channelCount, headWidth, layerCount, parseConfig } from './config.ts';
 
 const USED = {
   _class_name: z.literal('UNet2DConditionModel').default('UNet2DConditionModel'),
   /** Height and width of the latents that it was trained at. */
-  sample_size: count.nullable().default(null),
-  in_channels: count.default(4),
-  out_channels: count.default(4),
-  block_out_channels: z.array(count).min(1).default([320, 640, 1280, 1280]),
+  sample_size: channelCount.nullable().default(null),
+  in_channels: channelCount.default(4),
+  out_channels: channelCount.default(4),
+  block_out_channels: z.array(channelCount).min(1).max(16).default([320, 640, 1280, 1280]),
   down_block_types: z
     .array(z.enum(['CrossAttnDownBlock2D', 'DownBlock2D']))
     .default(['CrossAttnDownBlock2D', 'CrossAttnDownBlock2D', 'CrossAttnDownBlock2D', 'DownBlock2D']),
   up_block_types: z
     .array(z.enum(['CrossAttnUpBlock2D', 'UpBlock2D']))
     .default(['UpBlock2D', 'CrossAttnUpBlock2D', 'CrossAttnUpBlock2D', 'CrossAttnUpBlock2D']),
-  layers_per_block: count.default(2),
-  transformer_layers_per_block: z.union([count, z.array(count)]).default(1),
+  layers_per_block: layerCount.default(2),
+  transformer_layers_per_block: z.union([layerCount, z.array(layerCount)]).default(1),
   /** In spite of its name the *number* of heads, for all levels or each. */
-  attention_head_dim: z.union([count, z.array(count)]).default(8),
-  cross_attention_dim: count.default(1280),
+  attention_head_dim: z.union([channelCount, z.array(channelCount)]).default(8),
+  cross_attention_dim: channelCount.default(1280),
   use_linear_projection: z.boolean().default(false),
-  norm_num_groups: count.default(32),
+  norm_num_groups: channelCount.default(32),
   norm_eps: z.number().gt(0).default(1e-5),
   flip_sin_to_cos: z.boolean().default(true),
   freq_shift: z.number().default(0),

@@ -9,18 +9,16 @@ import { add, affine, attention, clamp, exp, matmul, mul, slice, softmax } from 
 import { Conv2d, GroupNorm, Linear } from '../nn/layers.ts';
 import { Module } from '../nn/module.ts';
 import { Downsample, ResnetBlock, Upsample } from './blocks.ts';
-import { parseConfig } from './config.ts';
-
-const count = z.int().min(1);
+import { channelCount, layerCount, parseConfig } from './config.ts';
 
 const USED = {
   _class_name: z.literal('AutoencoderKL').default('AutoencoderKL'),
-  in_channels: count.default(3),
-  out_channels: count.default(3),
-  latent_channels: count.default(4),
-  block_out_channels: z.array(count).min(1).default([64]),
-  layers_per_block: count.default(1),
-  norm_num_groups: count.default(32),
+  in_channels: channelCount.default(3),
+  out_channels: channelCount.default(3),
+  latent_channels: channelCount.default(4),
+  block_out_channels: z.array(channelCount).min(1).max(16).default([64]),
+  layers_per_block: layerCount.default(1),
+  norm_num_groups: channelCount.default(32),
   scaling_factor: z.number().gt(0).default(0.18215),
   use_quant_conv: z.boolean().default(true),
   use_post_quant_conv: z.boolean().default(true),

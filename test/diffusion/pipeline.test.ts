@@ -152,6 +152,17 @@ describe('model folders', () => {
     await refuses('damaged does not exist', (folder) => rm(folder, { recursive: true }));
     await refuses('model_index.json is missing', (folder) => rm(path.join(folder, 'model_index.json')));
     await refuses('model_index.json is not JSON', (folder) => writeFile(path.join(folder, 'model_index.json'), '{'));
+    for (const [part, key, value, most] of [
+      ['text_encoder', 'num_hidden_layers', 20_000_000, 1000],
+      ['text_encoder', 'vocab_size', 2 ** 40, 10_000_000],
+      ['unet', 'layers_per_block', 1e9, 1000],
+      ['unet', 'cross_attention_dim', 2 ** 31, 65_536],
+      ['vae', 'layers_per_block', 1e9, 1000],
+      ['vae', 'latent_channels', 2 ** 31, 65_536],
+    ] as const)
+      await refuses(`config.json: ${key}: Too big: expected number to be <=${most}`, (folder) =>
+        edit(path.join(folder, part, 'config.json'), (json) => (json[key] = value)),
+      );
     await refuses('the part unet is UNet2DModel; supported is UNet2DConditionModel', (folder) =>
       edit(path.join(folder, 'model_index.json'), (json) => (json.unet = ['diffusers', 'UNet2DModel'])),
     );
