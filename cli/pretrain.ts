@@ -1,11 +1,12 @@
 /** `npm run pretrain`: from nothing but the emoji packages to a text-to-picture model. */
 import { existsSync } from 'node:fs';
-import { mkdir, readFile } from 'node:fs/promises';
+import { readFile } from 'node:fs/promises';
 import path from 'node:path';
 import { Command } from 'commander';
 import { stringify } from 'yaml';
 import type { Device } from '../engine/index.ts';
 import { openNodeDevice } from '../engine/node.ts';
+import { makeFolder } from '../nn/checkpoint.ts';
 import { ConfigError, describeKeys, loadConfig } from './config.ts';
 import type { Config } from './config.ts';
 import { main } from './errors.ts';
@@ -113,7 +114,7 @@ async function runStage(
   console.log(`\n${config.task}: ${config.steps} steps, in ${folder}`);
   device.memory.budget = config.memory.budget === 0 ? Infinity : config.memory.budget * 2 ** 20;
   await run(config, device, async () => {
-    await mkdir(folder, { recursive: true });
+    await makeFolder(folder);
     await writeText(path.join(folder, 'config.yaml'), stringify(config));
     const again = folder === path.join('runs/pretrain', config.task) ? '' : ` --folder ${path.dirname(folder)}`;
     return { device, folder, resume: true, resumeCommand: `node cli/pretrain.js${again}` };

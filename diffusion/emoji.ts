@@ -4,9 +4,10 @@
  * pre-training never sees (Node).
  */
 import { spawn, type ChildProcess } from 'node:child_process';
-import { mkdir, readFile } from 'node:fs/promises';
+import { readFile } from 'node:fs/promises';
 import { createRequire } from 'node:module';
 import path from 'node:path';
+import { makeFolder } from '../nn/checkpoint.ts';
 import { writeFileAtomic } from '../nn/files.ts';
 import { fromBytes, type Picture } from './pictures.ts';
 
@@ -213,7 +214,7 @@ export async function emojiPictures(
   cache: string,
   { size = 64, onProgress = (() => {}) as (done: number, total: number) => void } = {},
 ): Promise<EmojiPictures> {
-  await mkdir(cache, { recursive: true });
+  await makeFolder(cache);
   const chosen = await Promise.all(EMOJI_SETS.map(chooseIcons));
   const total = chosen.reduce((sum, { names }) => sum + names.length, 0);
   const renderer = new Renderer();

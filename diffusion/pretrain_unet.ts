@@ -1,10 +1,11 @@
 /** Training UNet and text encoder from scratch on captioned pictures (Rombach et al. 2022), the VAE frozen. */
 import { createHash } from 'node:crypto';
-import { mkdir, readFile } from 'node:fs/promises';
+import { readFile } from 'node:fs/promises';
 import path from 'node:path';
 import { HostRandom, noGrad, randomKey, release, scope } from '../engine/index.ts';
 import type { Device, Tensor } from '../engine/index.ts';
 import { mse } from '../kernels/index.ts';
+import { makeFolder } from '../nn/checkpoint.ts';
 import { openSafetensors, reason, saveSafetensors } from '../nn/files.ts';
 import { ClipTextModel } from './clip.ts';
 import { loadVae } from './folder.ts';
@@ -216,7 +217,7 @@ export async function cachedLatents(
       .digest('hex')
       .slice(0, 16),
   );
-  await mkdir(place, { recursive: true });
+  await makeFolder(place);
   const all: Latents[] = [];
   for (let from = 0; from < pictures.length; from += CACHED_TOGETHER) {
     const part = pictures.slice(from, from + CACHED_TOGETHER);

@@ -115,7 +115,7 @@ export async function appendValidation(folder: string, step: number, values: Rec
 }
 
 /**
- * `record.json` of a run, rewritten while it goes on: what it rests on, how far it is, how long it took in all sessions, the
+ * `record.json` of a run, rewritten while it goes on: what it rests on, how far it is, how long it took in all, the
  * means of its last 50 steps, and every validation.
  */
 export class RunRecord {
