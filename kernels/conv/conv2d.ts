@@ -141,7 +141,7 @@ const conv2dOp = operation<readonly [Tensor, Tensor, Tensor | null], Conv2dOptio
     let gradBias: Tensor | null = null;
     if (ctx.needs[1]) {
       gradWeight = ctx.gradient(1);
-      if (ctx.needs[2]) gradBias = ctx.gradient(2);
+      if (ctx.needs[2] && weight.size > 0) gradBias = ctx.gradient(2);
       if (pointwise(g))
         multiply(grad!, x, gradWeight, {
           m: g.rows,
@@ -155,7 +155,9 @@ const conv2dOp = operation<readonly [Tensor, Tensor, Tensor | null], Conv2dOptio
         const tensors = gradBias ? [x, grad!, gradWeight, gradBias] : [x, grad!, gradWeight];
         run(weightProduct, { ROW_SUM: gradBias !== null }, tensors, g, g.channels * g.kh * g.kw);
       }
-    } else if (ctx.needs[2]) gradBias = sum(grad!, [0, 2, 3]);
+    }
+    // No product to take it along: the weight is frozen, or has no elements.
+    if (ctx.needs[2] && !gradBias) gradBias = sum(grad!, [0, 2, 3]);
     return [gradX, gradWeight, gradBias];
   },
 });

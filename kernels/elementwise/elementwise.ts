@@ -166,9 +166,15 @@ const geluOp = unary(
 const geluTanhOp = unary(
   'geluTanh',
   '0.5 * x * (1.0 + tanh(inner(x)))',
-  'y * (0.5 * (1.0 + tanh(inner(x))) + 0.5 * x * (1.0 - tanh(inner(x)) * tanh(inner(x))) * 0.79788456 * (1.0 + 0.134145 * x * x))',
-  // clamped: tanh is 1 to f32's precision from 10 on, and some drivers overflow far out
-  'fn inner(x: f32) -> f32 { return clamp(0.79788456 * (x + 0.044715 * x * x * x), -15.0, 15.0); }',
+  'y * (0.5 * (1.0 + tanh(inner(x))) + 0.5 * x * (1.0 - tanh(inner(x)) * tanh(inner(x))) * 0.79788456 * (1.0 + 0.134145 * near(x) * near(x)))',
+  // Clamped: tanh is 1 to f32's precision from 10 on, which |x| = 10 is well past. Far out, powers of x overflow, and so does
+  // some drivers' tanh.
+  `
+fn near(x: f32) -> f32 { return clamp(x, -10.0, 10.0); }
+fn inner(x: f32) -> f32 {
+  let c = near(x);
+  return clamp(0.79788456 * (c + 0.044715 * c * c * c), -15.0, 15.0);
+}`,
 );
 
 /** x · σ(x) (Elfwing et al., 2017). */

@@ -120,9 +120,11 @@ const linearOp = operation<readonly [Tensor, Tensor, Tensor | null], object>({
     let gradBias: Tensor | null = null;
     if (ctx.needs[1]) {
       gradWeight = ctx.gradient(1); // (n, k) = gradᵀ · x; the bias takes the sum of gradᵀ's rows along
-      if (ctx.needs[2]) gradBias = ctx.gradient(2);
+      if (ctx.needs[2] && k > 0) gradBias = ctx.gradient(2);
       multiply(grad!, x, gradWeight, { m: n, n: k, k: m, transposeA: true, rowSum: gradBias ?? undefined });
-    } else if (ctx.needs[2]) gradBias = sum(grad!, leading(grad!.shape.length - 1));
+    }
+    // No product to take it along: the weight is frozen, or has no elements.
+    if (ctx.needs[2] && !gradBias) gradBias = sum(grad!, leading(grad!.shape.length - 1));
     return [gradX, gradWeight, gradBias];
   },
 });

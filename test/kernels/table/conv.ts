@@ -70,6 +70,8 @@ export const convRows: Rows<'conv2d'> = {
       sample([2, 34, 6, 6], 37, 3, { padding: 1 }), // past a tile of 32, with tails in both
       sample([1, 66, 3, 4], 68, 3, { padding: 1 }), // past a tile of 64
       sample([2, 8, 4, 4], 12, 1), // 1×1: a matrix product, vec4
+      sample([2, 0, 4, 4], 3, 3), // no channels
+      sample([2, 0, 4, 4], 3, 1),
       sample([3, 5, 3, 3], 34, 1), // scalar
       sample([2, 6, 5, 4], 4, 1, { bias: false }),
       sample([2, 6, 5, 5], 4, 1, { stride: 2 }), // 1×1 that is no matrix product

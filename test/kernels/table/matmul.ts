@@ -118,6 +118,7 @@ export const matmulRows: Rows<'matmul' | 'linear'> = {
       { inputs: [[8, 40], [36, 40], [36]], attributes: {} }, // few rows
       { inputs: [[3, 3, 7], [9, 7], [9]], attributes: {} },
       { inputs: [[70, 5], [67, 5], [67]], attributes: {} }, // past a tile of 64, scalar
+      { name: 'no inputs', inputs: [[3, 0], [4, 0], [4]], attributes: {} },
     ],
     gradient: [0, 1, 2],
     arbitrary: fc.tuple(fc.array(extent, { maxLength: 2 }), extent, extent, fc.boolean()).map(([lead, k, n, bias]) => ({
