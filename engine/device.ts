@@ -195,6 +195,9 @@ export class Device {
   }
 }
 
+/** Most buffers that a kernel binds (attention's gradients with a mask); WebGPU guarantees eight. */
+const STORAGE_BUFFERS = 10;
+
 function fold(groups: number): [number, number, number] {
   if (groups <= 65535) return [groups, 1, 1];
   const rows = Math.ceil(groups / 65535);
@@ -207,6 +210,12 @@ export async function openDevice(gpu: GPU, host: Host, options: DeviceOptions = 
   if (!adapter)
     throw new Error(
       '[device] no WebGPU adapter answers. Run `npm run setup`, which installs a driver or says which one is missing',
+    );
+  const { maxStorageBuffersPerShaderStage } = adapter.limits;
+  if (maxStorageBuffersPerShaderStage < STORAGE_BUFFERS)
+    throw new Error(
+      `[device] this adapter lets a kernel bind ${maxStorageBuffersPerShaderStage} storage buffers ` +
+        `(maxStorageBuffersPerShaderStage); ${STORAGE_BUFFERS} are needed. Take another adapter`,
     );
   const without = new Set<string>(options.without ?? []);
   const info = adapter.info;

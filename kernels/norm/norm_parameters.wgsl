@@ -10,8 +10,8 @@ struct Params {
 }
 
 @compute @workgroup_size(64)
-fn main(@builtin(global_invocation_id) id: vec3u) {
-  let channel = id.x;
+fn main(@builtin(workgroup_id) wg: vec3u, @builtin(num_workgroups) groups: vec3u, @builtin(local_invocation_index) lane: u32) {
+  let channel = (wg.x + wg.y * groups.x) * 64u + lane;
   if (channel >= params.channels) { return; }
   var dw = 0.0;
   var db = 0.0;

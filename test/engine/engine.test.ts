@@ -5,6 +5,7 @@ import {
   empty,
   keep,
   noGrad,
+  openDevice,
   preprocess,
   release,
   reshape,
@@ -15,7 +16,7 @@ import {
   write,
   zeros,
 } from '../../engine/index.ts';
-import type { Device } from '../../engine/index.ts';
+import type { Device, Host } from '../../engine/index.ts';
 import { openNodeDevice } from '../../engine/node.ts';
 import { Pool, sizeClass } from '../../engine/memory.ts';
 import { add, affine, exp, mul, square, sum } from '../../kernels/index.ts';
@@ -352,6 +353,15 @@ describe('device', () => {
     for (let i = 0; i < 200; i++) y = affine(y, 1, i); // more dispatches than a batch holds
     expect([...(await y.read())]).toEqual([1, 2, 3].map((value) => value + (199 * 200) / 2));
     other.destroy();
+  });
+
+  it('does not open on an adapter that binds fewer buffers than kernels need', async () => {
+    const adapter = { limits: { maxStorageBuffersPerShaderStage: 8 } };
+    const gpu = { requestAdapter: () => Promise.resolve(adapter) } as unknown as GPU;
+    const host: Host = { readText: () => Promise.resolve(''), wait: (promise) => promise };
+    await expect(openDevice(gpu, host)).rejects.toThrow(
+      /lets a kernel bind 8 storage buffers \(maxStorageBuffersPerShaderStage\); 10 are needed/,
+    );
   });
 
   it('is an error when lost, not a hang', async () => {
