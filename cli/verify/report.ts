@@ -110,6 +110,7 @@ export function deviation(
 ): Deviation {
   if (actual.length !== expected.length)
     return { error: NaN, limit: NaN, ok: false, at: 0, reason: `${actual.length} values for ${expected.length}` };
+  if (expected.length === 0) return { error: NaN, limit: NaN, ok: false, at: 0, reason: 'no values to compare' };
   if (allowed.relL2 !== undefined && norm(expected) > 0) {
     const error = norm(Float64Array.from(actual, (a, i) => a - expected[i]!)) / norm(expected);
     const bound = Math.max(allowed.relL2, 10 * spread);

@@ -107,6 +107,16 @@ describe('a check can fail', () => {
     }
   });
 
+  it('on half a per cent in gradients, their norm and moments', async () => {
+    const keys = ['step1.clipped_grad.conv_in.bias', 'grad_norm', 'exp_avg.conv_in.bias', 'exp_avg_sq.conv_in.bias'];
+    const root = await changed('dreambooth', 'outputs', (key, values) => [
+      key,
+      keys.includes(key) ? values.map((value) => value * 1.005) : values,
+    ]);
+    await cp(path.join(goldens, 'pipeline'), path.join(root, 'pipeline'), { recursive: true });
+    expect(await failures(root, 'dreambooth')).toEqual(keys);
+  });
+
   it('on NaN', async () => {
     const root = await changed('attention', 'outputs', (key, values) => {
       if (key === 'full.out') values[values.length - 1] = NaN;
@@ -206,5 +216,6 @@ describe('deviation', () => {
     expect(deviation([NaN, 9], [1, 1], { atol: 1 })).toMatchObject({ error: NaN, ok: false, at: 0 });
     expect(deviation([NaN, 1], [1, 1], { relL2: 1 }).ok).toBe(false);
     expect(deviation([1], [1, 2], { atol: 1 })).toMatchObject({ ok: false, reason: '1 values for 2' });
+    expect(deviation([], [], { atol: 1 })).toMatchObject({ ok: false, reason: 'no values to compare' });
   });
 });
