@@ -10,7 +10,8 @@ const cell = new Int32Array(new SharedArrayBuffer(4));
 
 /**
  * While a promise of the device is pending, Dawn's binding spins the event loop at a whole core, which a software adapter
- * needs itself. Sleeping a millisecond in each turn leaves the core to it, and the loop free for everything else.
+ * needs itself. Sleeping in each turn leaves the core to it, and the loop free for everything else: briefly at first, so
+ * that short work is not seen late, up to a millisecond.
  */
 async function wait<T>(promise: Promise<T>): Promise<T> {
   let pending = true;
