@@ -31,7 +31,7 @@ const fields = z.looseObject({
 /*
  * The update's limit is wide, since Adam divides by √v: where a gradient is near 0 its rounding error decides about a whole
  * step of ±lr. Gradients themselves have no such division. PyTorch's own f32 is 7e-6 from its float64 (‖error‖/‖gradient‖,
- * recorded for the same architecture in the case unet), and the recordings' limit for gradients there is 1e-3. The global
+ * recorded for a UNet of twice the width in the case unet), and the recordings' limit for gradients there is 1e-3. The global
  * norm and exp_avg are linear in the gradients, so they take the same; exp_avg_sq is quadratic, (1 + e)² ≈ 1 + 2e: twice it.
  * Later steps take their gradients at parameters that are off too, by some 1e-5 of an update of about lr: far less.
  */
