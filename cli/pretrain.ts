@@ -60,9 +60,15 @@ function overridesOf(stage: Stage, all: readonly string[]): string[] {
 }
 
 /** A stage's configuration: that of the run where it has begun, else the default one with the user's changes. */
-async function configure(stage: Stage, folder: string, overrides: readonly string[]): Promise<Config> {
+async function configure(
+  stage: Stage,
+  folder: string,
+  defaults: readonly string[],
+  overrides: readonly string[],
+): Promise<Config> {
   const file = path.join(folder, 'config.yaml');
-  if (!existsSync(file)) return loadConfig(path.join(ROOT, 'assets/configs', `${stage}.yaml`), overrides);
+  if (!existsSync(file))
+    return loadConfig(path.join(ROOT, 'assets/configs', `${stage}.yaml`), [...defaults, ...overrides]);
   const [begun, now] = [await loadConfig(file), await loadConfig(file, overrides)];
   if (JSON.stringify(begun) !== JSON.stringify(now))
     throw new ConfigError(
@@ -79,13 +85,10 @@ await main(async () => {
   command.parse();
   const { folder } = command.opts<{ folder: string }>();
   const places = { vae: path.join(folder, 'vae'), diffusion: path.join(folder, 'diffusion') };
+  const ownVae = `model=${JSON.stringify(path.join(places.vae, 'model'))}`; // the second stage's, unless told otherwise
   const configs = {
-    vae: await configure('vae', places.vae, overridesOf('vae', command.args)),
-    // On the VAE of the first stage, unless told otherwise.
-    diffusion: await configure('diffusion', places.diffusion, [
-      `model=${JSON.stringify(path.join(places.vae, 'model'))}`,
-      ...overridesOf('diffusion', command.args),
-    ]),
+    vae: await configure('vae', places.vae, [], overridesOf('vae', command.args)),
+    diffusion: await configure('diffusion', places.diffusion, [ownVae], overridesOf('diffusion', command.args)),
   };
   const tasks = await import('./tasks/index.ts');
   const device = await openNodeDevice();

@@ -1,4 +1,5 @@
 /** The diffusion task: UNet and text encoder from scratch on captioned renders of emoji, in the latents of a finished VAE. */
+import { readdir } from 'node:fs/promises';
 import path from 'node:path';
 import { saveStableDiffusion } from '../../diffusion/folder.ts';
 import type { StableDiffusion } from '../../diffusion/folder.ts';
@@ -8,7 +9,7 @@ import { cachedLatents, freshModel, Pretraining, samplingWeight, validate } from
 import { writeFileAtomic } from '../../nn/files.ts';
 import { Trainer } from '../../nn/trainer.ts';
 import type { Config } from '../config.ts';
-import { recordRun, resolvePath } from '../run.ts';
+import { interruptible, recordRun, resolvePath } from '../run.ts';
 import type { TaskContext } from '../run.ts';
 import {
   appendValidation,
@@ -25,7 +26,8 @@ export async function trainDiffusion(config: Config<'diffusion'>, context: TaskC
   const model = await freshModel(context.device, resolvePath(config.model), config.seed);
   for (const prompt of config.sample.prompts) encode(model, prompt); // one that is too long is said now
   const size = (model.unet.config.sample_size ?? 16) * model.vae.downscale;
-  await trainDiffusionOn(await loadPictures(config.cache, size, config.validation.count), model, config, context);
+  const data = await interruptible(context, () => loadPictures(config.cache, size, config.validation.count));
+  await trainDiffusionOn(data, model, config, context);
 }
 
 /** The same on pictures and a fresh model at hand; releases the model. */
@@ -37,7 +39,9 @@ export async function trainDiffusionOn(
 ): Promise<void> {
   const { folder } = context;
   const { vae, unet, textEncoder } = model;
-  await recordRun(context, [path.join(model.folder, 'vae', 'config.json')]);
+  const vaeFolder = path.join(model.folder, 'vae');
+  const vaeFiles = (await readdir(vaeFolder)).sort().map((file) => path.join(vaeFolder, file));
+  const inputs = { ...(await recordRun(context, vaeFiles)), data: data.key };
   const parameters = Object.fromEntries(
     Object.entries({ unet, text_encoder: textEncoder }).map(([name, module]) => [
       name,
@@ -59,13 +63,15 @@ export async function trainDiffusionOn(
       weight: samplingWeight(config.weights, set, caption),
     }));
   };
-  const training = await captioned(data.training, 'training');
-  const validation = await captioned(data.validation, 'validation');
+  const [training, validation] = await interruptible(
+    context,
+    async () => [await captioned(data.training, 'training'), await captioned(data.validation, 'validation')] as const,
+  );
   const task = new Pretraining(model, training, config);
   const samples = config.batch * config.accumulate; // a step
   vae.setTrainable(false);
 
-  const options = trainerOptions(config, context, data.key);
+  const options = trainerOptions(config, context, inputs);
   const trainer = new Trainer({
     ...options,
     modules: { unet, text_encoder: textEncoder },

@@ -61,19 +61,21 @@ export function holdOut(
   const order = new HostRandom(randomKey(0, 'validation')).permutation(items.length);
   const out = new Set(order.slice(0, held));
   const captions = JSON.stringify(icons.map(({ set, caption }) => [set, caption]));
+  const key = createHash('sha256').update(captions).update(pixels).update(String(held)).digest('hex');
+  const numbers = { pictures: items.length, training: items.length - held, validation: held, size };
   return {
     training: items.filter((_, i) => !out.has(i)),
     validation: items.filter((_, i) => out.has(i)),
-    key: createHash('sha256').update(captions).update(pixels).update(String(held)).digest('hex'),
-    record: { pictures: items.length, training: items.length - held, validation: held, size, sets: counts, failed },
+    key,
+    record: { ...numbers, sha256: key, sets: counts, failed },
   };
 }
 
-/** The trainer's options that follow from the configuration alone. */
+/** The trainer's options that follow from the configuration alone; a run goes on only with the `inputs` it began with. */
 export function trainerOptions(
   config: PretrainingConfig,
   { folder, resume, resumeCommand }: TaskContext,
-  data: string,
+  inputs: Readonly<Record<string, string>>,
 ) {
   const { optimizer, checkpoint, memory: _memory, name: _name, ...rest } = config;
   return {
@@ -92,7 +94,7 @@ export function trainerOptions(
     keep: checkpoint.keep,
     resume,
     resumeCommand,
-    identity: { ...rest, optimizer, data } as Readonly<Record<string, Json>>,
+    identity: { ...rest, optimizer, inputs } as Readonly<Record<string, Json>>,
     memoryAdvice: 'Lower batch (with accumulate, for the same samples a step), or raise memory.budget',
   } satisfies Partial<TrainerOptions>;
 }

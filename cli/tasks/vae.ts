@@ -10,7 +10,7 @@ import { saveSafetensors, writeFileAtomic } from '../../nn/files.ts';
 import { DataOrder } from '../../nn/order.ts';
 import { Trainer } from '../../nn/trainer.ts';
 import type { Config } from '../config.ts';
-import { recordRun, resolvePath, writeText } from '../run.ts';
+import { interruptible, recordRun, resolvePath, writeText } from '../run.ts';
 import type { TaskContext } from '../run.ts';
 import { appendValidation, drawLosses, loadPictures, RunRecord, trainerOptions, withAverages } from './pretraining.ts';
 import type { Item, Pictures } from './pretraining.ts';
@@ -21,7 +21,8 @@ const MEASURED = 256;
 const SHOWN = 32;
 
 export async function trainVae(config: Config<'vae'>, context: TaskContext): Promise<void> {
-  await trainVaeOn(await loadPictures(config.cache, config.size, config.validation.count), config, context);
+  const { cache, size, validation } = config;
+  await trainVaeOn(await interruptible(context, () => loadPictures(cache, size, validation.count)), config, context);
 }
 
 /** The same on pictures at hand. */
@@ -32,7 +33,7 @@ export async function trainVaeOn(data: Pictures, config: Config<'vae'>, context:
   const json = JSON.parse(await readFile(configFile, 'utf8')) as Record<string, unknown>;
   const vae = Vae.fromConfig(device, json, configFile);
   vae.initialize(config.seed);
-  await recordRun(context, [configFile]);
+  const inputs = { ...(await recordRun(context, [configFile])), data: data.key };
   const parameters = [...vae.namedParameters().values()].reduce((total, { size }) => total + size, 0);
   const record = await RunRecord.open(folder, { config, data: data.record, parameters });
 
@@ -57,7 +58,7 @@ export async function trainVaeOn(data: Pictures, config: Config<'vae'>, context:
     return statistics;
   };
   const trainer = new Trainer({
-    ...trainerOptions(config, context, data.key),
+    ...trainerOptions(config, context, inputs),
     modules: { vae },
     forward: ({ pass }) =>
       vaeLoss(
