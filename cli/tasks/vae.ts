@@ -40,7 +40,7 @@ export async function trainVaeOn(data: Pictures, config: Config<'vae'>, context:
   const order = new DataOrder(data.training.length, config.seed);
   const pictures = (items: readonly Item[]) => items.map(({ picture }) => picture());
   const held = pictures(data.validation);
-  const measured = pictures(data.training.slice(0, MEASURED));
+  const measured = pictures(spread(data.training, MEASURED));
   const samples = config.batch * config.accumulate; // a step
 
   /** Saves the VAE as it is, with the scale of its latents. */
@@ -94,10 +94,11 @@ export async function trainVaeOn(data: Pictures, config: Config<'vae'>, context:
     trainer.average?.swap();
     const latents = await save();
     const decoded = await reconstruct(vae, held);
+    const [originals, reconstructions] = [spread(held, SHOWN), spread(decoded, SHOWN)];
     await writeFileAtomic(path.join(folder, 'recon.png'), [
       await grid(
         Array.from({ length: SHOWN / 8 }, (_, row) =>
-          [held, decoded].flatMap((set) => set.slice(8 * row, 8 * row + 8)),
+          [originals, reconstructions].flatMap((set) => set.slice(8 * row, 8 * row + 8)),
         ).flat(),
         { columns: 8, cell: 96, title: 'held out: originals, and below them their reconstructions' },
       ),
@@ -109,6 +110,12 @@ export async function trainVaeOn(data: Pictures, config: Config<'vae'>, context:
   }
   trainer.release();
   vae.release();
+}
+
+/** `count` items, or all there are, at equal distances: the sets stand one after the other. */
+function spread<T>(items: readonly T[], count: number): T[] {
+  const length = Math.min(count, items.length);
+  return Array.from({ length }, (_, i) => items[Math.floor((i * items.length) / length)]!);
 }
 
 /**
