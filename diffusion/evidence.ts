@@ -7,7 +7,7 @@ import type { Picture } from './pictures.ts';
 
 /** What must hold after the default run; `docs/dreambooth.md` says what did. */
 export const THRESHOLDS = {
-  /** Share of grey foreground with the token, over expressions shown and not shown. Real pictures have 0.81. */
+  /** Share of grey foreground with the token, over expressions shown and not shown. Real pictures have 0.85. */
   grey: 0.4,
   /** Drift of the class prompts with prior preservation, as a share of the drift without. */
   drift: 0.5,
