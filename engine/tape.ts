@@ -14,6 +14,7 @@ export class Context {
   saved: Tensor[] = [];
   readonly #targets: readonly (Tensor | null)[];
   readonly #shapes: readonly Shape[];
+  readonly #dtypes: readonly DType[];
 
   constructor(device: Device, inputs: readonly (Tensor | null)[], needs: readonly boolean[]) {
     this.device = device;
@@ -23,6 +24,7 @@ export class Context {
       needs[i] && input!.requiresGrad && inputs.indexOf(input) === i ? input : null,
     );
     this.#shapes = inputs.map((input) => input?.shape ?? []);
+    this.#dtypes = inputs.map((input) => input?.dtype ?? 'f32');
   }
 
   /** Holds tensors until the backward pass has used them; does nothing when no input wants a gradient. */
@@ -34,12 +36,12 @@ export class Context {
 
   /**
    * Where `backward` writes the gradient of input `i`: its place in the arena when this is the leaf's first gradient,
-   * which saves a copy, else fresh memory of the input's shape.
+   * which saves a copy, else fresh memory of the input's shape and dtype.
    */
   gradient(i: number): Tensor {
     const leaf = this.#targets[i];
     if (leaf && leaf.gradTarget && leaf.grad === null) return leaf.gradTarget;
-    return empty(this.device, this.#shapes[i]!);
+    return empty(this.device, this.#shapes[i]!, this.#dtypes[i]!);
   }
 
   inputShape(i: number): Shape {
@@ -54,14 +56,17 @@ export class Context {
 
 type Inputs = readonly (Tensor | null)[];
 
+/** What an input's dtype may be; see `Operation.dtypes`. */
+export type DTypeRule = DType | 'float' | 'any';
+
 /** An operation: one definition of its shape rule, its forward and its gradient. */
 export interface Operation<I extends Inputs, A, O extends Tensor | readonly Tensor[]> {
   readonly name: string;
   /**
-   * The inputs' dtypes, one each; f32 throughout when absent. `'alike'`: any of 32 bits, the same for all, which is the
-   * result's too. `'any'`: no matter which.
+   * The inputs' dtypes, a rule each; what is left out is `'float'`: f32 or f16, all such inputs alike, and so are the
+   * result and the gradients. `'alike'`: any that kernels compute with, the same for all. `'any'`: no matter which.
    */
-  readonly dtypes?: readonly DType[] | 'alike' | 'any';
+  readonly dtypes?: readonly DTypeRule[] | 'alike' | 'any';
   /** Shape of the (first) result. Throws the error that the user sees. */
   shape(inputs: I, attributes: A): Shape;
   /** Records the work. `shape` is what the shape rule gave. */
@@ -136,13 +141,25 @@ export class TapeNode {
 /** Which result of its node a tensor is, where it isn't the first. */
 const outputIndex = new WeakMap<Tensor, number>();
 
-function checkDTypes(name: string, inputs: Inputs, rule: readonly DType[] | 'alike' | 'any' = []): void {
-  if (rule === 'any') return;
+/** What kernels compute with; the others are formats that weights are stored in. */
+const COMPUTED: ReadonlySet<DType> = new Set<DType>(['f32', 'f16', 'i32', 'u32']);
+
+function checkDTypes(name: string, inputs: Inputs, rules: readonly DTypeRule[] | 'alike' | 'any' = []): void {
+  if (rules === 'any') return;
+  let like: DType | null = null;
   inputs.forEach((input, i) => {
-    if (!input) return;
-    const needed = rule === 'alike' ? inputs[0]!.dtype : (rule[i] ?? 'f32');
-    if (input.dtype !== needed) throw new Error(`[${name}] input ${i} is ${input.dtype}; ${needed} is needed`);
-    if (rule === 'alike' && needed === 'f16') throw new Error(`[${name}] input ${i} is f16; 32 bits are needed`);
+    const rule = rules === 'alike' ? 'alike' : (rules[i] ?? 'float');
+    if (!input || rule === 'any') return;
+    const { dtype } = input;
+    const fail = (needed: string): never => {
+      throw new Error(`[${name}] input ${i} is ${dtype}; ${needed} is needed`);
+    };
+    if (rule === 'float' || rule === 'alike') {
+      if (like !== null && dtype !== like) fail(`${like}, as the inputs before it,`);
+      if (rule === 'float' && dtype !== 'f32' && dtype !== 'f16') fail('f32 or f16');
+      if (!COMPUTED.has(dtype)) fail('f32, f16, i32 or u32');
+      like = dtype;
+    } else if (dtype !== rule) fail(rule);
   });
 }
 
@@ -212,15 +229,16 @@ export function backward(output: Tensor, upstream?: Tensor): void {
       throw new Error(
         `[backward] ${formatShape(output.shape)} is not one element; give the upstream gradient of its shape`,
       );
-    const one = tensor(device, [1], output.shape);
+    const one = tensor(device, [1], output.shape, { dtype: output.dtype });
     backward(output, one);
     if (device.scope === null) one.storage.drop();
     return;
   }
   const seed = upstream;
-  if (!sameShape(output.shape, upstream.shape))
+  if (!sameShape(output.shape, upstream.shape) || output.dtype !== upstream.dtype)
     throw new Error(
-      `[backward] the upstream gradient is ${formatShape(upstream.shape)}, the output ${formatShape(output.shape)}`,
+      `[backward] the upstream gradient is ${upstream.dtype} ${formatShape(upstream.shape)}, ` +
+        `the output ${output.dtype} ${formatShape(output.shape)}`,
     );
   if (!output.node) throw new Error('[backward] the output does not depend on any tensor that requires a gradient');
   noGrad(device, () => {

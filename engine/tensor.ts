@@ -1,5 +1,6 @@
 import type { Device } from './device.ts';
 import { f16ToF32, f32ToF16 } from './float16.ts';
+import type { Defines } from './kernel.ts';
 import { ALIGNMENT, GUARD_BYTES } from './memory.ts';
 import type { Storage } from './memory.ts';
 import type { Window } from './stream.ts';
@@ -11,6 +12,10 @@ export type DType = 'f32' | 'f16' | 'i32' | 'u32';
 export type HostArray = Float32Array<ArrayBuffer> | Int32Array<ArrayBuffer> | Uint32Array<ArrayBuffer>;
 
 const BYTES: Record<DType, number> = { f32: 4, f16: 2, i32: 4, u32: 4 };
+
+/** What a kernel is specialised by to read and write `array<$T>` of this dtype; it computes in f32 either way. */
+export const typed = ({ dtype }: { dtype: DType }): Defines =>
+  dtype === 'f16' ? { T: 'f16', F16: true } : { T: dtype };
 
 /** Bytes that a tensor occupies; odd f16 counts are padded to whole words. */
 export function byteLength(size: number, dtype: DType): number {
@@ -82,9 +87,10 @@ export class Tensor {
   }
 }
 
-/** Uninitialised memory of the given shape. */
-export function empty(device: Device, shape: Shape, dtype: DType = 'f32', tag?: string): Tensor {
+/** Uninitialised memory of the given shape. f16 becomes f32 where the adapter has no f16, so that programs run alike. */
+export function empty(device: Device, shape: Shape, asked: DType = 'f32', tag?: string): Tensor {
   checkShape('empty', shape);
+  const dtype = asked === 'f16' && !device.profile.f16 ? 'f32' : asked;
   const storage = device.memory.allocate(byteLength(sizeOf(shape), dtype), tag);
   return new Tensor(device, storage, 0, shape, dtype);
 }

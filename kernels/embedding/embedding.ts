@@ -8,7 +8,7 @@ const NAN_BITS = 0x7fc00000;
 
 const embeddingOp = operation<readonly [Tensor, Tensor], object>({
   name: 'embedding',
-  dtypes: ['f32', 'i32'],
+  dtypes: ['float', 'i32'],
   shape([table, ids]) {
     if (table.shape.length !== 2)
       throw new Error(`[embedding] the table must be (V, D), not ${formatShape(table.shape)}`);

@@ -73,7 +73,7 @@ export const mse = (a: Tensor, b: Tensor, { weights }: MseOptions = {}): Tensor 
 
 const crossEntropyOp = operation<readonly [Tensor, Tensor], { ignored: number }>({
   name: 'crossEntropy',
-  dtypes: ['f32', 'i32'],
+  dtypes: ['float', 'i32'],
   shape([logits, targets]) {
     if (logits.shape.length !== 2)
       throw new Error(`[crossEntropy] logits must be (R, V), not ${formatShape(logits.shape)}`);

@@ -13,6 +13,8 @@ type AnyRow = Row<(...args: unknown[]) => unknown>;
 type Made = (ReturnType<typeof makeInput> | null)[];
 
 const FORWARD_TOLERANCE = 2e-6;
+/** Rounding to nearest in f16 is off by at most this share of a value. */
+const F16_ROUNDING = 2 ** -11;
 let device: Device;
 
 beforeAll(async () => {
@@ -22,8 +24,8 @@ afterAll(async () => {
   await device.checkGuards();
 });
 
-const makeInputs = (sample: Sample<unknown>, seed: number): Made =>
-  sample.inputs.map((spec, i) => spec && makeInput(spec, new HostRandom(randomKey(seed, `input ${i}`))));
+const makeInputs = (sample: Sample<unknown>, seed: number, half = false): Made =>
+  sample.inputs.map((spec, i) => spec && makeInput(spec, new HostRandom(randomKey(seed, `input ${i}`)), half));
 
 const upload = (inputs: Made, wanted: readonly number[]): Tensor[] =>
   inputs.map((input, i) => {
@@ -56,15 +58,17 @@ async function checkGradient(
   sample: Sample<unknown>,
   inputs: Made,
   seed: number,
+  tolerance: number,
 ): Promise<void> {
   const wanted = (row.gradient as readonly number[]).filter((i) => inputs[i]);
   const arrays = inputs as NdArray[];
   const shape = row.reference(arrays, sample.attributes).shape;
-  const upstream = makeInput(shape, new HostRandom(randomKey(seed, 'upstream')));
+  const half = inputs.some((input) => input?.dtype === 'f16');
+  const upstream = makeInput(shape, new HostRandom(randomKey(seed, 'upstream')), half);
   const grads = scope(device, () => {
     const tensors = upload(inputs, wanted);
     const result = row.call(operation, tensors, sample.attributes);
-    backward(result, tensor(device, upstream.data, shape));
+    backward(result, tensor(device, upstream.data, shape, { dtype: result.dtype }));
     return wanted.map((i) => tensors[i]!.grad!);
   });
   const values = await Promise.all(grads.map(async (grad) => Float64Array.from(await grad.read())));
@@ -81,7 +85,6 @@ async function checkGradient(
       );
     return (loss(shifted(1)) - loss(shifted(-1))) / (2 * h);
   };
-  const tolerance = row.gradientTolerance ?? 2 * (row.tolerance ?? FORWARD_TOLERANCE);
   wanted.forEach((i, n) => {
     const size = sizeOf(arrays[i]!.shape);
     const random = new HostRandom(randomKey(seed, `places ${i}`));
@@ -111,18 +114,24 @@ const label = (sample: Sample<unknown>) =>
 for (const [name, typedRow] of Object.entries(table)) {
   const row = typedRow as unknown as AnyRow;
   const operation = operations[name as keyof typeof operations] as unknown as (...args: unknown[]) => unknown;
-  const tolerance = row.tolerance ?? FORWARD_TOLERANCE;
 
-  const check = async (sample: Sample<unknown>, seed: number) => {
-    const inputs = makeInputs(sample, seed);
+  const check = async (sample: Sample<unknown>, seed: number, half = false) => {
+    const inputs = makeInputs(sample, seed, half);
     const what = `${name} ${label(sample)}`;
     const result = await forward(row, operation, sample, inputs);
+    const units = half ? (row.f16 as number | undefined) : 0;
+    const tolerance = (row.tolerance ?? FORWARD_TOLERANCE) + (units ?? 1) * F16_ROUNDING;
     expectClose(what, result.data, row.reference(inputs as NdArray[], sample.attributes), tolerance, result.shape);
-    if (row.gradient !== 'none' && !sample.forwardOnly) await checkGradient(what, row, operation, sample, inputs, seed);
+    if (row.gradient === 'none' || sample.forwardOnly) return;
+    const slack = (row.gradientTolerance ?? 2 * (row.tolerance ?? FORWARD_TOLERANCE)) + (units ?? 4) * F16_ROUNDING;
+    await checkGradient(what, row, operation, sample, inputs, seed, slack);
   };
 
   describe(name, () => {
     row.samples.forEach((sample, i) => it(label(sample), () => check(sample, i)));
+
+    if (row.f16 !== 'none' && makeInputs(row.samples[0]!, 0).some((input) => input?.dtype === 'f32'))
+      it('holds in f16', () => check(row.samples[0]!, 0, true));
 
     it('gives the same bits again', async () => {
       const sample = row.samples[0]!;

@@ -1,6 +1,6 @@
 /** The rows of the operations' table: everything that tests and benchmarks need to know of an operation. */
 import type fc from 'fast-check';
-import { formatShape, HostRandom, sameShape, sizeOf } from '../../engine/index.ts';
+import { f16ToF32, f32ToF16, formatShape, HostRandom, sameShape, sizeOf } from '../../engine/index.ts';
 import type { Shape, Tensor } from '../../engine/index.ts';
 import type * as operations from '../../kernels/index.ts';
 
@@ -26,6 +26,8 @@ export type InputSpec =
       readonly value?: (random: HostRandom, i: number) => number;
     };
 
+export type ComputedDType = 'f32' | 'f16' | 'i32' | 'u32';
+
 export interface Sample<A> {
   readonly name?: string;
   /** `null` where an optional input is left out. */
@@ -49,7 +51,7 @@ export interface Row<F extends (...args: any[]) => unknown, A = any> {
   readonly arbitrary?: fc.Arbitrary<Sample<A>>;
   /** Calls that must throw, with what the message must match. `t` makes a tensor of a shape. */
   readonly bad?: readonly (readonly [
-    (operation: F, t: (shape: Shape, dtype?: 'f32' | 'f16' | 'i32') => Tensor) => unknown,
+    (operation: F, t: (shape: Shape, dtype?: ComputedDType) => Tensor) => unknown,
     RegExp,
   ])[];
   /**
@@ -59,6 +61,12 @@ export interface Row<F extends (...args: any[]) => unknown, A = any> {
   readonly tolerance?: number;
   /** The same for gradients; twice the forward's by default. */
   readonly gradientTolerance?: number;
+  /**
+   * f16 storage: the first sample is run so as well, its floats rounded to f16. Results and gradients may then be off by
+   * so many units of f16's rounding (2⁻¹¹) more; 1 and 4 by default: a result is rounded once, a gradient is made from
+   * saved values that were rounded as well. A row that needs more says why; `'none'`: so does one that takes f32 alone.
+   */
+  readonly f16?: number | 'none';
   /** What the benchmark runs, and the arithmetic operations of one forward pass. */
   readonly bench?: readonly (Sample<A> & { readonly flops: number })[];
 }
@@ -77,12 +85,13 @@ export type Table = {
 /** A part of the table: the rows of one family. */
 export type Rows<K extends keyof Table> = Pick<Table, K>;
 
-/** f32 values of an input, the same for the same seed. */
-export function makeInput(spec: InputSpec, random: HostRandom): NdArray & { dtype: 'f32' | 'i32' | 'u32' } {
+/** Values of an input, the same for the same seed; `half`: floats rounded to f16. */
+export function makeInput(spec: InputSpec, random: HostRandom, half = false): NdArray & { dtype: ComputedDType } {
   const { shape, dtype = 'f32', value } = 'shape' in spec ? spec : { shape: spec };
   const normal = value ? null : random.normal(sizeOf(shape));
-  const array = nd(shape, (i) => (normal ? normal[i]! : Math.fround(value!(random, i))));
-  return { ...array, dtype };
+  const { data } = nd(shape, (i) => (normal ? normal[i]! : Math.fround(value!(random, i))));
+  if (!half || dtype !== 'f32') return { shape, data, dtype };
+  return { shape, data: Float64Array.from(f16ToF32(f32ToF16(Float32Array.from(data)))), dtype: 'f16' };
 }
 
 /** Applies `f` to elements of operands that broadcast to `shape`. */

@@ -131,7 +131,7 @@ export const attentionRows: Rows<'attention'> = {
       [(f, t) => f(t([1, 1, 1, 260]), t([1, 1, 1, 260]), t([1, 1, 1, 260])), /head width 260 must be 1 to 256/],
       [
         (f, t) => f(t([1, 1, 1, 4], 'i32'), t([1, 1, 1, 4]), t([1, 1, 1, 4])),
-        /\[attention\] input 0 is i32; f32 is needed/,
+        /\[attention\] input 0 is i32; f32 or f16 is needed/,
       ],
       [(f, t) => f(t([1, 1, 3, 4]), t([1, 1, 3, 4]), t([1, 1, 3, 4]), { window: 2 }), /needs causal: true/],
       [

@@ -113,7 +113,7 @@ export const elementwiseRows: Rows<
   mul: {
     ...binary((x, y) => x * y),
     arbitrary: broadcastPair,
-    bad: [[(operation, t) => operation(t([2]), t([2], 'i32')), /\[mul\] input 1 is i32; f32 is needed/]],
+    bad: [[(operation, t) => operation(t([2]), t([2], 'i32')), /\[mul\] input 1 is i32; f32, as the inputs before it, is needed/]],
   },
   div: binary((x, y) => x / y, positive),
   affine: {

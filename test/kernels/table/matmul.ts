@@ -87,7 +87,7 @@ export const matmulRows: Rows<'matmul' | 'linear'> = {
     bad: [
       [(operation, t) => operation(t([3, 4]), t([5, 6])), /\[matmul\] inner dimensions differ: a is \(3, 4\), b is \(5, 6\)/],
       [(operation, t) => operation(t([3, 4]), t([3, 4]), { transposeA: true, transposeB: true }), /a is \(3, 4\) transposed/],
-      [(operation, t) => operation(t([2, 2], 'i32'), t([2, 2])), /\[matmul\] input 0 is i32; f32 is needed/],
+      [(operation, t) => operation(t([2, 2], 'i32'), t([2, 2])), /\[matmul\] input 0 is i32; f32 or f16 is needed/],
       [(operation, t) => operation(t([4]), t([4, 4])), /\[matmul\] operands are matrices or batches of them: a is \(4,\)/],
       [(operation, t) => operation(t([2, 3, 4]), t([3, 4, 5])), /\[matmul\] \(2,\) and \(3,\) do not broadcast/],
       [(operation, t) => operation(t([2, 1, 3, 4]), t([1, 3, 4, 5])), /\[matmul\] batches \(2, 1\) and \(1, 3\) must be equal/],
