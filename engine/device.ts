@@ -19,16 +19,22 @@ export interface Profile {
   f16: boolean;
   immediates: boolean;
   timestamps: boolean;
+  /** Variants that were measured to be the fastest on this very adapter, by family of kernels: they override the rules. */
+  tuning: Readonly<Record<string, string>>;
 }
 
 export interface DeviceOptions extends PoolOptions {
   /** Features to do without, for tests of the variants that lack them. */
   without?: readonly ('subgroups' | 'f16' | 'immediates')[];
+  /** Variants of kernels to run, by family, instead of those that the tuning file names. */
+  tuning?: Readonly<Record<string, string>>;
 }
 
-/** What differs between hosts: reading a kernel's text, and waiting without starving the loop. */
+/** What differs between hosts: reading a kernel's text, what tuning found, and waiting without starving the loop. */
 export interface Host {
   readText(url: URL): Promise<string>;
+  /** `Profile.tuning` of the adapter of this description. */
+  tuning?(adapter: string): Promise<Readonly<Record<string, string>>>;
   wait<T>(promise: Promise<T>): Promise<T>;
 }
 
@@ -245,8 +251,9 @@ export async function openDevice(gpu: GPU, host: Host, options: DeviceOptions = 
   if (immediates) limits['maxImmediateSize'] = 64;
   await readSources((url) => host.readText(url));
   const device = await adapter.requestDevice({ requiredFeatures: features, requiredLimits: limits });
+  const description = [info.vendor, info.architecture, info.device, info.description].filter(Boolean).join(' ');
   const profile: Profile = {
-    description: [info.vendor, info.architecture, info.device, info.description].filter(Boolean).join(' '),
+    description,
     software:
       info.isFallbackAdapter ||
       /llvmpipe|lavapipe|swiftshader/i.test(`${info.device} ${info.description} ${info.architecture}`),
@@ -254,6 +261,7 @@ export async function openDevice(gpu: GPU, host: Host, options: DeviceOptions = 
     f16,
     immediates,
     timestamps,
+    tuning: options.tuning ?? (await host.tuning?.(description)) ?? {},
   };
   return new Device(device, profile, host, options);
 }

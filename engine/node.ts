@@ -2,6 +2,7 @@ import { readFile } from 'node:fs/promises';
 import { create, globals } from 'webgpu';
 import { openDevice } from './device.ts';
 import type { Device, DeviceOptions, Host } from './device.ts';
+import { readTuning } from './tuning.ts';
 
 /** Dawn's instance: once collected, the process would crash, so it stays here for good. */
 let instance: GPU | null = null;
@@ -25,7 +26,7 @@ async function wait<T>(promise: Promise<T>): Promise<T> {
   return promise;
 }
 
-const host: Host = { readText: (url) => readFile(url, 'utf8'), wait };
+const host: Host = { readText: (url) => readFile(url, 'utf8'), tuning: readTuning, wait };
 
 /** Opens the default adapter through Dawn. */
 export async function openNodeDevice(options: DeviceOptions & { toggles?: readonly string[] } = {}): Promise<Device> {

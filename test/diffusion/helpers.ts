@@ -8,7 +8,15 @@ export function countingDevice(): Device {
     limits: { maxBufferSize: Infinity },
     createBuffer: () => ({}),
   } as unknown as GPUDevice;
-  const profile = { description: '', software: true, subgroupSize: 0, f16: false, immediates: true, timestamps: false };
+  const profile = {
+    description: '',
+    software: true,
+    subgroupSize: 0,
+    f16: false,
+    immediates: true,
+    timestamps: false,
+    tuning: {},
+  };
   const nowhere = () => {
     throw new Error('this device computes nothing');
   };
