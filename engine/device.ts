@@ -28,6 +28,8 @@ export interface DeviceOptions extends PoolOptions {
   without?: readonly ('subgroups' | 'f16' | 'immediates')[];
   /** Variants of kernels to run, by family, instead of those that the tuning file names. */
   tuning?: Readonly<Record<string, string>>;
+  /** Bytes that a kernel may bind at once where the adapter allows more, for tests of what goes by windows. */
+  bindingLimit?: number;
 }
 
 /** What differs between hosts: reading a kernel's text, what tuning found, and waiting without starving the loop. */
@@ -54,6 +56,8 @@ export class Device {
   readonly profile: Profile;
   readonly memory: Pool;
   readonly stream: Stream;
+  /** Bytes of a tensor that a kernel can bind at once; operations on larger ones go by windows, or refuse. */
+  readonly bindingLimit: number;
   /** Pipelines compiled so far: constant in a steady training step. */
   pipelines = 0;
   /** Innermost open scope; see `scope`. */
@@ -71,6 +75,7 @@ export class Device {
     this.gpu = gpu;
     this.profile = profile;
     this.#host = host;
+    this.bindingLimit = Math.min(options.bindingLimit ?? Infinity, gpu.limits.maxStorageBufferBindingSize);
     this.memory = new Pool(gpu, options);
     this.stream = new Stream(gpu);
     this.memory.onHostWrite = (block) => this.stream.beforeHostWrite(block);
@@ -120,24 +125,29 @@ export class Device {
     params: Readonly<Record<string, number>>,
     groups: number | readonly [number, number, number],
   ): void {
+    const windows = tensors.map((tensor) => this.#bindable(kernel, tensor));
+    this.dispatch(kernel, windows, params, groups);
+  }
+
+  /** The same over windows. */
+  dispatch(
+    kernel: Kernel,
+    windows: readonly Window[],
+    params: Readonly<Record<string, number>>,
+    groups: number | readonly [number, number, number],
+  ): void {
     if (this.#failure) throw this.#failure;
     const grid = typeof groups === 'number' ? fold(groups) : groups;
     if (grid[0] === 0 || grid[1] === 0 || grid[2] === 0) return;
-    this.stream.dispatch(
-      kernel,
-      tensors.map((tensor) => this.#bindable(kernel, tensor)),
-      params,
-      grid,
-    );
+    this.stream.dispatch(kernel, windows, params, grid);
   }
 
   #bindable(kernel: Kernel, tensor: Tensor): Window {
     const window = tensor.window();
-    const limit = this.gpu.limits.maxStorageBufferBindingSize;
-    if (window.bytes > limit)
+    if (window.bytes > this.bindingLimit)
       throw new Error(
         `[${kernel.label}] ${formatShape(tensor.shape)} takes ${mebibytes(window.bytes)}, more than the ` +
-          `${mebibytes(limit)} that can be bound at once here. Lower the batch, or compute it in parts`,
+          `${mebibytes(this.bindingLimit)} that can be bound at once here. Lower the batch, or compute it in parts`,
       );
     return window;
   }

@@ -72,6 +72,8 @@ export class Kernel {
   readonly label: string;
   readonly code: string;
   readonly bindings: readonly Binding[];
+  /** Which of the bindings it writes to. */
+  readonly writes: readonly number[];
   readonly fields: readonly Field[];
   readonly immediate: boolean;
   readonly layout: GPUBindGroupLayout;
@@ -98,6 +100,7 @@ export class Kernel {
       source.name + (flags.length ? `[${flags.map(([k, v]) => (v === true ? k : `${k}=${v}`)).join(' ')}]` : '');
     const body = preprocess(source.name, source.text, defines);
     this.bindings = parseBindings(this.label, body);
+    this.writes = this.bindings.flatMap(({ access }, i) => (access === 'read_write' ? [i] : []));
     this.fields = parseParams(this.label, body);
     const bytes = this.fields.length * 4;
     this.immediate = options.immediates && bytes <= MAX_IMMEDIATE_BYTES;

@@ -20,19 +20,52 @@ interface Block {
   batch: number;
   /** Bytes that the present holder asked for; what lies behind them is nobody's. */
   used: number;
+  /** Guard words lie behind its end. */
+  readonly guarded: boolean;
+  /** Storages whose content will be computed from this block's: they must be, before it is written again. */
+  readonly readers: Set<Storage>;
 }
 
-/** Memory with a count of its holders (a scope, the tape, an owner); its block returns to the pool when nobody holds it. */
+/** How a storage's content comes to be when it is first needed; see `Pool.defer`. */
+export interface Pending {
+  /** Records the work that fills the storage, which has its memory now. */
+  make(): void;
+  /** The content will never be needed. */
+  discard(): void;
+}
+
+/**
+ * Memory with a count of its holders (a scope, the tape, an owner); its block returns to the pool when nobody holds it.
+ * A *pending* storage has no block yet: asking for it computes the content.
+ */
 export class Storage {
-  readonly block: Block;
+  readonly bytes: number;
   readonly tag: string;
   readonly #pool: Pool;
   #holders = 1;
+  #block: Block | null = null;
+  #pending: Pending | null;
 
-  constructor(pool: Pool, block: Block, tag: string) {
+  constructor(pool: Pool, bytes: number, tag: string, pending: Pending | null) {
     this.#pool = pool;
-    this.block = block;
+    this.bytes = bytes;
     this.tag = tag;
+    this.#pending = pending;
+    if (!pending) this.#block = pool.take(bytes, tag);
+  }
+
+  get block(): Block {
+    if (!this.#block) {
+      const pending = this.#pending!;
+      this.#block = this.#pool.take(this.bytes, this.tag);
+      this.#pending = null;
+      pending.make();
+    }
+    return this.#block;
+  }
+
+  get pending(): Pending | null {
+    return this.#pending;
   }
 
   get released(): boolean {
@@ -46,7 +79,10 @@ export class Storage {
 
   drop(): void {
     if (this.released) throw new Error('[memory] a tensor was released more often than it was held');
-    if (--this.#holders === 0) this.#pool.recycle(this);
+    if (--this.#holders > 0) return;
+    if (this.#block) this.#pool.recycle(this.#block, this.tag);
+    else this.#pending?.discard();
+    this.#pending = null;
   }
 }
 
@@ -94,10 +130,19 @@ export class Pool {
 
   /** A buffer of at least `bytes`, held once. Its content is undefined. Throws when the budget does not allow it. */
   allocate(bytes: number, tag = this.tag): Storage {
-    const limit = this.#gpu.limits.maxBufferSize - (this.guard ? GUARD_BYTES : 0);
-    if (bytes > limit)
-      throw new Error(`[memory] ${mebibytes(bytes)} exceed this adapter's largest buffer, ${mebibytes(limit)}`);
-    const size = sizeClass(bytes, limit);
+    this.#check(bytes);
+    return new Storage(this, bytes, tag, null);
+  }
+
+  /** The same, but the memory is taken, and `pending.make()` called, when the content is first asked for. */
+  defer(bytes: number, pending: Pending, tag = this.tag): Storage {
+    this.#check(bytes);
+    return new Storage(this, bytes, tag, pending);
+  }
+
+  /** For storages: a block of at least `bytes`, counted as live. */
+  take(bytes: number, tag: string): Block {
+    const size = sizeClass(bytes, this.#limit);
     const block = this.#free.get(size)?.pop() ?? this.#create(size, tag);
     block.used = bytes;
     this.live += size;
@@ -107,11 +152,11 @@ export class Pool {
     usage.peak = Math.max(usage.peak, usage.live);
     this.usage.set(tag, usage);
     if (this.guard) this.#poison(block);
-    return new Storage(this, block, tag);
+    return block;
   }
 
-  /** Takes a storage's block back. */
-  recycle({ block, tag }: Storage): void {
+  /** For storages: takes a block back. */
+  recycle(block: Block, tag: string): void {
     this.live -= block.bytes;
     this.usage.get(tag)!.live -= block.bytes;
     const free = this.#free.get(block.bytes);
@@ -173,6 +218,16 @@ export class Pool {
     return this.#all;
   }
 
+  /** Bytes of the largest buffer that can be had. */
+  get #limit(): number {
+    return this.#gpu.limits.maxBufferSize - (this.guard ? GUARD_BYTES : 0);
+  }
+
+  #check(bytes: number): void {
+    if (bytes > this.#limit)
+      throw new Error(`[memory] ${mebibytes(bytes)} exceed this adapter's largest buffer, ${mebibytes(this.#limit)}`);
+  }
+
   #create(size: number, tag: string): Block {
     if (this.reserved + size > this.budget) this.trim();
     if (this.reserved + size > this.budget)
@@ -184,7 +239,15 @@ export class Pool {
       size: size + (this.guard ? GUARD_BYTES : 0),
       usage: GPUBufferUsage.STORAGE | GPUBufferUsage.COPY_SRC | GPUBufferUsage.COPY_DST,
     });
-    const block: Block = { id: this.#nextId++, bytes: size, raw, batch: -1, used: 0 };
+    const block: Block = {
+      id: this.#nextId++,
+      bytes: size,
+      raw,
+      batch: -1,
+      used: 0,
+      guarded: this.guard,
+      readers: new Set(),
+    };
     this.#all.add(block);
     this.reserved += size;
     this.created++;

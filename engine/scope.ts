@@ -41,15 +41,20 @@ export function scope<T>(device: Device, body: () => T): T {
   device.scope = inner.parent;
   for (const tensor of inner.tensors) {
     if (!kept.has(tensor)) attempt(() => tensor.storage.drop());
-    else inner.parent?.tensors.push(tensor);
+    else if (inner.parent) inner.parent.tensors.push(tensor);
+    else attempt(() => void tensor.window()); // leaves every scope: as `keep` does
   }
   attempt(() => closeNodes(inner, kept));
   if (failures.length > 0) throw failures[0];
   return result!;
 }
 
-/** Takes part of a tensor's ownership beyond scopes (parameters, caches); `release` gives it back. */
+/**
+ * Takes part of a tensor's ownership beyond scopes (parameters, caches); `release` gives it back. A pending content is
+ * computed now: what it is made from need not live as long.
+ */
 export function keep<T extends Tensor>(tensor: T): T {
+  tensor.window();
   tensor.storage.retain();
   return tensor;
 }

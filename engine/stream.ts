@@ -15,6 +15,11 @@ export interface Window {
   bytes: number;
 }
 
+/** Before a block is written: computes what is still to be computed from its present content. */
+function settleReaders({ readers }: Block): void {
+  if (readers.size > 0) for (const storage of [...readers]) void storage.block;
+}
+
 /**
  * The command stream: operations record into one open compute pass; it is submitted when a copy, a read or enough work
  * calls for it. The queue keeps the order, so a buffer may be reused as soon as its last command is recorded.
@@ -47,6 +52,7 @@ export class Stream {
     params: Readonly<Record<string, number>>,
     groups: readonly [number, number, number],
   ): void {
+    for (const i of kernel.writes) settleReaders(windows[i]!.block);
     const bytes = kernel.fields.length * 4;
     const uniform = bytes > 0 && !kernel.immediate;
     let offset = 0;
@@ -68,6 +74,7 @@ export class Stream {
   }
 
   copy(source: Window, target: Window, bytes: number): void {
+    settleReaders(target.block);
     this.#openEncoder().copyBufferToBuffer(source.block.raw, source.offset, target.block.raw, target.offset, bytes);
     source.block.batch = target.block.batch = this.#batch;
     this.#pending++;
@@ -75,6 +82,7 @@ export class Stream {
 
   /** Fills a window with zeros. */
   clear(window: Window): void {
+    settleReaders(window.block);
     this.#openEncoder().clearBuffer(window.block.raw, window.offset, window.bytes);
     window.block.batch = this.#batch;
     this.#pending++;
@@ -82,6 +90,7 @@ export class Stream {
 
   /** Writes host data at once; submits first where recorded commands still use the buffer. */
   write(window: Window, data: ArrayBufferView<ArrayBuffer>): void {
+    settleReaders(window.block);
     this.beforeHostWrite(window.block);
     this.#gpu.queue.writeBuffer(window.block.raw, window.offset, data.buffer, data.byteOffset, data.byteLength);
   }

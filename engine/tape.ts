@@ -39,9 +39,13 @@ export class Context {
    * which saves a copy, else fresh memory of the input's shape and dtype.
    */
   gradient(i: number): Tensor {
+    return this.target(i) ?? empty(this.device, this.#shapes[i]!, this.#dtypes[i]!);
+  }
+
+  /** The place in the arena alone, for operations that make their own memory otherwise. */
+  target(i: number): Tensor | null {
     const leaf = this.#targets[i];
-    if (leaf && leaf.gradTarget && leaf.grad === null) return leaf.gradTarget;
-    return empty(this.device, this.#shapes[i]!, this.#dtypes[i]!);
+    return leaf && leaf.grad === null ? leaf.gradTarget : null;
   }
 
   inputShape(i: number): Shape {

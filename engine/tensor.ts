@@ -39,7 +39,7 @@ export class Tensor {
   gradTarget: Tensor | null = null;
   /** The operation that made this tensor, while the tape records. */
   node: TapeNode | null = null;
-  readonly #window: Window;
+  #window: Window | null = null;
 
   /** Wraps held storage; the tensor belongs to the innermost scope, or to the caller. */
   constructor(device: Device, storage: Storage, offset: number, shape: Shape, dtype: DType) {
@@ -49,11 +49,6 @@ export class Tensor {
     this.shape = shape;
     this.dtype = dtype;
     this.size = sizeOf(shape);
-    // Rounded up to 16 so that the last `vec4f` is whole; size classes leave room for it.
-    const bytes = device.memory.guard
-      ? storage.block.bytes + GUARD_BYTES - offset
-      : Math.max(16, Math.ceil(byteLength(this.size, dtype) / 16) * 16);
-    this.#window = { block: storage.block, offset, bytes };
     device.scope?.tensors.push(this);
   }
 
@@ -62,13 +57,13 @@ export class Tensor {
     return this.requiresGrad || this.node !== null;
   }
 
-  /** The window that kernels bind. Throws when the tensor was released. */
+  /** The window that kernels bind; computes a pending content. Throws when the tensor was released. */
   window(): Window {
     if (this.storage.released)
       throw new Error(
         `[tensor] ${formatShape(this.shape)} is used after its release: return it from its scope, or keep() it`,
       );
-    return this.#window;
+    return (this.#window ??= windowOf(this.storage, this.offset, byteLength(this.size, this.dtype)));
   }
 
   /** Copies the values to the host. f16 is widened to f32. */
@@ -85,6 +80,17 @@ export class Tensor {
     if (this.size !== 1) throw new Error(`[tensor] item() needs one element, not ${formatShape(this.shape)}`);
     return (await this.read())[0]!;
   }
+}
+
+/**
+ * `bytes` of a storage from a byte offset, as kernels bind them: rounded up to 16 so that the last `vec4f` is whole (size
+ * classes leave room for it).
+ */
+export function windowOf(storage: Storage, offset: number, bytes: number): Window {
+  const { block } = storage;
+  // With guard words a whole tensor's window covers them too, so that writes past its end are seen.
+  if (block.guarded && offset === 0 && bytes === block.used) return { block, offset, bytes: block.bytes + GUARD_BYTES };
+  return { block, offset, bytes: Math.max(16, Math.ceil(bytes / 16) * 16) };
 }
 
 /** Uninitialised memory of the given shape. f16 becomes f32 where the adapter has no f16, so that programs run alike. */
