@@ -1,12 +1,19 @@
 import { openNodeDevice } from '../engine/node.ts';
-import type { Device } from '../engine/index.ts';
+import type { Device, DeviceOptions } from '../engine/index.ts';
 import '../kernels/index.ts';
 
 let guarded: Promise<Device> | null = null;
+let poorest: Promise<Device> | null = null;
 let plain: Promise<Device> | null = null;
 
 /** A device with guard words behind every buffer and recycled memory poisoned: for operations. One a process. */
 export const guardedDevice = (): Promise<Device> => (guarded ??= openNodeDevice({ guard: true }));
+
+/** The features that kernels have variants without. */
+export const OPTIONAL = ['f16', 'subgroups', 'immediates'] as const satisfies DeviceOptions['without'];
+
+/** A guarded device that lacks all that an adapter may lack. One a process. */
+export const poorestDevice = (): Promise<Device> => (poorest ??= openNodeDevice({ guard: true, without: OPTIONAL }));
 
 /** A device as users have it: for models and training. One a process. */
 export const plainDevice = (): Promise<Device> => (plain ??= openNodeDevice());

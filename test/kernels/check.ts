@@ -1,0 +1,221 @@
+/**
+ * What every row of the operations' table is checked for, as plain functions of a device: `npm test`, the adapters' runs
+ * (test/adapters), the browser (test/browser) and the fuzzer (test/fuzz) all run these. Nothing here imports from Node.
+ */
+import fc from 'fast-check';
+import { backward, HostRandom, randomKey, scope, sizeOf, tensor } from '../../engine/index.ts';
+import type { Device, HostArray, Shape, Tensor } from '../../engine/index.ts';
+import * as operations from '../../kernels/index.ts';
+import { expectClose, makeInput } from './row.ts';
+import type { NdArray, Row, Sample } from './row.ts';
+import { table } from './table/index.ts';
+
+export type AnyRow = Row<(...args: unknown[]) => unknown>;
+export type AnySample = Sample<unknown>;
+export type Made = (ReturnType<typeof makeInput> | null)[];
+
+/** The rows by their operations' names. */
+export const rows: ReadonlyMap<string, AnyRow> = new Map(
+  Object.entries(table).map(([name, row]) => [name, row as unknown as AnyRow]),
+);
+
+export const FORWARD_TOLERANCE = 2e-6;
+/** Rounding to nearest in f16 is off by at most this share of a value. */
+const F16_ROUNDING = 2 ** -11;
+
+/** One thing to check of an operation. `run` throws when it does not hold. */
+export interface Check {
+  readonly operation: string;
+  readonly title: string;
+  /** The sample that it runs, where it is one of the row's. */
+  readonly sample: AnySample | null;
+  run(device: Device): Promise<void>;
+}
+
+export const label = (sample: AnySample): string =>
+  sample.name ?? JSON.stringify(sample.inputs.map((input) => (input && 'shape' in input ? input.shape : input)));
+
+/** Elements of the sample's inputs and, where its attributes name one, of the shape that it makes. */
+export function elements({ inputs, attributes }: AnySample): number {
+  const shapes = inputs.map((input) => (input === null ? [0] : 'shape' in input ? input.shape : input));
+  const made = (attributes as { shape?: unknown } | undefined)?.shape;
+  return [...shapes, ...(Array.isArray(made) ? [made as Shape] : [])].reduce((sum, shape) => sum + sizeOf(shape), 0);
+}
+
+/** All checks of a row: each sample, the first one in f16 and twice, random samples, and what it must refuse. */
+export function checksOf(operation: string): Check[] {
+  const row = rows.get(operation)!;
+  const first = row.samples[0]!;
+  const checks: Check[] = row.samples.map((sample, i) => ({
+    operation,
+    title: label(sample),
+    sample,
+    run: (device) => checkSample(device, operation, sample, i),
+  }));
+  if (row.f16 !== 'none' && makeInputs(first, 0).some((input) => input?.dtype === 'f32'))
+    checks.push({
+      operation,
+      title: 'holds in f16',
+      sample: first,
+      run: (device) => checkSample(device, operation, first, 0, true),
+    });
+  checks.push({
+    operation,
+    title: 'gives the same bits again',
+    sample: first,
+    run: (device) => checkRepeats(device, operation, first),
+  });
+  if (row.arbitrary)
+    checks.push({
+      operation,
+      title: 'holds for random shapes',
+      sample: null,
+      run: (device) =>
+        fc.assert(
+          fc.asyncProperty(row.arbitrary!, fc.nat(), (sample, seed) => checkSample(device, operation, sample, seed)),
+          { numRuns: 12, seed: 20, endOnFailure: true },
+        ),
+    });
+  for (const bad of row.bad ?? [])
+    checks.push({
+      operation,
+      title: `refuses: ${bad[1].source}`,
+      sample: null,
+      run: (device) => Promise.resolve(checkRefusal(device, operation, bad)),
+    });
+  return checks;
+}
+
+const operationOf = (name: string) =>
+  operations[name as keyof typeof operations] as unknown as (...args: unknown[]) => unknown;
+
+export const makeInputs = (sample: AnySample, seed: number, half = false): Made =>
+  sample.inputs.map((spec, i) => spec && makeInput(spec, new HostRandom(randomKey(seed, `input ${i}`)), half));
+
+const upload = (device: Device, inputs: Made, wanted: readonly number[]): Tensor[] =>
+  inputs.map((input, i) => {
+    if (!input) return null as unknown as Tensor;
+    const result = tensor(device, input.data, input.shape, { dtype: input.dtype });
+    result.requiresGrad = wanted.includes(i);
+    return result;
+  });
+
+/** The operation's result on the device. */
+export async function forward(
+  device: Device,
+  operation: string,
+  attributes: unknown,
+  inputs: Made,
+): Promise<{ shape: Shape; data: HostArray }> {
+  const row = rows.get(operation)!;
+  const result = scope(device, () => row.call(operationOf(operation), upload(device, inputs, []), attributes));
+  const data = await result.read();
+  result.storage.drop();
+  return { shape: result.shape, data };
+}
+
+/** Compares forward pass and gradient of one sample with the row's reference; `half`: in f16. */
+export async function checkSample(
+  device: Device,
+  operation: string,
+  sample: AnySample,
+  seed: number,
+  half = false,
+): Promise<void> {
+  const row = rows.get(operation)!;
+  const inputs = makeInputs(sample, seed, half);
+  const what = `${operation} ${label(sample)}`;
+  const result = await forward(device, operation, sample.attributes, inputs);
+  const units = half ? (row.f16 as number | undefined) : 0;
+  const tolerance = (row.tolerance ?? FORWARD_TOLERANCE) + (units ?? 1) * F16_ROUNDING;
+  expectClose(what, result.data, row.reference(inputs as NdArray[], sample.attributes), tolerance, result.shape);
+  if (row.gradient === 'none' || sample.forwardOnly) return;
+  const slack = (row.gradientTolerance ?? 2 * (row.tolerance ?? FORWARD_TOLERANCE)) + (units ?? 4) * F16_ROUNDING;
+  await checkGradient(device, what, row, operationOf(operation), sample, inputs, seed, slack);
+}
+
+/**
+ * Checks the device's gradient against central differences of the float64 reference (error about 1e-9), with a random
+ * upstream: each of up to 24 elements of every input, and one random direction through all of them.
+ */
+async function checkGradient(
+  device: Device,
+  what: string,
+  row: AnyRow,
+  operation: (...args: unknown[]) => unknown,
+  sample: AnySample,
+  inputs: Made,
+  seed: number,
+  tolerance: number,
+): Promise<void> {
+  const wanted = (row.gradient as readonly number[]).filter((i) => inputs[i]);
+  const arrays = inputs as NdArray[];
+  const shape = row.reference(arrays, sample.attributes).shape;
+  const half = inputs.some((input) => input?.dtype === 'f16');
+  const upstream = makeInput(shape, new HostRandom(randomKey(seed, 'upstream')), half);
+  const grads = scope(device, () => {
+    const tensors = upload(device, inputs, wanted);
+    const result = row.call(operation, tensors, sample.attributes);
+    backward(result, tensor(device, upstream.data, shape, { dtype: result.dtype }));
+    return wanted.map((i) => tensors[i]!.grad!);
+  });
+  const values = await Promise.all(grads.map(async (grad) => Float64Array.from(await grad.read())));
+  for (const grad of grads) grad.storage.drop();
+  const loss = (changed: NdArray[]): number => {
+    const { data } = row.reference(changed, sample.attributes);
+    return data.reduce((total, value, i) => total + value * upstream.data[i]!, 0);
+  };
+  const h = 1e-5;
+  const along = (i: number, direction: (k: number) => number): number => {
+    const shifted = (sign: number) =>
+      arrays.map((array, k) =>
+        k === i ? { shape: array.shape, data: array.data.map((v, e) => v + sign * h * direction(e)) } : array,
+      );
+    return (loss(shifted(1)) - loss(shifted(-1))) / (2 * h);
+  };
+  wanted.forEach((i, n) => {
+    const size = sizeOf(arrays[i]!.shape);
+    const random = new HostRandom(randomKey(seed, `places ${i}`));
+    const places =
+      size <= 24 ? Array.from({ length: size }, (_, k) => k) : Array.from({ length: 24 }, () => random.below(size));
+    const got = values[n]!;
+    const expected = places.map((place) => along(i, (e) => (e === place ? 1 : 0)));
+    // Relative to the gradient's largest element, since what cancels in one element is as large as that.
+    const largest = got.reduce((most, value) => Math.max(most, Math.abs(value)), 0);
+    places.forEach((place, k) => {
+      const error = Math.abs(got[place]! - expected[k]!);
+      if (!(error <= tolerance * (Math.abs(expected[k]!) + largest) + 1e-8))
+        throw new Error(`${what}: gradient of input ${i}, element ${place} is ${got[place]}, expected ${expected[k]}`);
+    });
+    const direction = random.normal(size);
+    const slope = got.reduce((total, value, e) => total + value * direction[e]!, 0);
+    const sizeOfTerms = Math.sqrt(got.reduce((total, value, e) => total + (value * direction[e]!) ** 2, 0));
+    const error = Math.abs(slope - along(i, (e) => direction[e]!));
+    if (!(error <= 4 * tolerance * sizeOfTerms + tolerance * largest + 1e-7))
+      throw new Error(`${what}: gradient of input ${i} along a random direction is off by ${error} of ${slope}`);
+  });
+}
+
+async function checkRepeats(device: Device, operation: string, sample: AnySample): Promise<void> {
+  const inputs = makeInputs(sample, 1);
+  const bits = async () =>
+    new Uint32Array((await forward(device, operation, sample.attributes, inputs)).data.slice().buffer);
+  const [first, second] = [await bits(), await bits()];
+  const at = first.findIndex((word, i) => word !== second[i]);
+  if (at >= 0) throw new Error(`${operation} ${label(sample)}: element ${at} has other bits the second time`);
+}
+
+function checkRefusal(device: Device, operation: string, [call, message]: NonNullable<AnyRow['bad']>[number]): void {
+  let said: string | null = null;
+  scope(device, () => {
+    try {
+      call(operationOf(operation), (shape, dtype = 'f32') =>
+        tensor(device, new Float64Array(sizeOf(shape)), shape, { dtype }),
+      );
+    } catch (error) {
+      said = (error as Error).message;
+    }
+  });
+  if (said === null) throw new Error(`${operation} did not refuse what it must: no error like ${message.source}`);
+  if (!message.test(said)) throw new Error(`${operation} says "${said as string}", not ${message.source}`);
+}
