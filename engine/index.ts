@@ -12,5 +12,16 @@ export type { Shape } from './shape.ts';
 export { apply, backward, clearGradient, Context, noGrad, operation, registerAddition, reshape } from './tape.ts';
 export type { DTypeRule, Operation } from './tape.ts';
 export { f16ToF32, f32ToF16 } from './float16.ts';
+export {
+  BLOCK,
+  decode,
+  encode,
+  formatMultiple,
+  isStorageFormat,
+  packBlocks,
+  scalesOffset,
+  unpackBlocks,
+} from './formats.ts';
+export type { Blocks, StorageFormat } from './formats.ts';
 export { byteLength, empty, tensor, Tensor, typed, view, write, zeros } from './tensor.ts';
 export type { DType, HostArray, TensorOptions } from './tensor.ts';

@@ -1,5 +1,7 @@
 import type { Device } from './device.ts';
 import { f16ToF32, f32ToF16 } from './float16.ts';
+import { decode, encode, formatBytes, formatMultiple, isStorageFormat } from './formats.ts';
+import type { StorageFormat } from './formats.ts';
 import type { Defines } from './kernel.ts';
 import { ALIGNMENT, GUARD_BYTES } from './memory.ts';
 import type { Storage } from './memory.ts';
@@ -8,10 +10,11 @@ import { checkShape, formatShape, sizeOf } from './shape.ts';
 import type { Shape } from './shape.ts';
 import type { TapeNode } from './tape.ts';
 
-export type DType = 'f32' | 'f16' | 'i32' | 'u32';
+/** What kernels compute with, and the formats that weights are stored in (engine/formats.ts). */
+export type DType = 'f32' | 'f16' | 'i32' | 'u32' | StorageFormat;
 export type HostArray = Float32Array<ArrayBuffer> | Int32Array<ArrayBuffer> | Uint32Array<ArrayBuffer>;
 
-const BYTES: Record<DType, number> = { f32: 4, f16: 2, i32: 4, u32: 4 };
+const BYTES: Record<Exclude<DType, StorageFormat>, number> = { f32: 4, f16: 2, i32: 4, u32: 4 };
 
 /** What a kernel is specialised by to read and write `array<$T>` of this dtype; it computes in f32 either way. */
 export const typed = ({ dtype }: { dtype: DType }): Defines =>
@@ -19,6 +22,7 @@ export const typed = ({ dtype }: { dtype: DType }): Defines =>
 
 /** Bytes that a tensor occupies; odd f16 counts are padded to whole words. */
 export function byteLength(size: number, dtype: DType): number {
+  if (isStorageFormat(dtype)) return formatBytes(size, dtype);
   return Math.ceil((size * BYTES[dtype]) / 4) * 4;
 }
 
@@ -66,12 +70,13 @@ export class Tensor {
     return (this.#window ??= windowOf(this.storage, this.offset, byteLength(this.size, this.dtype)));
   }
 
-  /** Copies the values to the host. f16 is widened to f32. */
+  /** Copies the values to the host. f16 and storage formats are widened to f32. */
   async read(): Promise<HostArray> {
     const buffer = await this.device.read(this.window(), byteLength(this.size, this.dtype));
     if (this.dtype === 'i32') return new Int32Array(buffer);
     if (this.dtype === 'u32') return new Uint32Array(buffer);
     if (this.dtype === 'f32') return new Float32Array(buffer);
+    if (isStorageFormat(this.dtype)) return decode(buffer, this.size, this.dtype);
     return f16ToF32(new Uint16Array(buffer)).slice(0, this.size);
   }
 
@@ -97,6 +102,10 @@ export function windowOf(storage: Storage, offset: number, bytes: number): Windo
 export function empty(device: Device, shape: Shape, asked: DType = 'f32', tag?: string): Tensor {
   checkShape('empty', shape);
   const dtype = asked === 'f16' && !device.profile.f16 ? 'f32' : asked;
+  if (isStorageFormat(dtype) && !((shape.at(-1) ?? 1) % formatMultiple(dtype) === 0))
+    throw new Error(
+      `[empty] rows in ${dtype} are multiples of ${formatMultiple(dtype)} values; ${formatShape(shape)} has rows of ${shape.at(-1) ?? 1}`,
+    );
   const storage = device.memory.allocate(byteLength(sizeOf(shape), dtype), tag);
   return new Tensor(device, storage, 0, shape, dtype);
 }
@@ -141,6 +150,8 @@ export function write(target: Tensor, data: ArrayLike<number>): void {
 export function view(source: Tensor, offset: number, shape: Shape): Tensor {
   if (offset % ALIGNMENT !== 0) throw new Error(`[view] offsets are multiples of ${ALIGNMENT} bytes, not ${offset}`);
   const bytes = byteLength(sizeOf(shape), source.dtype);
+  if (isStorageFormat(source.dtype) && (offset !== 0 || sizeOf(shape) !== source.size))
+    throw new Error(`[view] a tensor in ${source.dtype} has no windows: its scales lie behind all of its values`);
   if (offset + bytes > byteLength(source.size, source.dtype))
     throw new Error(
       `[view] ${formatShape(shape)} at byte ${offset} reaches past the end of ${formatShape(source.shape)}`,
@@ -160,6 +171,7 @@ function toBytes(data: ArrayLike<number>, dtype: DType): ArrayBufferView<ArrayBu
     return data instanceof Float32Array ? (data as Float32Array<ArrayBuffer>) : Float32Array.from(data);
   if (dtype === 'i32') return data instanceof Int32Array ? (data as Int32Array<ArrayBuffer>) : Int32Array.from(data);
   if (dtype === 'u32') return data instanceof Uint32Array ? (data as Uint32Array<ArrayBuffer>) : Uint32Array.from(data);
+  if (isStorageFormat(dtype)) return encode(data, dtype);
   const padded = new Float32Array(Math.ceil(data.length / 2) * 2);
   padded.set(data);
   return f32ToF16(padded);
