@@ -1,4 +1,4 @@
-import { apply, empty, operation, wgsl } from '../../engine/index.ts';
+import { apply, empty, operation, typed, wgsl } from '../../engine/index.ts';
 import type { Device, Key, Shape, Tensor } from '../../engine/index.ts';
 
 const source = wgsl(import.meta.url, './random.wgsl');
@@ -23,6 +23,7 @@ function draw(
       throw new Error(`[${name}] sample and step are whole numbers from 0 to 2^32 - 1, not ${count}`);
   out.device.run(
     out.device.kernel(source, {
+      ...typed(out),
       WORDS: name === 'randomWords',
       UNIFORM: name === 'randomUniform',
       NORMAL: name === 'randomNormal',
@@ -74,7 +75,7 @@ const dropoutOp = operation<readonly [Tensor], Dropout>({
     if (!(p >= 0 && p < 1)) throw new Error(`[dropout] p is a probability from 0 to below 1, not ${p}`);
     return x.shape;
   },
-  forward: (ctx, [x], attributes, shape) => mask(x, empty(ctx.device, shape), attributes),
+  forward: (ctx, [x], attributes, shape) => mask(x, empty(ctx.device, shape, x.dtype), attributes),
   backward: (ctx, [grad], attributes) => [mask(grad!, ctx.gradient(0), attributes)],
 });
 

@@ -1,4 +1,4 @@
-import { empty, formatShape, reshape, sameShape, tensor, wgsl } from '../../engine/index.ts';
+import { empty, formatShape, reshape, sameShape, tensor, typed, wgsl } from '../../engine/index.ts';
 import type { Tensor } from '../../engine/index.ts';
 import { add, affine, clamp, mul } from '../elementwise/elementwise.ts';
 import { sum } from '../reduce/reduce.ts';
@@ -30,7 +30,14 @@ function check(sample: Tensor, output: Tensor, noise: Tensor | null, scale: numb
     throw new Error(
       `[guidedStep] this step adds noise, which must be ${formatShape(sample.shape)}, not ${noise ? formatShape(noise.shape) : 'missing'}`,
     );
+  alike('guidedStep', sample, output, ...(noise ? [noise] : []));
   refuseGradient('guidedStep', sample, output);
+}
+
+function alike(name: string, sample: Tensor, ...others: Tensor[]): void {
+  for (const { dtype } of others)
+    if (dtype !== sample.dtype || !['f32', 'f16'].includes(dtype))
+      throw new Error(`[${name}] all inputs are f32 or all f16, not ${sample.dtype} and ${dtype}`);
 }
 
 function refuseGradient(name: string, ...inputs: Tensor[]): void {
@@ -56,7 +63,7 @@ export function guidedStep(
 ): Tensor {
   check(sample, output, noise, scale, step);
   const device = sample.device;
-  const next = empty(device, sample.shape);
+  const next = empty(device, sample.shape, sample.dtype);
   const fresh = step.noise !== 0;
   const params = {
     size: sample.size,
@@ -70,7 +77,7 @@ export function guidedStep(
     clip: step.clip,
   };
   device.run(
-    device.kernel(guidedStepSource, { GUIDED: scale !== 1, NOISE: fresh }),
+    device.kernel(guidedStepSource, { ...typed(sample), GUIDED: scale !== 1, NOISE: fresh }),
     fresh ? [sample, output, next, noise!] : [sample, output, next],
     params,
     Math.ceil(sample.size / 64),
@@ -114,10 +121,11 @@ export function addNoise(x0: Tensor, noise: Tensor, a: Tensor, b: Tensor): Tenso
       throw new Error(
         `[addNoise] for samples ${formatShape(x0.shape)} the coefficients are ${formatShape([n])}, not ${formatShape(coefficient.shape)}`,
       );
+  alike('addNoise', x0, noise, a, b);
   refuseGradient('addNoise', x0, noise);
   const device = x0.device;
-  const out = empty(device, x0.shape);
+  const out = empty(device, x0.shape, x0.dtype);
   const params = { size: x0.size, inner: x0.size / Math.max(n, 1) };
-  device.run(device.kernel(mixSource), [x0, noise, a, b, out], params, Math.ceil(x0.size / 64));
+  device.run(device.kernel(mixSource, typed(x0)), [x0, noise, a, b, out], params, Math.ceil(x0.size / 64));
   return out;
 }

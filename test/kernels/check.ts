@@ -35,13 +35,6 @@ export interface Check {
 export const label = (sample: AnySample): string =>
   sample.name ?? JSON.stringify(sample.inputs.map((input) => (input && 'shape' in input ? input.shape : input)));
 
-/** Elements of the sample's inputs and, where its attributes name one, of the shape that it makes. */
-export function elements({ inputs, attributes }: AnySample): number {
-  const shapes = inputs.map((input) => (input === null ? [0] : 'shape' in input ? input.shape : input));
-  const made = (attributes as { shape?: unknown } | undefined)?.shape;
-  return [...shapes, ...(Array.isArray(made) ? [made as Shape] : [])].reduce((sum, shape) => sum + sizeOf(shape), 0);
-}
-
 /** All checks of a row: each sample, the first one in f16 and twice, random samples, and what it must refuse. */
 export function checksOf(operation: string): Check[] {
   const row = rows.get(operation)!;

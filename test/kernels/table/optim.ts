@@ -1,3 +1,4 @@
+import fc from 'fast-check';
 import type { Tensor } from '../../../engine/index.ts';
 import { TILE } from '../../../kernels/index.ts';
 import type { AdamWSettings } from '../../../kernels/index.ts';
@@ -91,6 +92,23 @@ export const optimRows: Rows<'adamw' | 'gradientNorm' | 'lerp'> = {
       ...everyResult('skipped for a norm beyond f32', [...chunk, norm(Infinity, 0)]),
     ],
     gradient: 'none',
+    f16: 'none', // arenas hold f32: the master weights and what is kept for them
+    arbitrary: fc
+      .record({
+        learningRate: fc.constantFrom(0, 1e-6, 0.1),
+        beta1: fc.constantFrom(0, 0.5, 0.9),
+        beta2: fc.constantFrom(0, 0.99, 0.999),
+        epsilon: fc.constantFrom(1e-8, 1e-3),
+        maxNorm: fc.constantFrom(1e-3, 1, Infinity),
+        step: fc.integer({ min: 1, max: 100_000 }),
+        squares: fc.constantFrom(0, 0.04, 1e30, Infinity),
+        strange: fc.constantFrom(0, 0, 3),
+        result: fc.constantFrom(0 as const, 2 as const, 3 as const),
+      })
+      .map(({ squares, strange, result, ...settings }) => ({
+        inputs: [...chunk, norm(squares, strange)],
+        attributes: { settings, result },
+      })),
     bench: [
       {
         name: `(${large},)`,
@@ -147,6 +165,21 @@ export const optimRows: Rows<'adamw' | 'gradientNorm' | 'lerp'> = {
       },
     ],
     gradient: 'none',
+    f16: 'none', // gradients in arenas are f32
+    arbitrary: fc
+      .tuple(fc.constantFrom(0, 1e-30, 1e-3, 1, 1e15), fc.constantFrom(0, 0, 0.01, 1))
+      .map(([scale, strange]) => ({
+        inputs: [
+          {
+            shape: [SIZE],
+            value: (random, i) =>
+              random.uniform() < strange ? [NaN, Infinity, -Infinity][i % 3]! : scale * random.normal(1)[0]!,
+          },
+          values(tiles, 'u32'),
+          values(segments, 'f32'),
+        ],
+        attributes: {},
+      })),
   },
   lerp: {
     call(operation, [target, source], { share }) {
@@ -157,6 +190,10 @@ export const optimRows: Rows<'adamw' | 'gradientNorm' | 'lerp'> = {
       nd(target!.shape, (i) => target!.data[i]! + share * (source!.data[i]! - target!.data[i]!)),
     samples: [{ inputs: [[260], [260]], attributes: { share: 0.01 } }],
     gradient: 'none',
+    f16: 'none', // averages lie in arenas of f32
+    arbitrary: fc
+      .tuple(fc.integer({ min: 0, max: 70 }), fc.constantFrom(0, 1e-3, 0.5, 1))
+      .map(([fours, share]) => ({ inputs: [[4 * fours], [4 * fours]], attributes: { share } })),
     bad: [[(operation, t) => operation(t([6]), t([6]), 0.5), /multiple of four elements, got \(6,\) and \(6,\)/]],
   },
 };

@@ -1,3 +1,4 @@
+import fc from 'fast-check';
 import { HostRandom, philox, randomKey } from '../../../engine/index.ts';
 import type { Key, Shape } from '../../../engine/index.ts';
 import type { Counter } from '../../../kernels/index.ts';
@@ -42,6 +43,13 @@ const samples: Sample<Attributes>[] = [
   },
 ];
 
+const shapes = fc.array(fc.integer({ min: 0, max: 40 }), { maxLength: 3 });
+const counters = fc.record({ sample: fc.maxSafeNat().map((n) => n >>> 0), step: fc.nat() });
+const arbitrary = fc.tuple(shapes, fc.nat(), counters).map(([shape, seed, counter]): Sample<Attributes> => ({
+  inputs: [[1]],
+  attributes: { shape, key: randomKey(seed, 'any'), counter },
+}));
+
 const dropped = (x: NdArray, p: number, attributes: Attributes): NdArray => {
   const drawn = words(attributes);
   return nd(x.shape, (i) => (drawn.data[i]! >= Math.round(p * 2 ** 32) ? x.data[i]! / (1 - p) : 0));
@@ -62,6 +70,7 @@ export const randomRows: Rows<'randomWords' | 'randomUniform' | 'randomNormal' |
       },
     ],
     gradient: 'none',
+    arbitrary,
     tolerance: 0,
     bad: [[(operation, t) => operation(t([1]).device, [2], key, { step: -1 }), /sample and step are whole numbers/]],
   },
@@ -74,12 +83,14 @@ export const randomRows: Rows<'randomWords' | 'randomUniform' | 'randomNormal' |
     },
     samples,
     gradient: 'none',
+    arbitrary,
   },
   randomNormal: {
     call: (operation, [x], { shape, key, counter }) => operation(x!.device, shape, key, counter),
     reference: (_, attributes) => normals(attributes),
     samples,
     gradient: 'none',
+    arbitrary,
   },
   dropout: {
     call: (operation, [x], { p, key, counter }) => operation(x!, p, key, counter),
@@ -90,6 +101,12 @@ export const randomRows: Rows<'randomWords' | 'randomUniform' | 'randomNormal' |
       { inputs: [[6]], attributes: { p: 0, key } },
     ],
     gradient: [0],
+    arbitrary: fc
+      .tuple(shapes, fc.constantFrom(0, 2 ** -32, 0.25, 0.5, 0.999), fc.nat(), counters)
+      .map(([shape, p, seed, counter]) => ({
+        inputs: [shape],
+        attributes: { p, key: randomKey(seed, 'any'), counter },
+      })),
     bad: [[(operation, t) => operation(t([2]), 1, key), /p is a probability/]],
   },
 };

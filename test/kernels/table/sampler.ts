@@ -43,7 +43,7 @@ const row: Row<typeof guidedStep, Attributes> = {
   gradient: 'none',
   arbitrary: fc
     .tuple(
-      fc.array(fc.integer({ min: 1, max: 9 }), { minLength: 1, maxLength: 4 }),
+      fc.array(fc.integer({ min: 0, max: 9 }), { minLength: 1, maxLength: 4 }),
       fc.float({ min: -2, max: 10, noNaN: true }),
     )
     .map(([shape, scale]): Sample<Attributes> => {
@@ -52,6 +52,10 @@ const row: Row<typeof guidedStep, Attributes> = {
     }),
   bad: [
     [(operation, t) => operation(t([2, 3]), t([2, 3]), null, { scale: 2, step: plain }), /is \(4, 3\), not \(2, 3\)/],
+    [
+      (operation, t) => operation(t([2]), t([2], 'i32'), null, { scale: 1, step: plain }),
+      /\[guidedStep\] all inputs are f32 or all f16, not f32 and i32/,
+    ],
     [
       (operation, t) => operation(t([2]), t([2]), null, { scale: 1, step: clipped }),
       /adds noise, .* \(2,\), not missing/,
@@ -76,6 +80,9 @@ export const samplerRows: Rows<'guidedStep' | 'addNoise'> = {
       { inputs: [[1, 70], [1, 70], [1], [1]], attributes: {} },
     ], // prettier-ignore
     gradient: 'none',
+    arbitrary: fc
+      .array(fc.integer({ min: 0, max: 9 }), { minLength: 1, maxLength: 4 })
+      .map((shape) => ({ inputs: [shape, shape, [shape[0]!], [shape[0]!]], attributes: {} })),
     bad: [
       [(operation, t) => operation(t([2, 3]), t([2, 3]), t([3]), t([2])), /coefficients are \(2,\), not \(3,\)/],
       [(operation, t) => operation(t([2, 3]), t([3, 2]), t([2]), t([2])), /noise is \(3, 2\), the samples \(2, 3\)/],
