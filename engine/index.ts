@@ -3,7 +3,8 @@ export type { DeviceOptions, Host, Profile } from './device.ts';
 export { Kernel, preprocess, wgsl } from './kernel.ts';
 export type { Defines, KernelSource } from './kernel.ts';
 export { ALIGNMENT } from './memory.ts';
-export type { Usage } from './memory.ts';
+export type { Pending, Storage, Usage } from './memory.ts';
+export type { Window } from './stream.ts';
 export { HostRandom, philox, randomKey } from './random.ts';
 export type { Key } from './random.ts';
 export { keep, release, scope } from './scope.ts';
@@ -23,5 +24,5 @@ export {
   unpackBlocks,
 } from './formats.ts';
 export type { Blocks, StorageFormat } from './formats.ts';
-export { byteLength, empty, tensor, Tensor, typed, view, write, zeros } from './tensor.ts';
+export { byteLength, computedDType, empty, tensor, Tensor, typed, view, windowOf, write, zeros } from './tensor.ts';
 export type { DType, HostArray, TensorOptions } from './tensor.ts';

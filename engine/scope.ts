@@ -41,8 +41,7 @@ export function scope<T>(device: Device, body: () => T): T {
   device.scope = inner.parent;
   for (const tensor of inner.tensors) {
     if (!kept.has(tensor)) attempt(() => tensor.storage.drop());
-    else if (inner.parent) inner.parent.tensors.push(tensor);
-    else attempt(() => void tensor.window()); // leaves every scope: as `keep` does
+    else inner.parent?.tensors.push(tensor);
   }
   attempt(() => closeNodes(inner, kept));
   if (failures.length > 0) throw failures[0];

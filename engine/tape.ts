@@ -61,7 +61,7 @@ export class Context {
 type Inputs = readonly (Tensor | null)[];
 
 /** What an input's dtype may be; see `Operation.dtypes`. */
-export type DTypeRule = DType | 'float' | 'any';
+export type DTypeRule = DType | 'float' | 'alike' | 'any';
 
 /** An operation: one definition of its shape rule, its forward and its gradient. */
 export interface Operation<I extends Inputs, A, O extends Tensor | readonly Tensor[]> {

@@ -98,10 +98,14 @@ export function windowOf(storage: Storage, offset: number, bytes: number): Windo
   return { block, offset, bytes: Math.max(16, Math.ceil(bytes / 16) * 16) };
 }
 
-/** Uninitialised memory of the given shape. f16 becomes f32 where the adapter has no f16, so that programs run alike. */
+/** f16 becomes f32 where the adapter has no f16, so that programs run alike. */
+export const computedDType = (device: Device, dtype: DType): DType =>
+  dtype === 'f16' && !device.profile.f16 ? 'f32' : dtype;
+
+/** Uninitialised memory of the given shape; f16 as `computedDType` says. */
 export function empty(device: Device, shape: Shape, asked: DType = 'f32', tag?: string): Tensor {
   checkShape('empty', shape);
-  const dtype = asked === 'f16' && !device.profile.f16 ? 'f32' : asked;
+  const dtype = computedDType(device, asked);
   if (isStorageFormat(dtype) && !((shape.at(-1) ?? 1) % formatMultiple(dtype) === 0))
     throw new Error(
       `[empty] rows in ${dtype} are multiples of ${formatMultiple(dtype)} values; ${formatShape(shape)} has rows of ${shape.at(-1) ?? 1}`,
