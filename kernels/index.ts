@@ -2,6 +2,7 @@ export * from './attention/attention.ts';
 export * from './activation/geglu.ts';
 export * from './conv/conv2d.ts';
 export * from './elementwise/elementwise.ts';
+export * from './elementwise/functions.ts';
 export * from './embedding/embedding.ts';
 export * from './layout/layout.ts';
 export * from './loss/loss.ts';

@@ -1,6 +1,6 @@
 import { apply, empty, formatShape, operation, wgsl } from '../../engine/index.ts';
 import type { Tensor } from '../../engine/index.ts';
-import { erf } from '../elementwise/elementwise.ts';
+import { ERF } from '../elementwise/functions.ts';
 
 const source = wgsl(import.meta.url, './geglu.wgsl');
 
@@ -11,7 +11,7 @@ function run(x: Tensor, buffers: readonly Tensor[], backward: boolean): void {
   const vec4 = columns % 4 === 0;
   const unit = vec4 ? 4 : 1;
   const size = x.size / 2 / unit;
-  const kernel = device.kernel(source, { VEC4: vec4, BACKWARD: backward, ERF: erf });
+  const kernel = device.kernel(source, { VEC4: vec4, BACKWARD: backward, ERF });
   device.run(kernel, buffers, { size, width: columns / unit }, Math.ceil(size / 64));
 }
 

@@ -1,7 +1,7 @@
 // target += addend, in place: a buffer cannot be bound both to read and to write, so this needs a kernel of its own.
 
-@group(0) @binding(0) var<storage, read_write> data: array<f32>;
-@group(0) @binding(1) var<storage, read> addend: array<f32>;
+@group(0) @binding(0) var<storage, read_write> data: array<$T>;
+@group(0) @binding(1) var<storage, read> addend: array<$T>;
 
 struct Params { size: u32 }
 

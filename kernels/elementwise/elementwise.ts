@@ -1,112 +1,195 @@
-import { apply, operation, registerAddition, wgsl } from '../../engine/index.ts';
-import type { Operation, Tensor } from '../../engine/index.ts';
+/** Arithmetic, comparison and choice, element by element, with broadcasting; f32 and f16, and integers where that has a meaning. */
+import { apply, computedDType, operation, registerAddition, reshape, typed, wgsl } from '../../engine/index.ts';
+import type { DType, Operation, Tensor } from '../../engine/index.ts';
 import { sumTo } from '../reduce/reduce.ts';
-import { broadcastShape, evaluate } from './evaluate.ts';
+import { broadcastShape, evaluate } from './chain.ts';
+import type { Expression } from './chain.ts';
 
-/** An operation of one operand by its expression, and that of its gradient: x the operand, y the upstream gradient. */
-function unary(
-  name: string,
-  f: string,
-  gradient: string,
-  helpers?: string,
-): Operation<readonly [Tensor], object, Tensor> {
+const ADD: Expression = { name: 'add', f: 'x + y' };
+const SUB: Expression = { name: 'sub', f: 'x - y' };
+const MUL: Expression = { name: 'mul', f: 'x * y' };
+const DIV: Expression = { name: 'div', f: 'x / y' };
+const NEG: Expression = { name: 'neg', f: '-x' };
+
+/** An operation of two operands. `gradient`: those of a and b at the result's shape, before broadcasting is undone. */
+function binary(
+  expression: Expression,
+  gradient: readonly [(grad: Tensor, a: Tensor, b: Tensor) => Tensor, (grad: Tensor, a: Tensor, b: Tensor) => Tensor],
+  saves = true,
+): Operation<readonly [Tensor, Tensor], object, Tensor> {
+  const { name } = expression;
   return operation({
     name,
-    shape: ([x]) => x.shape,
-    forward(ctx, [x]) {
-      ctx.save(x);
-      return evaluate(name, { f, helpers }, x, null);
+    dtypes: 'alike',
+    shape: ([a, b]) => broadcastShape(name, a.shape, b.shape),
+    forward(ctx, [a, b]) {
+      if (saves) ctx.save(a, b);
+      return evaluate(expression, [a, b]);
     },
     backward(ctx, [grad]) {
-      return [evaluate(name, { f: gradient, helpers }, ctx.saved[0]!, grad!, ctx.gradient(0))];
+      const [a, b] = ctx.saved as [Tensor, Tensor];
+      return gradient.map((f, i) => (ctx.needs[i] ? sumTo(f(grad!, a, b), ctx.inputShape(i)) : null));
     },
   });
 }
 
-const addOp = operation<readonly [Tensor, Tensor], object>({
-  name: 'add',
-  shape: ([a, b]) => broadcastShape('add', a.shape, b.shape),
-  forward: (_ctx, [a, b]) => evaluate('add', { f: 'x + y' }, a, b),
-  backward: (ctx, [grad]) => [0, 1].map((i) => (ctx.needs[i] ? sumTo(grad!, ctx.inputShape(i)) : null)),
-});
+const addOp = binary(ADD, [(grad) => grad, (grad) => grad], false);
+const subOp = binary(SUB, [(grad) => grad, (grad) => evaluate(NEG, [grad])], false);
+const mulOp = binary(MUL, [(grad, _, b) => evaluate(MUL, [grad, b]), (grad, a) => evaluate(MUL, [grad, a])]);
+const divOp = binary(DIV, [
+  (grad, _, b) => evaluate(DIV, [grad, b]),
+  (grad, a, b) => evaluate({ name: 'divGradient', f: '-x * y / (z * z)' }, [grad, a, b]),
+]);
 
-const subOp = operation<readonly [Tensor, Tensor], object>({
-  name: 'sub',
-  shape: ([a, b]) => broadcastShape('sub', a.shape, b.shape),
-  forward: (_ctx, [a, b]) => evaluate('sub', { f: 'x - y' }, a, b),
-  backward: (ctx, [grad]) => [
-    ctx.needs[0] ? sumTo(grad!, ctx.inputShape(0)) : null,
-    ctx.needs[1] ? sumTo(evaluate('neg', { f: '-x' }, grad!, null), ctx.inputShape(1)) : null,
-  ],
-});
-
-const mulOp = operation<readonly [Tensor, Tensor], object>({
-  name: 'mul',
-  shape: ([a, b]) => broadcastShape('mul', a.shape, b.shape),
-  forward(ctx, [a, b]) {
-    ctx.save(a, b);
-    return evaluate('mul', { f: 'x * y' }, a, b);
-  },
-  backward(ctx, [grad]) {
-    const [a, b] = ctx.saved as [Tensor, Tensor];
-    return [
-      ctx.needs[0] ? sumTo(evaluate('mul', { f: 'x * y' }, grad!, b), a.shape) : null,
-      ctx.needs[1] ? sumTo(evaluate('mul', { f: 'x * y' }, grad!, a), b.shape) : null,
-    ];
-  },
-});
-
-const divOp = operation<readonly [Tensor, Tensor], object>({
-  name: 'div',
-  shape: ([a, b]) => broadcastShape('div', a.shape, b.shape),
-  forward(ctx, [a, b]) {
-    ctx.save(a, b);
-    return evaluate('div', { f: 'x / y' }, a, b);
-  },
-  backward(ctx, [grad]) {
-    const [a, b] = ctx.saved as [Tensor, Tensor];
-    const share = evaluate('div', { f: 'x / y' }, grad!, b); // g / b
-    return [
-      ctx.needs[0] ? sumTo(share, a.shape) : null,
-      ctx.needs[1]
-        ? sumTo(evaluate('div', { f: '-x * y' }, share, evaluate('div', { f: 'x / y' }, a, b)), b.shape)
-        : null,
-    ];
-  },
-});
-
-/** a + b with broadcasting. */
+/** a + b. */
 export const add = (a: Tensor, b: Tensor): Tensor => apply(addOp, [a, b], {});
-/** a − b with broadcasting. */
+/** a − b. */
 export const sub = (a: Tensor, b: Tensor): Tensor => apply(subOp, [a, b], {});
-/** a · b, element by element, with broadcasting. */
+/** a · b. */
 export const mul = (a: Tensor, b: Tensor): Tensor => apply(mulOp, [a, b], {});
-/** a / b with broadcasting. */
+/** a / b; of integers the quotient towards zero. */
 export const div = (a: Tensor, b: Tensor): Tensor => apply(divOp, [a, b], {});
 
+// A tie is halved, as if each operand won every other time: then the gradient of max(x, x) is that of x.
+const extremum = (name: string, f: string, wins: string) => {
+  const share = `x * select(select(0.0, 0.5, y == z), 1.0, ${wins})`;
+  const gradient = { name: `${name}Gradient`, f: share };
+  return binary({ name, f }, [
+    (grad, a, b) => evaluate(gradient, [grad, a, b]),
+    (grad, a, b) => evaluate(gradient, [grad, b, a]),
+  ]);
+};
+const maximumOp = extremum('maximum', 'max(x, y)', 'y > z');
+const minimumOp = extremum('minimum', 'min(x, y)', 'y < z');
+
+/** The larger of a and b; where they are equal the gradient is halved. */
+export const maximum = (a: Tensor, b: Tensor): Tensor => apply(maximumOp, [a, b], {});
+/** The smaller of a and b; where they are equal the gradient is halved. */
+export const minimum = (a: Tensor, b: Tensor): Tensor => apply(minimumOp, [a, b], {});
+
+// WGSL's pow is undefined for x < 0. NaN is made by its bits: compilers may assume that arithmetic makes none.
+const POWER = `
+fn power(x: f32, y: f32) -> f32 {
+  if (y == 0.0) { return 1.0; }
+  if (x == 0.0) { return select(0.0, bitcast<f32>(0x7f800000u + u32(min(abs(y), 0.0))), y < 0.0); }
+  let size = pow(abs(x), y);
+  if (x > 0.0) { return size; }
+  if (y != floor(y)) { return bitcast<f32>(0x7fc00000u + u32(min(abs(y), 0.0))); }
+  return select(size, -size, y * 0.5 != floor(y * 0.5));
+}`;
+const powOp = binary({ name: 'pow', f: 'power(x, y)', helpers: POWER }, [
+  (grad, a, b) => evaluate({ name: 'powGradient', f: 'x * z * power(y, z - 1.0)', helpers: POWER }, [grad, a, b]),
+  (grad, a, b) =>
+    evaluate(
+      { name: 'powExponentGradient', f: 'select(x * power(y, z) * log(max(y, 1e-38)), 0.0, y == 0.0)', helpers: POWER },
+      [grad, a, b],
+    ),
+]);
+
+/** a to the power b. Negative a take whole b (others give NaN); the gradient by b is defined for a ≥ 0. */
+export const pow = (a: Tensor, b: Tensor): Tensor => apply(powOp, [a, b], {});
+
+/** 1 where it holds, else 0, as u32; no gradient. */
+function comparison(name: string, sign: string): Operation<readonly [Tensor, Tensor], object, Tensor> {
+  const expression: Expression = { name, f: `u32(x ${sign} y)`, dtype: 'u32' };
+  return operation({
+    name,
+    dtypes: 'alike',
+    shape: ([a, b]) => broadcastShape(name, a.shape, b.shape),
+    forward: (_ctx, [a, b]) => evaluate(expression, [a, b]),
+    backward: () => [null, null],
+  });
+}
+const equalOp = comparison('equal', '==');
+const notEqualOp = comparison('notEqual', '!=');
+const lessOp = comparison('less', '<');
+const lessEqualOp = comparison('lessEqual', '<=');
+const greaterOp = comparison('greater', '>');
+const greaterEqualOp = comparison('greaterEqual', '>=');
+
+/** Comparisons give u32: 1 where they hold, else 0. */
+export const equal = (a: Tensor, b: Tensor): Tensor => apply(equalOp, [a, b], {});
+export const notEqual = (a: Tensor, b: Tensor): Tensor => apply(notEqualOp, [a, b], {});
+export const less = (a: Tensor, b: Tensor): Tensor => apply(lessOp, [a, b], {});
+export const lessEqual = (a: Tensor, b: Tensor): Tensor => apply(lessEqualOp, [a, b], {});
+export const greater = (a: Tensor, b: Tensor): Tensor => apply(greaterOp, [a, b], {});
+export const greaterEqual = (a: Tensor, b: Tensor): Tensor => apply(greaterEqualOp, [a, b], {});
+
+// By bits: software adapters may hold that NaN equals itself and that inf − inf is 0.
+const isFiniteOp = operation<readonly [Tensor], object>({
+  name: 'isFinite',
+  shape: ([x]) => x.shape,
+  forward: (_ctx, [x]) =>
+    evaluate({ name: 'isFinite', f: 'select(0u, 1u, (bitcast<u32>(x) & 0x7f800000u) != 0x7f800000u)', dtype: 'u32' }, [
+      x,
+    ]),
+  backward: () => [null],
+});
+
+/** 1 (u32) for numbers, 0 for infinities and NaN. */
+export const isFinite = (x: Tensor): Tensor => apply(isFiniteOp, [x], {});
+
+const CHOSEN: Expression = { name: 'whereGradient', f: 'select(0.0, x, y != 0u)' };
+const NOT_CHOSEN: Expression = { name: 'whereElseGradient', f: 'select(0.0, x, y == 0u)' };
+const whereOp = operation<readonly [Tensor, Tensor, Tensor], object>({
+  name: 'where',
+  dtypes: ['u32', 'alike', 'alike'],
+  shape: ([condition, a, b]) => broadcastShape('where', condition.shape, a.shape, b.shape),
+  forward(ctx, [condition, a, b]) {
+    ctx.save(condition);
+    return evaluate({ name: 'where', f: 'select(y, x, z != 0u)' }, [a, b, condition]);
+  },
+  backward(ctx, [grad]) {
+    const [condition] = ctx.saved as [Tensor];
+    return [
+      null,
+      ctx.needs[1] ? sumTo(evaluate(CHOSEN, [grad!, condition]), ctx.inputShape(1)) : null,
+      ctx.needs[2] ? sumTo(evaluate(NOT_CHOSEN, [grad!, condition]), ctx.inputShape(2)) : null,
+    ];
+  },
+});
+
+/** a where the condition (u32, as comparisons give it) isn't 0, else b. */
+export const where = (condition: Tensor, a: Tensor, b: Tensor): Tensor => apply(whereOp, [condition, a, b], {});
+
+const castOp = operation<readonly [Tensor], { dtype: DType }>({
+  name: 'cast',
+  dtypes: 'alike',
+  shape: ([x]) => x.shape,
+  forward: (ctx, [x], { dtype }) => {
+    ctx.save(x);
+    return evaluate(convert(dtype), [x]);
+  },
+  backward: (ctx, [grad]) => [evaluate(convert(ctx.saved[0]!.dtype), [grad!], ctx.target(0))],
+});
+
+/** Named by what it makes: the same text for f16, which is f32 in arithmetic. */
+function convert(dtype: DType): Expression {
+  const type = dtype === 'i32' || dtype === 'u32' ? dtype : 'f32';
+  return { name: `to_${type}`, f: `${type}(x)`, dtype };
+}
+
+/**
+ * The same values in another dtype: f16 rounds (overflow gives infinity), integers are cut towards zero. f16 is f32 on
+ * adapters without it. Between floats it has a gradient, in the input's dtype.
+ */
+export const cast = (x: Tensor, dtype: DType): Tensor =>
+  computedDType(x.device, dtype) === x.dtype ? reshape(x, x.shape) : apply(castOp, [x], { dtype });
+
+const AFFINE = { name: 'affine', f: 'x * alpha + beta' };
 const affineOp = operation<readonly [Tensor], { scale: number; shift: number }>({
   name: 'affine',
   shape: ([x]) => x.shape,
-  forward: (_ctx, [x], { scale, shift }) =>
-    evaluate('affine', { f: 'x * params.alpha + params.beta', alpha: scale, beta: shift }, x, null),
-  backward: (ctx, [grad], { scale }) => [
-    evaluate('affine', { f: 'x * params.alpha + params.beta', alpha: scale }, grad!, null, ctx.gradient(0)),
-  ],
+  forward: (_ctx, [x], { scale, shift }) => evaluate({ ...AFFINE, alpha: scale, beta: shift }, [x]),
+  backward: (ctx, [grad], { scale }) => [scaled(grad!, scale, ctx.target(0))],
 });
+
+/** scale · x without a record on the tape, into `target` where it is given: a gradient's last step. */
+export const scaled = (x: Tensor, scale: number, target?: Tensor | null): Tensor =>
+  evaluate({ name: 'scale', f: 'x * alpha', alpha: scale }, [x], target);
 
 /** scale · x + shift, both numbers of the host. */
 export const affine = (x: Tensor, scale: number, shift = 0): Tensor => apply(affineOp, [x], { scale, shift });
-
-const expOp = unary('exp', 'exp(x)', 'exp(x) * y');
-const squareOp = unary('square', 'x * x', '2.0 * x * y');
-const sqrtOp = unary('sqrt', 'sqrt(x)', '0.5 * y / sqrt(x)');
-const logOp = unary('log', 'log(x)', 'y / x');
-
-export const exp = (x: Tensor): Tensor => apply(expOp, [x], {});
-export const square = (x: Tensor): Tensor => apply(squareOp, [x], {});
-export const sqrt = (x: Tensor): Tensor => apply(sqrtOp, [x], {});
-/** The natural logarithm. */
-export const log = (x: Tensor): Tensor => apply(logOp, [x], {});
 
 const clampOp = operation<readonly [Tensor], { low: number; high: number }>({
   name: 'clamp',
@@ -116,15 +199,13 @@ const clampOp = operation<readonly [Tensor], { low: number; high: number }>({
   },
   forward(ctx, [x], { low, high }) {
     ctx.save(x);
-    return evaluate('clamp', { f: 'clamp(x, params.alpha, params.beta)', alpha: low, beta: high }, x, null);
+    return evaluate({ name: 'clamp', f: 'clamp(x, alpha, beta)', alpha: low, beta: high }, [x]);
   },
   backward: (ctx, [grad], { low, high }) => [
     evaluate(
-      'clamp',
-      { f: 'select(0.0, y, x >= params.alpha && x <= params.beta)', alpha: low, beta: high },
-      ctx.saved[0]!,
-      grad!,
-      ctx.gradient(0),
+      { name: 'clampGradient', f: 'select(0.0, x, y >= alpha && y <= beta)', alpha: low, beta: high },
+      [grad!, ctx.saved[0]!],
+      ctx.target(0),
     ),
   ],
 });
@@ -132,66 +213,12 @@ const clampOp = operation<readonly [Tensor], { low: number; high: number }>({
 /** Limits x to [low, high]; the gradient passes where x lies within. */
 export const clamp = (x: Tensor, low: number, high: number): Tensor => apply(clampOp, [x], { low, high });
 
-// 1 / (1 + e^−x) is safe at both ends: e^−x overflows to infinity and gives 0.
-const sigmoid = 'fn sigmoid(x: f32) -> f32 { return 1.0 / (1.0 + exp(-x)); }';
-// WGSL has no erf. Below 1 the Maclaurin series, which keeps the relative precision of small results; above, 1 − erfc with
-// the fit of Numerical Recipes in C (2nd ed., section 6.2; relative error of erfc below 1.2e-7).
-export const erf = `
-fn erf(x: f32) -> f32 {
-  let a = abs(x);
-  if (a < 1.0) {
-    // 2/√π · Σ (−1)ⁿ x²ⁿ⁺¹ / (n! (2n + 1))
-    let s = a * a;
-    let p = 1.0 - s * (0.33333333 - s * (0.1 - s * (0.023809524 - s * (4.6296296e-3 - s * (7.5757576e-4 - s * (1.0683761e-4 - s * (1.3227513e-5 - s * (1.4589169e-6 - s * 1.4503852e-7))))))));
-    return sign(x) * 1.1283792 * a * p;
-  }
-  let t = 1.0 / (1.0 + 0.5 * a);
-  let q = -1.26551223 + t * (1.00002368 + t * (0.37409196 + t * (0.09678418 + t * (-0.18628806 + t * (0.27886807 + t * (-1.13520398 + t * (1.48851587 + t * (-0.82215223 + t * 0.17087277))))))));
-  return sign(x) * (1.0 - t * exp(q - a * a));
-}`;
-
-const siluOp = unary('silu', 'x * sigmoid(x)', 'y * sigmoid(x) * (1.0 + x * (1.0 - sigmoid(x)))', sigmoid);
-const quickGeluOp = unary(
-  'quickGelu',
-  'x * sigmoid(1.702 * x)',
-  'y * sigmoid(1.702 * x) * (1.0 + 1.702 * x * (1.0 - sigmoid(1.702 * x)))',
-  sigmoid,
-);
-const geluOp = unary(
-  'gelu',
-  '0.5 * x * (1.0 + erf(0.70710678 * x))',
-  'y * (0.5 * (1.0 + erf(0.70710678 * x)) + 0.39894228 * x * exp(-0.5 * x * x))',
-  erf,
-);
-const geluTanhOp = unary(
-  'geluTanh',
-  '0.5 * x * (1.0 + tanh(inner(x)))',
-  'y * (0.5 * (1.0 + tanh(inner(x))) + 0.5 * x * (1.0 - tanh(inner(x)) * tanh(inner(x))) * 0.79788456 * (1.0 + 0.134145 * near(x) * near(x)))',
-  // Clamped: tanh is 1 to f32's precision from 10 on, which |x| = 10 is well past. Far out, powers of x overflow, and so does
-  // some drivers' tanh.
-  `
-fn near(x: f32) -> f32 { return clamp(x, -10.0, 10.0); }
-fn inner(x: f32) -> f32 {
-  let c = near(x);
-  return clamp(0.79788456 * (c + 0.044715 * c * c * c), -15.0, 15.0);
-}`,
-);
-
-/** x · σ(x) (Elfwing et al., 2017). */
-export const silu = (x: Tensor): Tensor => apply(siluOp, [x], {});
-/** x · σ(1.702 x): CLIP's approximation of GELU. */
-export const quickGelu = (x: Tensor): Tensor => apply(quickGeluOp, [x], {});
-/** x · Φ(x), exact form by the error function (Hendrycks & Gimpel, 2016). */
-export const gelu = (x: Tensor): Tensor => apply(geluOp, [x], {});
-/** GELU's tanh approximation (the same paper). */
-export const geluTanh = (x: Tensor): Tensor => apply(geluTanhOp, [x], {});
-
 const accumulateSource = wgsl(import.meta.url, './accumulate.wgsl');
 
 registerAddition({
-  add: (a, b) => evaluate('add', { f: 'x + y' }, a, b),
+  add: (a, b) => evaluate(ADD, [a, b]),
   accumulate(target, addend) {
-    const kernel = target.device.kernel(accumulateSource);
+    const kernel = target.device.kernel(accumulateSource, typed(target));
     target.device.run(kernel, [target, addend], { size: target.size }, Math.ceil(target.size / 256));
   },
 });

@@ -1,6 +1,6 @@
 import { apply, empty, formatShape, operation, sizeOf } from '../../engine/index.ts';
 import type { Shape, Tensor } from '../../engine/index.ts';
-import { broadcastShape } from '../elementwise/evaluate.ts';
+import { broadcastShape } from '../elementwise/chain.ts';
 import { sum } from '../reduce/reduce.ts';
 import { multiply } from './product.ts';
 

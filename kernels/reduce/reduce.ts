@@ -1,6 +1,6 @@
 import { apply, empty, formatShape, operation, reshape, sameShape, sizeOf, view, wgsl } from '../../engine/index.ts';
 import type { Shape, Tensor } from '../../engine/index.ts';
-import { evaluate } from '../elementwise/evaluate.ts';
+import { scaled } from '../elementwise/elementwise.ts';
 
 const source = wgsl(import.meta.url, './reduce.wgsl');
 const CHUNK = 128;
@@ -55,7 +55,7 @@ const sumOp = operation<readonly [Tensor], Attributes>({
   shape: ([x], { keep, keepDims }) =>
     keepDims ? x.shape.map((extent, i) => (keep[i] ? extent : 1)) : x.shape.filter((_, i) => keep[i]),
   forward(_ctx, [x], { keep, scale }, shape) {
-    if (keep.every(Boolean)) return evaluate('sum', { f: 'x * params.alpha', alpha: scale }, x, null);
+    if (keep.every(Boolean)) return scaled(x, scale);
     return view(reduce(x, keep, scale), 0, shape);
   },
   backward(ctx, [grad], { keep, scale }) {
@@ -65,7 +65,7 @@ const sumOp = operation<readonly [Tensor], Attributes>({
       0,
       shape.map((extent, i) => (keep[i] ? extent : 1)),
     );
-    return [evaluate('sum', { f: 'x * params.alpha', alpha: scale }, spread, null, ctx.gradient(0))];
+    return [scaled(spread, scale, ctx.gradient(0))];
   },
 });
 
