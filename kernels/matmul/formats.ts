@@ -1,0 +1,55 @@
+/**
+ * How kernels read a matrix of any dtype, storage formats among them: `formats.wgsl`, inserted for one of their inputs.
+ *
+ *     @group(0) @binding(0) var<storage, read> ids: array<i32>;
+ *     $TABLE                                     // declares the input and load_table(i): elements 4·i … 4·i + 3, in f32
+ *     …
+ *     let x = load_table((row * params.width + column) / 4u);
+ *
+ *     device.kernel(source, { FORMAT: table.dtype, TABLE: reader('table', table.dtype, 1, 3) })
+ *     device.run(kernel, [ids, table, out, ...scalesOf(table)], …)
+ *
+ * `FORMAT` puts the format into the kernel's name; the inserted text itself doesn't show there. Rows begin at multiples of
+ * four elements: storage formats see to that, and f32 and f16 are read so where the extent allows it.
+ */
+import { isStorageFormat, preprocess, scalesOffset, Tensor, wgsl } from '../../engine/index.ts';
+import type { DType } from '../../engine/index.ts';
+
+const source = wgsl(import.meta.url, './formats.wgsl');
+const texts = new Map<string, string>();
+
+/** Formats that bind their scales beside their values. */
+const hasScales = (dtype: DType): dtype is 'q8' | 'q4' => dtype === 'q8' || dtype === 'q4';
+
+/** The text that declares input `name` at `binding` (and its scales at `scales`, if it has any) and `load_<name>`. */
+export function reader(name: string, dtype: DType, binding: number, scales: number): string {
+  const key = `${name} ${dtype} ${binding} ${scales}`;
+  let text = texts.get(key);
+  if (text === undefined) {
+    const defines = {
+      NAME: name,
+      BINDING: binding,
+      SCALES: scales,
+      BLOCKS: hasScales(dtype),
+      [dtype.toUpperCase()]: true,
+    };
+    texts.set(key, (text = preprocess(source.name, source.text!, defines)));
+  }
+  return text;
+}
+
+/** What is bound beside a tensor: its scales, if it has any. */
+export function scalesOf(weight: Tensor): Tensor[] {
+  if (!hasScales(weight.dtype)) return [];
+  const offset = scalesOffset(weight.size, weight.dtype);
+  weight.storage.retain();
+  return [new Tensor(weight.device, weight.storage, weight.offset + offset, [Math.ceil(weight.size / 64)], 'u32')];
+}
+
+/** Throws, in the name of an operation, where a weight in a storage format is asked for a gradient. */
+export function refuseGradient(operation: string, weight: Tensor): void {
+  if (isStorageFormat(weight.dtype) && weight.tracked)
+    throw new Error(
+      `[${operation}] a weight in ${weight.dtype} has no gradient: it is stored, not trained. Train it in f32, or leave requiresGrad off`,
+    );
+}
