@@ -28,6 +28,18 @@ export async function readSources(read: (url: URL) => Promise<string>): Promise<
   );
 }
 
+/** The text of a source with those that it includes: `#include ./other.wgsl`, registered as every source is. */
+function wholeText(source: KernelSource): string {
+  if (source.text === null)
+    throw new Error(`[kernel] ${source.url.pathname} is not read: import the operations before opening the device`);
+  return source.text.replace(/^#include (\S+)$/gm, (_, path: string) => {
+    const { href } = new URL(path, source.url);
+    const included = sources.find(({ url }) => url.href === href);
+    if (!included) throw new Error(`[kernel] ${source.name}.wgsl includes ${path}, which is not registered`);
+    return wholeText(included);
+  });
+}
+
 /** What a kernel's text is specialised by. `SUBGROUPS` and `F16` also enable the WGSL extension. */
 export type Defines = Readonly<Record<string, string | number | boolean>>;
 
@@ -90,15 +102,14 @@ export class Kernel {
     defines: Defines,
     options: { immediates: boolean; onCompile: () => void },
   ) {
-    if (source.text === null)
-      throw new Error(`[kernel] ${source.url.pathname} is not read: import the operations before opening the device`);
+    const text = wholeText(source);
     this.#gpu = gpu;
     this.#onCompile = options.onCompile;
     // Values of several lines are texts inserted into the kernel: no part of its name.
     const flags = Object.entries(defines).filter(([, value]) => value !== false && !String(value).includes('\n'));
     this.label =
       source.name + (flags.length ? `[${flags.map(([k, v]) => (v === true ? k : `${k}=${v}`)).join(' ')}]` : '');
-    const body = preprocess(source.name, source.text, defines);
+    const body = preprocess(source.name, text, defines);
     this.bindings = parseBindings(this.label, body);
     this.writes = this.bindings.flatMap(({ access }, i) => (access === 'read_write' ? [i] : []));
     this.fields = parseParams(this.label, body);
