@@ -6,7 +6,17 @@
  * spent when something else asks for the values (a product, a copy, a read). What nobody asks for is never computed, and
  * what two ask for in different ways is computed twice, never with more dispatches than without fusion.
  */
-import { byteLength, computedDType, formatShape, sizeOf, Tensor, typed, windowOf, wgsl } from '../../engine/index.ts';
+import {
+  byteLength,
+  computedDType,
+  formatShape,
+  sameShape,
+  sizeOf,
+  Tensor,
+  typed,
+  windowOf,
+  wgsl,
+} from '../../engine/index.ts';
 import type { Device, DType, Kernel, Pending, Shape, Storage, Window } from '../../engine/index.ts';
 
 const source = wgsl(import.meta.url, './elementwise.wgsl');
@@ -17,8 +27,8 @@ export interface Expression {
   readonly name: string;
   /** WGSL of the operands x, y, z and of the numbers alpha and beta. f16 operands are f32 here. */
   readonly f: string;
-  /** WGSL functions that `f` calls. */
-  readonly helpers?: string | undefined;
+  /** WGSL functions that `f` calls, each a text of its own. */
+  readonly helpers?: readonly string[];
   readonly alpha?: number;
   readonly beta?: number;
   /** The result's, where it isn't that of x. */
@@ -136,14 +146,8 @@ class Chain implements Pending {
     return this.#find(leaf) ?? this.#hold(leaf);
   }
 
-  #find({ window, shape, dtype }: Leaf): Leaf | undefined {
-    return this.leaves.find(
-      (leaf) =>
-        leaf.window.block === window.block &&
-        leaf.window.offset === window.offset &&
-        leaf.dtype === dtype &&
-        String(leaf.shape) === String(shape),
-    );
+  #find(leaf: Leaf): Leaf | undefined {
+    return this.leaves.find((other) => sameLeaf(leaf, other));
   }
 
   #hold(leaf: Leaf): Leaf {
@@ -249,8 +253,7 @@ class Chain implements Pending {
       leaves.map((leaf, i) => `${leaf.dtype}${modes[i]} `).join('') +
       order
         .map(({ expression, operands, dtype }) => {
-          const places = operands.map((o) => ('window' in o ? `l${leaves.indexOf(o)}` : `s${order.indexOf(o)}`));
-          return `${expression.name}:${dtype}(${places.join()})`;
+          return `${expression.name}:${dtype}(${operands.map((operand) => place(operand, leaves, order)).join()})`;
         })
         .join(' ');
     const params: Record<string, number> = {};
@@ -298,6 +301,18 @@ class Chain implements Pending {
   }
 }
 
+/** The same elements: chains that are joined may each hold them. */
+const sameLeaf = (a: Leaf, b: Leaf): boolean =>
+  a === b ||
+  (a.window.block === b.window.block &&
+    a.window.offset === b.window.offset &&
+    a.dtype === b.dtype &&
+    sameShape(a.shape, b.shape));
+
+/** Where an operand's value stands in the text: a leaf's or a step's. */
+const place = (operand: Leaf | Step, leaves: readonly Leaf[], order: readonly Step[]): string =>
+  'window' in operand ? `v${leaves.findIndex((leaf) => sameLeaf(leaf, operand))}` : `r${order.indexOf(operand)}`;
+
 const roundUp = (bytes: number) => Math.max(16, Math.ceil(bytes / 16) * 16);
 const bytesEach = ({ dtype }: Leaf) => (dtype === 'f16' ? 2 : 4);
 
@@ -334,12 +349,10 @@ function operandText(leaves: readonly Leaf[], modes: string[], order: readonly S
     const types = operands.map((operand) => arithmetic(operand.dtype));
     const own = `${name}${suffix([...types, arithmetic(result)])}`;
     const parameters = types.map((type, k) => `${'xyz'[k]}: ${type}`);
-    const values = operands.map((operand) =>
-      'window' in operand ? `v${leaves.indexOf(operand)}` : `r${order.indexOf(operand)}`,
-    );
+    const values = operands.map((operand) => place(operand, leaves, order));
     if (alpha !== undefined) (parameters.push('alpha: f32'), values.push(`params.alpha${i}`));
     if (beta !== undefined) (parameters.push('beta: f32'), values.push(`params.beta${i}`));
-    if (helpers) functions.set(helpers, helpers);
+    for (const helper of helpers ?? []) functions.set(helper, helper);
     const text = `fn ${own}_(${parameters.join(', ')}) -> ${arithmetic(result)} { return ${f}; }`;
     functions.set(own, text);
     return `  let r${i} = ${own}_(${values.join(', ')});`;
@@ -393,9 +406,7 @@ function cached(device: Device, key: string, make: () => Kernel): Kernel {
 /** The chain that a tensor is still to be computed by, if it is seen in the shape that it has there. */
 function pendingChain(x: Tensor): Chain | null {
   const { pending } = x.storage;
-  return pending instanceof Chain && pending.dtype === x.dtype && String(pending.shape) === String(x.shape)
-    ? pending
-    : null;
+  return pending instanceof Chain && pending.dtype === x.dtype && sameShape(pending.shape, x.shape) ? pending : null;
 }
 
 /**

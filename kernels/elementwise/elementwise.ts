@@ -77,11 +77,15 @@ fn power(x: f32, y: f32) -> f32 {
   if (y != floor(y)) { return bitcast<f32>(0x7fc00000u + u32(min(abs(y), 0.0))); }
   return select(size, -size, y * 0.5 != floor(y * 0.5));
 }`;
-const powOp = binary({ name: 'pow', f: 'power(x, y)', helpers: POWER }, [
-  (grad, a, b) => evaluate({ name: 'powGradient', f: 'x * z * power(y, z - 1.0)', helpers: POWER }, [grad, a, b]),
+const powOp = binary({ name: 'pow', f: 'power(x, y)', helpers: [POWER] }, [
+  (grad, a, b) => evaluate({ name: 'powGradient', f: 'x * z * power(y, z - 1.0)', helpers: [POWER] }, [grad, a, b]),
   (grad, a, b) =>
     evaluate(
-      { name: 'powExponentGradient', f: 'select(x * power(y, z) * log(max(y, 1e-38)), 0.0, y == 0.0)', helpers: POWER },
+      {
+        name: 'powExponentGradient',
+        f: 'select(x * power(y, z) * log(max(y, 1e-38)), 0.0, y == 0.0)',
+        helpers: [POWER],
+      },
       [grad, a, b],
     ),
 ]);

@@ -8,7 +8,7 @@ function unary(
   name: string,
   f: string,
   gradient: string,
-  helpers?: string,
+  helpers: readonly string[] = [],
 ): Operation<readonly [Tensor], object, Tensor> {
   return operation({
     name,
@@ -103,25 +103,31 @@ fn erf(x: f32) -> f32 {
   return sign(x) * (1.0 - t * exp(q - a * a));
 }`;
 
-const erfOp = unary('erf', 'erf(x)', 'y * 1.1283792 * exp(-x * x)', ERF);
-const sigmoidOp = unary('sigmoidOf', 'sigmoid(x)', 'y * sigmoid(x) * (1.0 - sigmoid(x))', SIGMOID);
-const tanhOp = unary('tanh', 'tanhOf(x)', 'y * (1.0 - tanhOf(x) * tanhOf(x))', TANH);
-// log(1 + e^x) without overflow: max(x, 0) + log(1 + e^−|x|).
-const softplusOp = unary('softplus', 'max(x, 0.0) + log(1.0 + exp(-abs(x)))', 'y / (1.0 + exp(-x))');
+const erfOp = unary('erf', 'erf(x)', 'y * 1.1283792 * exp(-x * x)', [ERF]);
+const sigmoidOp = unary('sigmoidOf', 'sigmoid(x)', 'y * sigmoid(x) * sigmoid(-x)', [SIGMOID]);
+const tanhOp = unary('tanh', 'tanhOf(x)', '4.0 * y * sigmoid(2.0 * x) * sigmoid(-2.0 * x)', [TANH, SIGMOID]);
+// log(1 + e^x) = max(x, 0) + log(1 + e^−|x|): no overflow. Small e^−|x| would be lost in the sum with 1; its series isn't.
+const SOFTPLUS = `
+fn softplusOf(x: f32) -> f32 {
+  let e = exp(-abs(x));
+  let series = e * (1.0 - e * (0.5 - e * (0.33333333 - 0.25 * e)));
+  return max(x, 0.0) + select(log(1.0 + e), series, e < 0.02);
+}`;
+const softplusOp = unary('softplus', 'softplusOf(x)', 'y / (1.0 + exp(-x))', [SOFTPLUS]);
 const reluOp = unary('relu', 'max(x, 0.0)', 'select(0.0, y, x > 0.0)');
 const relu2Op = unary('relu2', 'max(x, 0.0) * max(x, 0.0)', '2.0 * max(x, 0.0) * y');
-const siluOp = unary('silu', 'x * sigmoid(x)', 'y * sigmoid(x) * (1.0 + x * (1.0 - sigmoid(x)))', SIGMOID);
+const siluOp = unary('silu', 'x * sigmoid(x)', 'y * sigmoid(x) * (1.0 + x * (1.0 - sigmoid(x)))', [SIGMOID]);
 const quickGeluOp = unary(
   'quickGelu',
   'x * sigmoid(1.702 * x)',
   'y * sigmoid(1.702 * x) * (1.0 + 1.702 * x * (1.0 - sigmoid(1.702 * x)))',
-  SIGMOID,
+  [SIGMOID],
 );
 const geluOp = unary(
   'gelu',
   '0.5 * x * (1.0 + erf(0.70710678 * x))',
   'y * (0.5 * (1.0 + erf(0.70710678 * x)) + 0.39894228 * x * exp(-0.5 * x * x))',
-  ERF,
+  [ERF],
 );
 const geluTanhOp = unary(
   'geluTanh',
@@ -129,12 +135,13 @@ const geluTanhOp = unary(
   'y * (0.5 * (1.0 + tanh(inner(x))) + 0.5 * x * (1.0 - tanh(inner(x)) * tanh(inner(x))) * 0.79788456 * (1.0 + 0.134145 * near(x) * near(x)))',
   // Clamped: tanh is 1 to f32's precision from 10 on, which |x| = 10 is well past. Far out, powers of x overflow, and so does
   // some drivers' tanh.
-  `
-fn near(x: f32) -> f32 { return clamp(x, -10.0, 10.0); }
+  [
+    `fn near(x: f32) -> f32 { return clamp(x, -10.0, 10.0); }
 fn inner(x: f32) -> f32 {
   let c = near(x);
   return clamp(0.79788456 * (c + 0.044715 * c * c * c), -15.0, 15.0);
 }`,
+  ],
 );
 
 /** The error function, 2/√π ∫₀ˣ e^−t² dt. */

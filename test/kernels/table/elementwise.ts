@@ -121,6 +121,7 @@ const integers = (operands: readonly Shape[], value: (random: HostRandom) => num
   name: 'integers',
   inputs: operands.map((shape) => ({ shape, dtype: 'i32', value })),
   attributes: {},
+  forwardOnly: true,
 });
 
 const angle = (random: HostRandom) => 2 * Math.PI * (random.uniform() - 0.5);
@@ -212,7 +213,7 @@ export const elementwiseRows: Rows<
     gradient: [1, 2],
     bad: [
       [(operation, t) => operation(t([2]), t([2]), t([2])), /\[where\] input 0 is f32; u32 is needed/],
-      [(operation, t) => operation(t([2], 'u32'), t([2]), t([3])), /\[where\] \(2\) and \(2\) and \(3\) do not broadcast/],
+      [(operation, t) => operation(t([2], 'u32'), t([2]), t([3])), /\[where\] \(2,\) and \(2,\) and \(3,\) do not broadcast/],
     ],
   },
   cast: {

@@ -1,0 +1,167 @@
+/** Fusion of element-wise chains: fewer dispatches, the same values, and nothing read after it was overwritten. */
+import { beforeAll, describe, expect, it } from 'vitest';
+import {
+  backward,
+  HostRandom,
+  keep,
+  randomKey,
+  release,
+  reshape,
+  scope,
+  tensor,
+  write,
+  zeros,
+} from '../../engine/index.ts';
+import { add, affine, cast, clamp, matmul, mul, sigmoid, silu, square, sub, sum, tanh } from '../../kernels/index.ts';
+import type { Device, Tensor } from '../../engine/index.ts';
+import { openNodeDevice } from '../../engine/node.ts';
+import { guardedDevice } from '../device.ts';
+
+let device: Device;
+beforeAll(async () => {
+  device = await guardedDevice();
+});
+
+const random = (shape: number[], seed = 0, on = device): Tensor =>
+  tensor(on, new HostRandom(randomKey(seed, 'chain')).normal(shape.reduce((a, b) => a * b, 1)), shape);
+
+/** Dispatches that `body` and reading its result take, and the values. */
+async function run(body: () => Tensor, on = device): Promise<{ dispatches: number; values: number[] }> {
+  const before = on.stream.dispatches;
+  const result = scope(on, body);
+  const values = [...(await result.read())];
+  const dispatches = on.stream.dispatches - before;
+  release(result);
+  return { dispatches, values };
+}
+
+describe('a chain', () => {
+  it('is one dispatch, with broadcasting, and gives what its parts give', async () => {
+    const [x, y, b] = [random([3, 8]), random([3, 8], 1), random([8], 2)];
+    const { dispatches, values } = await run(() => affine(mul(silu(add(x, b)), sub(x, y)), 2, 0.5));
+    expect(dispatches).toBe(1);
+    const [vx, vy, vb] = [await x.read(), await y.read(), await b.read()];
+    values.forEach((value, i) => {
+      const s = vx[i]! + vb[i % 8]!;
+      const expected = 2 * (s / (1 + Math.exp(-s))) * (vx[i]! - vy[i]!) + 0.5;
+      expect(Math.abs(value - expected)).toBeLessThan(2e-6 * (1 + Math.abs(expected)));
+    });
+  });
+
+  it('computes an operand used twice once, and functions that share helpers in one kernel', async () => {
+    const x = random([40]);
+    const { dispatches, values } = await run(() => {
+      const y = sigmoid(x);
+      return add(mul(y, y), tanh(y));
+    });
+    expect(dispatches).toBe(1);
+    (await x.read()).forEach((v, i) => {
+      const s = 1 / (1 + Math.exp(-v));
+      expect(Math.abs(values[i]! - (s * s + Math.tanh(s)))).toBeLessThan(5e-6);
+    });
+  });
+
+  it('that nobody reads is never computed', () => {
+    const before = device.stream.dispatches;
+    scope(device, () => {
+      square(add(random([8]), random([8], 1)));
+    });
+    expect(device.stream.dispatches).toBe(before);
+  });
+
+  it('stays right when its operands are overwritten before it is computed', async () => {
+    const x = tensor(device, [1, 2, 3, 4]);
+    const results = scope(device, () => {
+      const y = affine(x, 10);
+      write(x, [5, 6, 7, 8]);
+      return [y, affine(x, 10)];
+    });
+    expect([...(await results[0]!.read())]).toEqual([10, 20, 30, 40]);
+    expect([...(await results[1]!.read())]).toEqual([50, 60, 70, 80]);
+    release(x, ...results);
+  });
+
+  it('ends where more is asked for than a kernel binds', async () => {
+    const parts = Array.from({ length: 20 }, (_, i) => random([16], i));
+    const { dispatches, values } = await run(() => parts.reduce((total, part) => add(total, part)));
+    expect(dispatches).toBeLessThanOrEqual(3);
+    const all = await Promise.all(parts.map((part) => part.read()));
+    values.forEach((value, i) => {
+      const expected = all.reduce((total, part) => total + part[i]!, 0);
+      expect(Math.abs(value - expected)).toBeLessThan(1e-5);
+    });
+  });
+
+  it('of many steps on one operand ends where arithmetic outweighs memory', async () => {
+    const x = random([16]);
+    const { dispatches, values } = await run(() => {
+      let y = x;
+      for (let i = 0; i < 40; i++) y = affine(y, 1, 0.25);
+      return y;
+    });
+    expect(dispatches).toBe(3);
+    (await x.read()).forEach((v, i) => expect(Math.abs(values[i]! - v - 10)).toBeLessThan(1e-5));
+  });
+
+  it('is computed once for all that comes after, where a product reads it', async () => {
+    const x = random([8, 8]);
+    const { dispatches } = await run(() => {
+      const y = affine(x, 2);
+      const p = matmul(y, y);
+      return add(p, y); // y has its memory by now
+    });
+    expect(dispatches).toBe(3);
+  });
+
+  it('seen in another shape is computed', async () => {
+    const x = random([6]);
+    const { dispatches, values } = await run(() => add(reshape(affine(x, 2), [2, 3]), random([3], 5)));
+    expect(dispatches).toBe(2);
+    const [v, b] = [await x.read(), await random([3], 5).read()];
+    values.forEach((value, i) => expect(Math.abs(value - 2 * v[i]! - b[i % 3]!)).toBeLessThan(2e-6));
+  });
+
+  it('casts between floats on the way', async () => {
+    const x = random([9]);
+    const { dispatches, values } = await run(() => cast(affine(cast(x, 'f16'), 0.5), 'f32'));
+    expect(dispatches).toBeLessThanOrEqual(1);
+    (await x.read()).forEach((v, i) => expect(Math.abs(values[i]! - v / 2)).toBeLessThan(1e-3 * Math.abs(v) + 1e-6));
+  });
+
+  it('takes gradients in as few', async () => {
+    const x = random([4, 8]);
+    x.requiresGrad = true;
+    const before = device.stream.dispatches;
+    const grad = scope(device, () => {
+      backward(sum(square(affine(x, 3))));
+      return x.grad!;
+    });
+    const values = await grad.read();
+    // sum, its spread, then square's and affine's gradients in one
+    expect(device.stream.dispatches - before).toBeLessThanOrEqual(4);
+    (await x.read()).forEach((v, i) => expect(Math.abs(values[i]! - 18 * v)).toBeLessThan(1e-5 * (1 + Math.abs(v))));
+    release(grad);
+  });
+
+  it('over more than a binding goes by parts', async () => {
+    const small = await openNodeDevice({ bindingLimit: 4096, guard: true });
+    const [x, b] = [random([700, 7], 0, small), random([7], 1, small)];
+    const { dispatches, values } = await run(() => clamp(add(x, b), -1, 1), small);
+    expect(dispatches).toBe(5); // 4,900 elements, 1,024 a part
+    const [vx, vb] = [await x.read(), await b.read()];
+    values.forEach((value, i) => expect(value).toBe(Math.min(1, Math.max(-1, Math.fround(vx[i]! + vb[i % 7]!)))));
+    await small.checkGuards();
+    small.destroy();
+  });
+
+  it('releases what it held', () => {
+    const live = device.memory.live;
+    scope(device, () => {
+      const x = zeros(device, [64]);
+      const y = affine(x, 2);
+      const z = mul(y, y);
+      z.window();
+    });
+    expect(device.memory.live).toBe(live);
+  });
+});
