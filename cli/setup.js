@@ -20,15 +20,22 @@ Sets up this clone; takes a few seconds when there is nothing to do.
      passwordless sudo, it installs a software Vulkan driver where none does
 
 Options:
-  --only build   build only
-  --skip         do nothing (an offline machine where all is in place); so does
-                 DAWNGRAD_SKIP_SETUP=1 in the environment, also for npm start and npm test
-  --help         show this text
+  --only build      build only
+  --with chromium   also install Debian's chromium, for npm run test:adapters and test:browser:
+                    the browser, and SwiftShader, the software adapter that comes with it.
+                    One that is elsewhere is named by its folder in DAWNGRAD_CHROMIUM
+  --skip            do nothing (an offline machine where all is in place); so does
+                    DAWNGRAD_SKIP_SETUP=1 in the environment, also for npm start and npm test
+  --help            show this text
 `;
 
 const NODE_NEEDED = [20, 19];
-// The operations' table in test/kernels/ is built too: the benchmark runs its samples.
-const SOURCE_FOLDERS = ['engine', 'kernels', 'nn', 'diffusion', 'llm', 'cli', 'test/kernels'];
+// Of the tests, what runs without vitest is built too: the operations' table, its runs on other adapters, in a browser
+// and on random cases.
+const SOURCE_FOLDERS = [
+  ...['engine', 'kernels', 'nn', 'diffusion', 'llm', 'cli'],
+  ...['test/kernels', 'test/adapters', 'test/browser', 'test/fuzz'],
+];
 const BACKPORTS_FILE = '/etc/apt/sources.list.d/dawngrad-backports.sources';
 const DRIVER = 'mesa-vulkan-drivers';
 
@@ -223,7 +230,7 @@ function ensureAdapter() {
     const why = plan.why ?? 'This user is neither root nor has passwordless sudo, so install a software one by hand:';
     throw new SetupError(`no WebGPU adapter answers. ${why}\n${plan.byHand}\nThen run this again.`);
   }
-  installDriver(plan, privilege);
+  install('driver', plan, privilege);
   const second = probeAdapter();
   if (!second.name) {
     throw new SetupError(
@@ -383,32 +390,82 @@ function rootPrefix() {
   return spawnSync('sudo', ['-n', 'true'], { stdio: 'ignore' }).status === 0 ? ['sudo', '-n'] : null;
 }
 
-function installDriver(plan, privilege) {
+/** Carries out a plan with apt; `what` is what it brings, for messages. */
+function install(what, plan, privilege) {
   const run = (args, input) => {
     const [command, ...rest] = [...privilege, ...args];
     return spawnSync(command, rest, { input: input ?? '', encoding: 'utf8', maxBuffer: 1 << 26 });
   };
   const apt = ['env', 'DEBIAN_FRONTEND=noninteractive', 'apt-get', '-q', '-o', 'DPkg::Lock::Timeout=300'];
   if (plan.sourcesText) {
-    say(`driver: adding ${BACKPORTS_FILE} (${/^URIs: (.*)$/m.exec(plan.sourcesText)[1]})`);
+    say(`${what}: adding ${BACKPORTS_FILE} (${/^URIs: (.*)$/m.exec(plan.sourcesText)[1]})`);
     const written = run(['tee', BACKPORTS_FILE], plan.sourcesText);
     if (written.status !== 0) throw new SetupError(`${BACKPORTS_FILE} cannot be written: ${written.stderr.trim()}`);
   }
-  say('driver: apt-get update …');
+  say(`${what}: apt-get update …`);
   const update = run([...apt, 'update']);
   // One unreachable source among others need not matter: whether the package can be had, the next step tells.
-  if (/^(W|E|Err): /m.test(update.stderr)) say('driver: apt-get update had problems; trying on');
-  say(`driver: apt-get install ${plan.packages.join(' ')} (up to a few minutes) …`);
-  const install = run([...apt, 'install', '-y', '--no-install-recommends', ...plan.packages]);
-  if (install.status !== 0) {
+  if (/^(W|E|Err): /m.test(update.stderr)) say(`${what}: apt-get update had problems; trying on`);
+  say(`${what}: apt-get install ${plan.packages.join(' ')} (up to a few minutes) …`);
+  const result = run([...apt, 'install', '-y', '--no-install-recommends', ...plan.packages]);
+  if (result.status !== 0) {
     if (plan.sourcesText) run(['rm', '-f', BACKPORTS_FILE]); // a source that doesn't answer must not stay behind
-    const words = `${update.stderr}${install.stderr}`.trim().split('\n').slice(-8);
+    const words = `${update.stderr}${result.stderr}`.trim().split('\n').slice(-8);
     throw new SetupError(
-      `apt-get could not install ${DRIVER}:\n${words.map((line) => `  | ${line}`).join('\n')}\n` +
+      `apt-get could not install ${plan.packages.at(-1)}:\n${words.map((line) => `  | ${line}`).join('\n')}\n` +
         `If the mirror could not be reached, check the network and apt's proxy and run again. By hand:\n${plan.byHand}`,
     );
   }
-  say('driver: installed');
+  say(`${what}: installed`);
+}
+
+// ------------------------------------------------------------------------------------ Chromium and SwiftShader
+
+const SWIFTSHADER = 'vk_swiftshader_icd.json';
+/** Where the browser's own files are, unless the user says so: in distributions' packages. */
+const CHROMIUM_FOLDERS = process.env.DAWNGRAD_CHROMIUM
+  ? [process.env.DAWNGRAD_CHROMIUM]
+  : ['/usr/lib/chromium', '/usr/lib64/chromium-browser', '/opt/google/chrome'];
+
+/** { browser, swiftshader }: Chromium's program and the Vulkan driver file beside it; null where there is none. */
+export function findChromium(folders = CHROMIUM_FOLDERS) {
+  for (const folder of folders) {
+    const programs = ['chromium', 'chromium-browser', 'chrome'].map((name) => path.join(folder, name));
+    const browser = programs.find((file) => fs.existsSync(file));
+    const swiftshader = path.join(folder, SWIFTSHADER);
+    if (browser && fs.existsSync(swiftshader)) return { browser, swiftshader };
+  }
+  return null;
+}
+
+/** As `driverPlan`, for Chromium: Debian's package carries SwiftShader; Ubuntu's is a snap, which hides its files. */
+export function chromiumPlan(system) {
+  if (system.ID === 'debian' && !(Number(system.VERSION_ID) < 12)) return aptPlan(['chromium']);
+  return {
+    automatic: false,
+    why: `Only Debian's package is installed automatically. Install Chromium or Chrome with its ${SWIFTSHADER}:`,
+    byHand: `  (by the system's package manager; then DAWNGRAD_CHROMIUM=/folder/that/holds/both, unless it is ${CHROMIUM_FOLDERS.join(' or ')})`,
+  };
+}
+
+function ensureChromium() {
+  if (!findChromium()) {
+    if (process.env.DAWNGRAD_CHROMIUM)
+      throw new SetupError(
+        `DAWNGRAD_CHROMIUM is ${process.env.DAWNGRAD_CHROMIUM}: there is no chromium or chrome with its ${SWIFTSHADER} in it.`,
+      );
+    const plan = chromiumPlan(readOsRelease());
+    const privilege = plan.automatic ? rootPrefix() : null;
+    if (!privilege) {
+      const why = plan.why ?? 'This user is neither root nor has passwordless sudo, so install it by hand:';
+      throw new SetupError(`Chromium is not installed. ${why}\n${plan.byHand}\nThen run this again.`);
+    }
+    install('chromium', plan, privilege);
+  }
+  const found = findChromium();
+  if (!found)
+    throw new SetupError(`chromium is installed, but ${CHROMIUM_FOLDERS[0]} does not hold its ${SWIFTSHADER}.`);
+  say(`chromium: ${found.browser}`);
 }
 
 // ---------------------------------------------------------------------------------------------------- main
@@ -416,7 +473,12 @@ function installDriver(plan, privilege) {
 function main() {
   checkNode(process.versions.node);
   const { values } = util.parseArgs({
-    options: { only: { type: 'string' }, skip: { type: 'boolean' }, help: { type: 'boolean', short: 'h' } },
+    options: {
+      only: { type: 'string' },
+      with: { type: 'string' },
+      skip: { type: 'boolean' },
+      help: { type: 'boolean', short: 'h' },
+    },
   });
   if (values.help) {
     process.stdout.write(HELP);
@@ -424,6 +486,9 @@ function main() {
   }
   if (values.only !== undefined && values.only !== 'build') {
     throw new SetupError(`--only ${values.only}: unknown step; the one that can be run alone is build.`);
+  }
+  if (values.with !== undefined && values.with !== 'chromium') {
+    throw new SetupError(`--with ${values.with}: unknown; what can be added is chromium.`);
   }
   if (values.skip || process.env.DAWNGRAD_SKIP_SETUP === '1') {
     say('skipped, as told');
@@ -436,6 +501,7 @@ function main() {
   installPackages();
   build();
   ensureAdapter();
+  if (values.with) ensureChromium();
 }
 
 if (process.argv[1] && fs.realpathSync(process.argv[1]) === fileURLToPath(import.meta.url)) {

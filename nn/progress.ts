@@ -32,15 +32,15 @@ export class Progress {
     this.#bar = this.#bars.create(total, start, { text: 'first step: compiling kernels …' });
   }
 
-  /** `step` steps are done; `values` are shown as they are named. */
-  update(step: number, values: Readonly<Record<string, number>>, memoryBytes: number): void {
+  /** `step` steps are done; `values` are shown as they are named, and memory where it is given. */
+  update(step: number, values: Readonly<Record<string, number>>, memoryBytes?: number): void {
     const now = performance.now();
     const rate = ((step - this.#start) * 1000) / (now - this.#began);
     const text = [
       ...Object.entries(values).map(([name, value]) => `${name} ${value.toPrecision(4)}`),
-      rate >= 1 ? `${rate.toFixed(1)} steps/s` : `${(1 / rate).toFixed(1)} s/step`,
+      rate >= 1 ? `${rate.toFixed(1)} ${this.#unit}s/s` : `${(1 / rate).toFixed(1)} s/${this.#unit}`,
       `ETA ${duration((this.#total - step) / rate)}`,
-      `${(memoryBytes / 2 ** 20).toFixed(0)} MiB`,
+      ...(memoryBytes === undefined ? [] : [`${(memoryBytes / 2 ** 20).toFixed(0)} MiB`]),
     ].join('  ');
     if (this.#bar) this.#bar.update(step, { text });
     else if (now - this.#lastLine >= LINE_INTERVAL * 1000 || step === this.#total) {

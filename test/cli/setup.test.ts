@@ -5,8 +5,10 @@ import { afterEach, beforeEach, describe, expect, it } from 'vitest';
 import {
   backportsSource,
   checkNode,
+  chromiumPlan,
   driverPlan,
   filesUnder,
+  findChromium,
   outputsOf,
   packagesDiffer,
   parseDeb822,
@@ -130,6 +132,37 @@ describe('the plan for a driver', () => {
     const plan = driverPlan(parseOsRelease(release), []);
     expect(plan.automatic).toBe(false);
     expect(plan.byHand).toContain(words);
+  });
+});
+
+describe('Chromium', () => {
+  it.each(['ID=debian\nVERSION_ID="12"', 'ID=debian\nVERSION_ID="13"', 'ID=debian'])(
+    'is installed on %j',
+    (release) => {
+      expect(chromiumPlan(parseOsRelease(release))).toMatchObject({ automatic: true, packages: ['chromium'] });
+    },
+  );
+
+  it.each(['ID=debian\nVERSION_ID="11"', 'ID=ubuntu\nVERSION_ID="24.04"', 'ID=fedora'])(
+    'is left to the user on %j',
+    (release) => {
+      const plan = chromiumPlan(parseOsRelease(release));
+      expect(plan.automatic).toBe(false);
+      expect(plan.byHand).toContain('DAWNGRAD_CHROMIUM=');
+    },
+  );
+
+  it('is a program with the driver of SwiftShader beside it', () => {
+    const folder = mkdtempSync(path.join(tmpdir(), 'dawngrad-chromium-'));
+    try {
+      writeFileSync(path.join(folder, 'chrome'), '');
+      expect(findChromium(['/nowhere', folder])).toBeNull();
+      const swiftshader = path.join(folder, 'vk_swiftshader_icd.json');
+      writeFileSync(swiftshader, '{}');
+      expect(findChromium(['/nowhere', folder])).toEqual({ browser: path.join(folder, 'chrome'), swiftshader });
+    } finally {
+      rmSync(folder, { recursive: true });
+    }
   });
 });
 

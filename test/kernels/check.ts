@@ -74,7 +74,7 @@ export function checksOf(operation: string): Check[] {
       operation,
       title: `refuses: ${bad[1].source}`,
       sample: null,
-      run: (device) => Promise.resolve(checkRefusal(device, operation, bad)),
+      run: async (device) => checkRefusal(device, operation, bad),
     });
   return checks;
 }

@@ -1,0 +1,6 @@
+#!/usr/bin/env node
+// `npm run test:adapters`: the operations' table on every software adapter, with each optional feature switched off in turn.
+import { findChromium } from '../cli/setup.js';
+
+const { testAdapters } = await import(new URL('../dist/test/adapters/adapters.js', import.meta.url).href);
+process.exitCode = await testAdapters(findChromium().swiftshader);
