@@ -206,9 +206,9 @@ class Chain implements Pending {
         ...typed(this),
         ...(operand.f16 ? { F16: true } : {}),
         VEC4: vec4,
-        OUT: this.leaves.length,
+        OUT: `@group(0) @binding(${this.leaves.length})\n`,
         OPERAND: operand.text,
-        FIELDS: operand.fields,
+        FIELDS: `${operand.fields}\n`,
       }),
     );
     const windows = this.leaves.map((leaf) => {
@@ -279,8 +279,8 @@ class Chain implements Pending {
       params,
       get fields() {
         return Object.keys(params)
-          .map((name, i) => `${name}: ${i < integers ? 'u32' : 'f32'},`)
-          .join('\n  ');
+          .map((name, i) => `${name}: ${i < integers ? 'u32' : 'f32'},\n`)
+          .join('  ');
       },
       get text() {
         return operandText(leaves, modes, order, dtype, vec4);

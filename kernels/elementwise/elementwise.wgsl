@@ -11,9 +11,9 @@
 $OPERAND
 
 #if VEC4
-@group(0) @binding($OUT) var<storage, read_write> out: array<vec4<$T>>;
+$OUT var<storage, read_write> out: array<vec4<$T>>;
 #else
-@group(0) @binding($OUT) var<storage, read_write> out: array<$T>;
+$OUT var<storage, read_write> out: array<$T>;
 #endif
 
 // For broadcast operands: where the part begins in the whole result, the result's extents (n3 innermost) and each operand's

@@ -3,7 +3,6 @@ import { beforeAll, describe, expect, it } from 'vitest';
 import {
   backward,
   HostRandom,
-  keep,
   randomKey,
   release,
   reshape,
