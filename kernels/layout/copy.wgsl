@@ -1,8 +1,12 @@
 // Copies a region of rows into rows of another length: dst[row, at + i] = src[row, i + shift], 0 where that lies outside the
-// source's row. Serves concatenation, slicing and the gradients of both. Words are moved as bits, whatever they stand for.
+// source's row. Serves concatenation, slicing and the gradients of both.
+//
+// Elements are moved as words, whatever they stand for: four of 32 bits at once where all extents are whole multiples of
+// that, else one, else halves of one (odd extents of f16: two invocations then write to the two halves of a word, which
+// f16 storage allows). A software adapter pays by the load, not by its width.
 
-@group(0) @binding(0) var<storage, read> src: array<T>; // (rows, srcWidth)
-@group(0) @binding(1) var<storage, read_write> dst: array<T>; // (rows, dstWidth)
+@group(0) @binding(0) var<storage, read> src: array<$T>; // (rows, srcWidth)
+@group(0) @binding(1) var<storage, read_write> dst: array<$T>; // (rows, dstWidth)
 
 // Extents are in T.
 struct Params {
@@ -14,12 +18,6 @@ struct Params {
   srcWidth: u32,
 }
 
-#if VEC4
-alias T = vec4u;
-#else
-alias T = u32;
-#endif
-
 @compute @workgroup_size(64)
 fn main(@builtin(workgroup_id) wg: vec3u, @builtin(num_workgroups) groups: vec3u, @builtin(local_invocation_index) lane: u32) {
   let index = (wg.x + wg.y * groups.x) * 64u + lane;
@@ -27,7 +25,7 @@ fn main(@builtin(workgroup_id) wg: vec3u, @builtin(num_workgroups) groups: vec3u
   let row = index / params.width;
   let i = index % params.width;
   let place = i32(i) + params.shift;
-  var value = T(0u);
+  var value = $T();
   if (place >= 0 && u32(place) < params.srcWidth) { value = src[row * params.srcWidth + u32(place)]; }
   dst[row * params.dstWidth + params.at + i] = value;
 }

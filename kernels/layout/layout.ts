@@ -1,16 +1,10 @@
 import { apply, empty, formatShape, operation, sizeOf, view, wgsl } from '../../engine/index.ts';
-import type { Shape, Tensor } from '../../engine/index.ts';
+import type { Defines, Shape, Tensor } from '../../engine/index.ts';
+import { resolveAxis } from './axis.ts';
+import { wordsOf } from './words.ts';
 
 const copySource = wgsl(import.meta.url, './copy.wgsl');
 const transposeSource = wgsl(import.meta.url, './transpose.wgsl');
-
-/** The axis counted from the front; negative ones count from the end. */
-function resolveAxis(name: string, axis: number, shape: Shape): number {
-  const rank = shape.length;
-  if (!Number.isInteger(axis) || axis < -rank || axis >= rank)
-    throw new Error(`[${name}] axis ${axis} does not exist in ${formatShape(shape)}`);
-  return axis < 0 ? axis + rank : axis;
-}
 
 /** dst[row, at + i] = src[row, i + shift] for i < width, 0 outside of the source's row; all in elements. */
 function copyRows(
@@ -20,19 +14,18 @@ function copyRows(
   dst: { tensor: Tensor; width: number; at: number },
 ): void {
   const { device } = dst.tensor;
-  const vec4 = [width, src.width, src.shift, dst.width, dst.at].every((extent) => extent % 4 === 0);
-  const unit = vec4 ? 4 : 1;
-  const size = (rows * width) / unit;
+  const { defines, elements } = wordsOf(dst.tensor.dtype, [width, src.width, src.shift, dst.width, dst.at]);
+  const size = (rows * width) / elements;
   device.run(
-    device.kernel(copySource, { VEC4: vec4 }),
+    device.kernel(copySource, defines),
     [src.tensor, dst.tensor],
     {
       size,
-      width: width / unit,
-      at: dst.at / unit,
-      dstWidth: dst.width / unit,
-      shift: src.shift / unit,
-      srcWidth: src.width / unit,
+      width: width / elements,
+      at: dst.at / elements,
+      dstWidth: dst.width / elements,
+      shift: src.shift / elements,
+      srcWidth: src.width / elements,
     },
     Math.ceil(size / 64),
   );
@@ -190,7 +183,9 @@ function permute(x: Tensor, permutation: readonly number[], target?: Tensor): Te
     fromRow: tile ? last.from / 4 : 0,
     toRow: tile ? contiguous.to / 4 : 0,
   }; // prettier-ignore
-  const kernel = device.kernel(transposeSource, { SCALAR: !wide, TILE: tile });
+  const half = x.dtype === 'f16';
+  const defines: Defines = { W: half ? 'f16' : 'u32', WIDE: wide, TILE: tile };
+  const kernel = device.kernel(transposeSource, half ? { ...defines, F16: true } : defines);
   device.run(kernel, [x, out], params, Math.ceil(size / 64));
   return out;
 }

@@ -1,13 +1,13 @@
 // out[i0, i1, i2, i3] = x[Σ i · step]: permuted dimensions, of which the host has joined those that stay together.
 //
-// VEC4: the innermost dimension stays innermost, whole vec4 are moved. TILE: another dimension of the result is innermost in
+// WIDE: the innermost dimension stays innermost, whole vec4 are moved. TILE: another dimension of the result is innermost in
 // x; each invocation turns a 4 × 4 block of the two around in registers, so that all loads and stores are vec4 (a
-// software adapter pays by the load, not by its width). Words are moved as bits, whatever they stand for.
+// software adapter pays by the load, not by its width). Elements are moved as u32 or f16 (W), whatever they stand for.
 
-#if SCALAR
-alias T = u32;
+#if WIDE
+alias T = vec4<$W>;
 #else
-alias T = vec4u;
+alias T = $W;
 #endif
 
 @group(0) @binding(0) var<storage, read> x: array<T>;
@@ -39,10 +39,10 @@ fn main(@builtin(workgroup_id) wg: vec3u, @builtin(num_workgroups) groups: vec3u
   let b = x[origin + params.fromRow];
   let c = x[origin + 2u * params.fromRow];
   let d = x[origin + 3u * params.fromRow];
-  out[place] = vec4u(a.x, b.x, c.x, d.x);
-  out[place + params.toRow] = vec4u(a.y, b.y, c.y, d.y);
-  out[place + 2u * params.toRow] = vec4u(a.z, b.z, c.z, d.z);
-  out[place + 3u * params.toRow] = vec4u(a.w, b.w, c.w, d.w);
+  out[place] = T(a.x, b.x, c.x, d.x);
+  out[place + params.toRow] = T(a.y, b.y, c.y, d.y);
+  out[place + 2u * params.toRow] = T(a.z, b.z, c.z, d.z);
+  out[place + 3u * params.toRow] = T(a.w, b.w, c.w, d.w);
 #else
   out[place] = x[origin];
 #endif

@@ -5,16 +5,16 @@
 // lane by lane).
 
 #if TWICE
-@group(0) @binding(0) var<storage, read> x: array<vec2f>; // (lines, width)
-@group(0) @binding(1) var<storage, read_write> out: array<vec4f>; // (lines, 2, width)
+@group(0) @binding(0) var<storage, read> x: array<vec2<$T>>; // (lines, width)
+@group(0) @binding(1) var<storage, read_write> out: array<vec4<$T>>; // (lines, 2, width)
 
 struct Params {
   size: u32, // lines · width, where lines are the rows of all planes
   width: u32, // in vec2, equally of the output in vec4
 }
 #else
-@group(0) @binding(0) var<storage, read> x: array<f32>; // (planes, inH, inW)
-@group(0) @binding(1) var<storage, read_write> out: array<f32>; // (planes, outH, outW)
+@group(0) @binding(0) var<storage, read> x: array<$T>; // (planes, inH, inW)
+@group(0) @binding(1) var<storage, read_write> out: array<$T>; // (planes, outH, outW)
 
 struct Params {
   size: u32, // planes · outH · outW

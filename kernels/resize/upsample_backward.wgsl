@@ -2,16 +2,16 @@
 // ⌊y · inH / outH⌋ equal to its row, hence from ⌈row · outH / inH⌉ to ⌈(row + 1) · outH / inH⌉ − 1, and columns alike.
 
 #if TWICE
-@group(0) @binding(0) var<storage, read> grad: array<vec4f>; // (lines, 2, width)
-@group(0) @binding(1) var<storage, read_write> dx: array<vec2f>; // (lines, width)
+@group(0) @binding(0) var<storage, read> grad: array<vec4<$T>>; // (lines, 2, width)
+@group(0) @binding(1) var<storage, read_write> dx: array<vec2<$T>>; // (lines, width)
 
 struct Params {
   size: u32, // lines · width, where lines are the rows of all planes
   width: u32, // in vec2, equally of the output in vec4
 }
 #else
-@group(0) @binding(0) var<storage, read> grad: array<f32>; // (planes, outH, outW)
-@group(0) @binding(1) var<storage, read_write> dx: array<f32>; // (planes, inH, inW)
+@group(0) @binding(0) var<storage, read> grad: array<$T>; // (planes, outH, outW)
+@group(0) @binding(1) var<storage, read_write> dx: array<$T>; // (planes, inH, inW)
 
 struct Params {
   size: u32, // planes · inH · inW
@@ -28,8 +28,8 @@ fn main(@builtin(workgroup_id) wg: vec3u, @builtin(num_workgroups) groups: vec3u
   if (i >= params.size) { return; }
 #if TWICE
   let place = i + (i / params.width) * params.width; // line · 2 width + column
-  let rows = grad[place] + grad[place + params.width];
-  dx[i] = rows.xz + rows.yw;
+  let rows = vec4f(grad[place]) + vec4f(grad[place + params.width]);
+  dx[i] = vec2<$T>(rows.xz + rows.yw);
 #else
   let column = i % params.inW;
   let row = i / params.inW;
@@ -40,9 +40,9 @@ fn main(@builtin(workgroup_id) wg: vec3u, @builtin(num_workgroups) groups: vec3u
   let right = first(column + 1u, params.inW, params.outW);
   var sum = 0.0;
   for (var y = plane + top; y < plane + bottom; y++) {
-    for (var x = left; x < right; x++) { sum += grad[y * params.outW + x]; }
+    for (var x = left; x < right; x++) { sum += f32(grad[y * params.outW + x]); }
   }
-  dx[i] = sum;
+  dx[i] = $T(sum);
 #endif
 }
 

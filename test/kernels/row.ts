@@ -75,7 +75,8 @@ type Callable<T> = { [K in keyof T as T[K] extends (...args: never[]) => unknown
 type Operations = Callable<typeof operations>;
 
 /** Helpers that `kernels/` exports and that are no operations. */
-type NotAnOperation = 'attentionWithLogSumExp' | 'composedGuidedStep' | 'sumTo' | 'tokenIds';
+type NotAnOperation =
+  'attentionWithLogSumExp' | 'composedGuidedStep' | 'ropeFrequencies' | 'ropeTable' | 'sumTo' | 'tokenIds';
 
 /** Every exported operation must have a row: leaving one out does not compile. */
 export type Table = {

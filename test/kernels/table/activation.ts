@@ -3,7 +3,7 @@ import { nd } from '../row.ts';
 import type { Rows } from '../row.ts';
 import { erf } from './elementwise.ts';
 
-export const activationRows: Rows<'geglu'> = {
+export const activationRows: Rows<'geglu' | 'swiglu'> = {
   geglu: {
     call: (operation, [x]) => operation(x!),
     reference([x]) {
@@ -29,6 +29,45 @@ export const activationRows: Rows<'geglu'> = {
     bad: [
       [(operation, t) => operation(t([2, 5])), /must be even, to be halved: \(2, 5\)/],
       [(operation, t) => operation(t([])), /must be even, to be halved: \(\)/],
+    ],
+  },
+  swiglu: {
+    call: (operation, [gate, up]) => operation(gate!, up!),
+    reference: ([gate, up]) =>
+      nd(gate!.shape, (i) => (gate!.data[i]! / (1 + Math.exp(-gate!.data[i]!))) * up!.data[i]!),
+    samples: [
+      {
+        inputs: [
+          [2, 5, 7],
+          [2, 5, 7],
+        ],
+        attributes: {},
+      },
+      {
+        inputs: [
+          [3, 8],
+          [3, 8],
+        ],
+        attributes: {},
+      },
+      { inputs: [[0], [0]], attributes: {} },
+    ],
+    gradient: [0, 1],
+    bench: [
+      {
+        inputs: [
+          [512, 384],
+          [512, 384],
+        ],
+        attributes: {},
+        flops: 5 * 512 * 384,
+      },
+    ],
+    arbitrary: fc
+      .array(fc.integer({ min: 0, max: 9 }), { maxLength: 3 })
+      .map((shape) => ({ inputs: [shape, shape], attributes: {} })),
+    bad: [
+      [(operation, t) => operation(t([2, 5]), t([2, 4])), /gate is \(2, 5\) and up is \(2, 4\); they must be alike/],
     ],
   },
 };

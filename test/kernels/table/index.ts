@@ -4,16 +4,20 @@ import { activationRows } from './activation.ts';
 import { convRows } from './conv.ts';
 import { elementwiseRows } from './elementwise.ts';
 import { embeddingRows } from './embedding.ts';
+import { indexingRows } from './indexing.ts';
 import { layoutRows } from './layout.ts';
 import { lossRows } from './loss.ts';
 import { matmulRows } from './matmul.ts';
 import { normRows } from './norm.ts';
 import { optimRows } from './optim.ts';
+import { poolRows } from './pool.ts';
 import { randomRows } from './random.ts';
 import { reduceRows } from './reduce.ts';
 import { resizeRows } from './resize.ts';
+import { ropeRows } from './rope.ts';
 import { samplerRows } from './sampler.ts';
 import { softmaxRows } from './softmax.ts';
+import { sortRows } from './sort.ts';
 
 /** Every operation, its float64 reference and its samples. A missing row does not compile. */
 export const table: Table = {
@@ -22,14 +26,18 @@ export const table: Table = {
   ...convRows,
   ...elementwiseRows,
   ...embeddingRows,
+  ...indexingRows,
   ...layoutRows,
   ...lossRows,
   ...matmulRows,
   ...normRows,
   ...optimRows,
+  ...poolRows,
   ...randomRows,
   ...reduceRows,
   ...resizeRows,
+  ...ropeRows,
   ...samplerRows,
   ...softmaxRows,
+  ...sortRows,
 };

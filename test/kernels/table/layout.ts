@@ -1,21 +1,9 @@
 import fc from 'fast-check';
-import { sizeOf } from '../../../engine/index.ts';
-import type { HostRandom, Shape } from '../../../engine/index.ts';
+import type { Shape } from '../../../engine/index.ts';
+import { concat } from '../../../kernels/index.ts';
 import { nd } from '../row.ts';
-import type { NdArray, Rows, Sample } from '../row.ts';
-
-/** Where index `i` of a row-major array of `shape` lies along each axis. */
-function placeOf(shape: Shape, i: number): number[] {
-  return shape.map((extent, k) => Math.floor(i / sizeOf(shape.slice(k + 1))) % extent);
-}
-
-const at = ({ shape, data }: NdArray, place: number[]): number =>
-  data[place.reduce((index, position, k) => index * shape[k]! + position, 0)]!;
-
-/** Whole numbers: read as f32, these bits are subnormal or NaN. */
-const whole = (shape: Shape) => ({ shape, dtype: 'i32' as const, value: (random: HostRandom) => random.below(99) - 9 });
-
-const fromEnd = (axis: number, rank: number) => (axis < 0 ? axis + rank : axis);
+import type { Rows, Sample } from '../row.ts';
+import { at, fromEnd, moved, placeOf, resized, whole } from './places.ts';
 
 const transposed = (shape: Shape, permutation: number[]): Sample<{ permutation: number[] }> => ({
   inputs: [shape],
@@ -24,7 +12,26 @@ const transposed = (shape: Shape, permutation: number[]): Sample<{ permutation: 
 
 const extents = (maxLength: number) => fc.array(fc.integer({ min: 1, max: 5 }), { minLength: 1, maxLength });
 
-export const layoutRows: Rows<'concat' | 'slice' | 'transpose'> = {
+const along = (shape: Shape, axis: number, n: number): Sample<{ axis: number; n: number }> => ({
+  inputs: [shape],
+  attributes: { axis, n },
+});
+/** Shapes with an axis. */
+const axes = extents(4).chain((shape) => fc.tuple(fc.constant(shape), fc.nat({ max: shape.length - 1 })));
+
+interface Pad {
+  padding: [number, number][];
+  mode?: 'constant' | 'reflect' | 'replicate';
+  value?: number;
+}
+const padded = (shape: Shape, padding: [number, number][], mode: Pad['mode'] = 'constant'): Sample<Pad> => ({
+  inputs: [shape],
+  attributes: { padding, mode, value: mode === 'constant' ? 0.5 : undefined },
+});
+
+export const layoutRows: Rows<
+  'concat' | 'slice' | 'transpose' | 'pad' | 'flip' | 'roll' | 'tile' | 'repeat' | 'stack' | 'split'
+> = {
   concat: {
     call: (operation, inputs, { axis }) => operation(inputs, axis),
     reference(inputs, { axis }) {
@@ -159,6 +166,239 @@ export const layoutRows: Rows<'concat' | 'slice' | 'transpose'> = {
       [(operation, t) => operation(t([2, 3]), [0, 0]), /\(0, 0\) is no order of the 2 axes of \(2, 3\)/],
       [(operation, t) => operation(t([2, 3]), [0]), /is no order of the 2 axes/],
       [(operation, t) => operation(t([2, 2, 2, 2, 2]), [4, 3, 2, 1, 0]), /more than four groups/],
+    ],
+  },
+  pad: {
+    call: (operation, [x], { padding, mode, value }: Pad) => operation(x!, padding, { mode, value }),
+    reference([x], { padding, mode, value = 0 }: Pad) {
+      const lead = x!.shape.length - padding.length;
+      const sides = x!.shape.map((_, k) => padding[k - lead] ?? [0, 0]);
+      const shape = x!.shape.map((extent, k) => extent + sides[k]![0] + sides[k]![1]);
+      return nd(shape, (i) => {
+        let outside = false;
+        const place = placeOf(shape, i).map((position, k) => {
+          const [own, last] = [position - sides[k]![0], x!.shape[k]! - 1];
+          if (own >= 0 && own <= last) return own;
+          outside = true;
+          if (mode === 'reflect') return own < 0 ? -own : 2 * last - own;
+          return own < 0 ? 0 : last;
+        });
+        return outside && mode === 'constant' ? value : at(x!, place);
+      });
+    },
+    samples: [
+      padded(
+        [2, 3, 5, 5],
+        [
+          [1, 2],
+          [0, 1],
+        ],
+      ),
+      padded(
+        [2, 8, 8],
+        [
+          [2, 1],
+          [0, 0],
+        ],
+      ),
+      padded(
+        [3, 4],
+        [
+          [2, 2],
+          [3, 1],
+        ],
+        'reflect',
+      ),
+      padded(
+        [2, 3, 8],
+        [
+          [2, 2],
+          [0, 0],
+        ],
+        'reflect',
+      ),
+      padded([5], [[3, 4]], 'replicate'),
+      padded(
+        [2, 1, 4],
+        [
+          [3, 2],
+          [0, 0],
+        ],
+        'replicate',
+      ),
+      padded([1], [[0, 0]], 'reflect'),
+      padded(
+        [0, 3],
+        [
+          [2, 1],
+          [1, 1],
+        ],
+      ),
+      {
+        ...padded(
+          [2, 1_050_001],
+          [
+            [1, 1],
+            [1, 0],
+          ],
+        ),
+        name: 'past 65,535 workgroups',
+        forwardOnly: true,
+      },
+      {
+        inputs: [whole([2, 3])],
+        attributes: { padding: [[1, 1]], mode: 'constant', value: -7 },
+        name: 'whole numbers',
+        forwardOnly: true,
+      },
+    ],
+    gradient: [0],
+    arbitrary: extents(3).chain((shape) =>
+      fc
+        .tuple(
+          fc.constantFrom('constant' as const, 'reflect' as const, 'replicate' as const),
+          fc.array(fc.tuple(fc.nat({ max: 4 }), fc.nat({ max: 4 })), { maxLength: shape.length }),
+        )
+        .map(([mode, padding]) =>
+          padded(
+            shape,
+            padding.map((sides, i): [number, number] => {
+              const most = mode === 'reflect' ? shape[shape.length - padding.length + i]! - 1 : 4;
+              return [Math.min(sides[0], most), Math.min(sides[1], most)];
+            }),
+            mode,
+          ),
+        ),
+    ),
+    bad: [
+      [(operation, t) => operation(t([2, 3]), [[-1, 0]]), /axis 1 is to be padded by -1 and 0: .* whole numbers ≥ 0/],
+      [(operation, t) => operation(t([2, 3]), [[0, 3]], { mode: 'reflect' }), /at most 2, not 3/],
+      [(operation, t) => operation(t([0]), [[0, 3]], { mode: 'replicate' }), /no edge to replicate/],
+      [
+        (operation, t) =>
+          operation(t([2]), [
+            [1, 1],
+            [1, 1],
+          ]),
+        /2 axes are to be padded, \(2,\) has 1/,
+      ],
+    ],
+  },
+  flip: {
+    call: (operation, [x], { axis }) => operation(x!, axis),
+    reference([x], { axis }) {
+      const k = fromEnd(axis, x!.shape.length);
+      return nd(x!.shape, (i) => {
+        const place = placeOf(x!.shape, i);
+        return at(x!, moved(place, k, x!.shape[k]! - 1 - place[k]!));
+      });
+    },
+    samples: [along([2, 3, 5], 1, 0), along([4, 8], 0, 0), along([7], -1, 0), along([2, 0], 1, 0)],
+    gradient: [0],
+    arbitrary: axes.map(([shape, axis]) => along(shape, axis, 0)),
+    bad: [[(operation, t) => operation(t([2, 3]), 2), /\[flip\] axis 2 does not exist in \(2, 3\)/]],
+  },
+  roll: {
+    call: (operation, [x], { axis, n }) => operation(x!, n, axis),
+    reference([x], { axis, n }) {
+      const extent = x!.shape[axis]!;
+      return nd(x!.shape, (i) => {
+        const place = placeOf(x!.shape, i);
+        return at(x!, moved(place, axis, (((place[axis]! - n) % extent) + extent) % extent));
+      });
+    },
+    samples: [along([2, 3, 5], 1, 1), along([7], 0, -9), along([3, 4], 0, 3), along([2, 0], 1, 2)],
+    gradient: [0],
+    arbitrary: fc.tuple(axes, fc.integer({ min: -9, max: 9 })).map(([[shape, axis], n]) => along(shape, axis, n)),
+    bad: [[(operation, t) => operation(t([2, 3]), 0.5, 0), /\[roll\] shift must be a whole number, not 0.5/]],
+  },
+  tile: {
+    call: (operation, [x], { axis, n }) => operation(x!, n, axis),
+    reference([x], { axis, n }) {
+      const shape = resized(x!.shape, axis, n * x!.shape[axis]!);
+      return nd(shape, (i) => {
+        const place = placeOf(shape, i);
+        return at(x!, moved(place, axis, place[axis]! % x!.shape[axis]!));
+      });
+    },
+    samples: [along([2, 3, 5], 1, 3), along([4, 4], 0, 2), along([3], 0, 1), along([3], 0, 0)],
+    gradient: [0],
+    arbitrary: fc.tuple(axes, fc.nat({ max: 3 })).map(([[shape, axis], n]) => along(shape, axis, n)),
+    bad: [[(operation, t) => operation(t([2, 3]), -1, 0), /\[tile\] the number of copies .* ≥ 0, not -1/]],
+  },
+  repeat: {
+    call: (operation, [x], { axis, n }) => operation(x!, n, axis),
+    reference([x], { axis, n }) {
+      const shape = resized(x!.shape, axis, n * x!.shape[axis]!);
+      return nd(shape, (i) => {
+        const place = placeOf(shape, i);
+        return at(x!, moved(place, axis, Math.floor(place[axis]! / n)));
+      });
+    },
+    samples: [along([2, 3, 5], 1, 3), along([4, 4], 0, 2), along([3], 0, 0)],
+    gradient: [0],
+    arbitrary: fc.tuple(axes, fc.nat({ max: 3 })).map(([[shape, axis], n]) => along(shape, axis, n)),
+    bad: [[(operation, t) => operation(t([2, 3]), 1.5, 0), /\[repeat\] the number of copies .* not 1.5/]],
+  },
+  stack: {
+    call: (operation, inputs, { axis }) => operation(inputs, axis),
+    reference(inputs, { axis }) {
+      const own = inputs[0]!.shape;
+      const k = fromEnd(axis, own.length + 1);
+      const shape = [...own.slice(0, k), inputs.length, ...own.slice(k)];
+      return nd(shape, (i) => {
+        const place = placeOf(shape, i);
+        return at(inputs[place[k]!]!, [...place.slice(0, k), ...place.slice(k + 1)]);
+      });
+    },
+    samples: [
+      {
+        inputs: [
+          [2, 3],
+          [2, 3],
+          [2, 3],
+        ],
+        attributes: { axis: 1 },
+      },
+      {
+        inputs: [
+          [2, 4],
+          [2, 4],
+        ],
+        attributes: { axis: 0 },
+      },
+      { inputs: [[5], [5]], attributes: { axis: -1 } },
+      { inputs: [[], []], attributes: { axis: 0 } },
+    ],
+    gradient: [0, 1, 2],
+    bad: [
+      [(operation) => operation([], 0), /\[stack\] needs at least one tensor/],
+      [(operation, t) => operation([t([2]), t([3])], 0), /tensor 1 is \(3,\), the first \(2,\): all must be alike/],
+      [(operation, t) => operation([t([2])], 2), /\[stack\] axis 2 does not exist/],
+    ],
+  },
+  split: {
+    // Backwards, so that all parts and their places show.
+    call: (operation, [x], { axis, extents }) => concat(operation(x!, extents, axis).toReversed(), axis),
+    reference([x], { axis, extents }: { axis: number; extents: number[] }) {
+      const starts = extents.map((_, i) => extents.slice(0, i).reduce((sum, extent) => sum + extent, 0));
+      const order = extents
+        .map((extent, i) => Array.from({ length: extent }, (_, k) => starts[i]! + k))
+        .toReversed()
+        .flat();
+      return nd(x!.shape, (i) => {
+        const place = placeOf(x!.shape, i);
+        return at(x!, moved(place, axis, order[place[axis]!]!));
+      });
+    },
+    samples: [
+      { inputs: [[2, 6, 3]], attributes: { axis: 1, extents: [1, 3, 2] } },
+      { inputs: [[8]], attributes: { axis: 0, extents: [4, 0, 4] } },
+    ],
+    gradient: [0],
+    bad: [
+      [(operation, t) => operation(t([2, 3]), [1, 1], 1), /the parts \(1, 1\) do not add up to axis 1 of \(2, 3\)/],
+      [(operation, t) => operation(t([2, 3]), [4, -1], 1), /do not add up/],
     ],
   },
 };

@@ -1,0 +1,58 @@
+// out[o, j, i] = x[o, f(j), i]: along one axis, each place takes the element that a map f names. The map is a formula,
+// chosen by a define, so that no list of places is made or read:
+//
+//   CONSTANT   j − at, and `fill` where that lies outside       pad
+//   REPLICATE  j − at, limited to the axis                      pad
+//   REFLECT    j − at, mirrored at both ends                    pad
+//   WRAP       (j + at) mod n                                   roll, tile
+//   FLIP       n − 1 − j                                        flip
+//
+// Elements are moved as words (see copy.wgsl). The gradient is remap_backward.wgsl.
+
+@group(0) @binding(0) var<storage, read> x: array<$T>; // (outer, n, inner)
+@group(0) @binding(1) var<storage, read_write> out: array<$T>; // (outer, length, inner)
+
+struct Params {
+  size: u32, // outer · length · inner, in T like inner
+  n: i32,
+  length: i32,
+  inner: u32,
+  at: i32,
+#if CONSTANT
+  fill: u32, // a word of the value
+#endif
+}
+
+@compute @workgroup_size(64)
+fn main(@builtin(workgroup_id) wg: vec3u, @builtin(num_workgroups) groups: vec3u, @builtin(local_invocation_index) lane: u32) {
+  let index = (wg.x + wg.y * groups.x) * 64u + lane;
+  if (index >= params.size) { return; }
+  let row = index / params.inner;
+  let j = i32(row % u32(params.length));
+  let last = params.n - 1;
+#if CONSTANT
+  let k = j - params.at;
+  if (k < 0 || k > last) {
+#if F16
+    out[index] = bitcast<vec2<f16>>(params.fill).x;
+#else
+    out[index] = $T(params.fill);
+#endif
+    return;
+  }
+#endif
+#if REPLICATE
+  let k = clamp(j - params.at, 0, last);
+#endif
+#if REFLECT
+  let k = last - abs(last - abs(j - params.at));
+#endif
+#if WRAP
+  let k = (j + params.at) % params.n;
+#endif
+#if FLIP
+  let k = last - j;
+#endif
+  let line = row / u32(params.length) * u32(params.n) + u32(k);
+  out[index] = x[line * params.inner + index % params.inner];
+}

@@ -1,0 +1,78 @@
+/** The sort behind `sort`, `argSort`, `topK` and every sum over equal indices. */
+import { empty, typed, view, wgsl } from '../../engine/index.ts';
+import type { Tensor } from '../../engine/index.ts';
+import { around, withExtent } from '../layout/axis.ts';
+
+const runsSource = wgsl(import.meta.url, './sort_runs.wgsl');
+const mergeSource = wgsl(import.meta.url, './sort_merge.wgsl');
+
+/** Elements that the first pass orders by counting: a multiple of the 64 of its workgroups. */
+const RUN = 256;
+
+interface Order {
+  readonly axis: number;
+  readonly descending: boolean;
+  /** Elements of each line that are wanted: its first ones. */
+  readonly keep: number;
+  /** What comes out: see `order` and `sortedPairs`. */
+  readonly pairs: boolean;
+}
+
+/**
+ * A stable merge sort of every line of x along an axis, in passes that hold no state between elements: runs of 256 are
+ * ordered by counting, then two runs at a time are merged by binary search, log₂(n / 256) times. n · (256 + log² n)
+ * loads a line; where only the first k are wanted, runs are cut to k as they grow.
+ */
+function run(x: Tensor, { axis, descending, keep, pairs }: Order): Tensor {
+  const { device } = x;
+  const { outer, extent, inner } = around(x.shape, axis);
+  const lines = outer * inner;
+  if (keep === 0) return empty(device, withExtent(x.shape, axis, 0), 'i32');
+  // Elements of a line of n that are left when each run of `of` is cut to `to`.
+  const cut = (n: number, of: number, to: number) => Math.floor(n / of) * to + Math.min(n % of, to);
+  let length = Math.min(RUN, keep);
+  let n = cut(extent, RUN, length);
+  // Passes write from one of two buffers into the other, and the last one into the result.
+  const buffers: Tensor[] = [];
+  let passes = 0;
+  const next = (kept: number, last: boolean): Tensor => {
+    if (last && !pairs) return empty(device, withExtent(x.shape, axis, kept), 'i32');
+    const shape = [lines, kept, 2];
+    return view((buffers[passes++ % 2] ??= empty(device, shape, 'u32')), 0, shape);
+  };
+  let last = extent <= RUN;
+  let current = next(n, last);
+  const kind = {
+    FLOAT: x.dtype === 'f32' || x.dtype === 'f16',
+    SIGNED: x.dtype === 'i32',
+    UNSIGNED: x.dtype === 'u32',
+  };
+  device.run(
+    device.kernel(runsSource, { ...typed(x), ...kind, DESCENDING: descending, ORDER: last && !pairs }),
+    [x, current],
+    { lines, n: extent, inner, run: RUN, keep: length, kept: n },
+    lines * Math.ceil(extent / 64),
+  );
+  while (!last) {
+    last = n <= 2 * length;
+    const longer = Math.min(2 * length, keep);
+    const kept = cut(n, 2 * length, longer);
+    const merged = next(kept, last);
+    device.run(
+      device.kernel(mergeSource, { ORDER: last && !pairs }),
+      [current, merged],
+      { size: lines * n, n, inner, run: length, keep: longer, kept },
+      Math.ceil((lines * n) / 64),
+    );
+    [current, n, length] = [merged, kept, longer];
+  }
+  return current;
+}
+
+/** Places (i32) of the first `keep` elements of each line in order; see `sort` for what order means. */
+export const order = (x: Tensor, axis: number, keep: number, descending: boolean): Tensor =>
+  run(x, { axis, descending, keep, pairs: false });
+
+/** For indices (i32): (lines, extent, 2) in u32: each line's indices in rising order, with 2³¹ added, and their places. */
+export const sortedPairs = (indices: Tensor, axis: number): Tensor =>
+  run(indices, { axis, descending: false, keep: indices.shape[axis]!, pairs: true });
