@@ -1,67 +1,61 @@
-/** Whole models as folders in diffusers' layout: `model_index.json`, then a folder for each part with its `config.json`. */
+/** Model folders on a disk (Node): loading, and saving in the same layout. */
 import { access, readdir, readFile, stat } from 'node:fs/promises';
 import path from 'node:path';
-import { z } from 'zod';
 import type { Device } from '../engine/index.ts';
 import { makeFolder } from '../nn/checkpoint.ts';
 import { openSafetensors, reason, saveSafetensors, writeFileAtomic } from '../nn/files.ts';
 import type { Module } from '../nn/module.ts';
 import type { Writable } from '../nn/safetensors.ts';
-import { ClipTextModel } from './clip.ts';
-import { NoiseSchedule, parseSchedulerConfig } from './schedule.ts';
-import type { SamplerName } from './schedule.ts';
-import { loadTokenizer } from './tokenizer.ts';
+import type { ClipTextModel } from './clip.ts';
+import {
+  DIFFUSERS_WEIGHTS,
+  readClipText,
+  readStableDiffusion,
+  readTokenizer,
+  readUNet,
+  readVae,
+  TRANSFORMERS_WEIGHTS,
+} from './model.ts';
+import type { ModelFiles, StableDiffusion } from './model.ts';
 import type { ClipTokenizer } from './tokenizer.ts';
-import { UNet } from './unet.ts';
-import { Vae } from './vae.ts';
+import type { UNet } from './unet.ts';
+import type { Vae } from './vae.ts';
 
-/** Names of weight files without their ending, as diffusers and transformers have them. */
-const DIFFUSERS_WEIGHTS = 'diffusion_pytorch_model';
-const TRANSFORMERS_WEIGHTS = 'model';
-
-/** A text-to-picture model: everything that its folder holds. */
-export interface StableDiffusion {
-  readonly folder: string;
-  readonly unet: UNet;
-  readonly vae: Vae;
-  readonly textEncoder: ClipTextModel;
-  readonly tokenizer: ClipTokenizer;
-  /** The noise schedule of the folder's scheduler, or the same noise for another sampler. */
-  schedule(sampler?: SamplerName): NoiseSchedule;
-}
+export type { StableDiffusion } from './model.ts';
 
 /** The UNet of a folder with `config.json` and weights. */
-export const loadUNet = (device: Device, folder: string): Promise<UNet> =>
-  loadPart(folder, DIFFUSERS_WEIGHTS, (json, name) => UNet.fromConfig(device, json, name));
+export const loadUNet = (device: Device, folder: string): Promise<UNet> => readUNet(device, folderFiles(folder));
 
 /** The VAE of a folder with `config.json` and weights. */
-export const loadVae = (device: Device, folder: string): Promise<Vae> =>
-  loadPart(folder, DIFFUSERS_WEIGHTS, (json, name) => Vae.fromConfig(device, json, name));
+export const loadVae = (device: Device, folder: string): Promise<Vae> => readVae(device, folderFiles(folder));
 
 /** The text encoder of a folder with `config.json` and weights. */
 export const loadClipText = (device: Device, folder: string): Promise<ClipTextModel> =>
-  // Older files store the positions 0, 1, 2, … as if they were weights.
-  loadPart(folder, TRANSFORMERS_WEIGHTS, (json, name) => ClipTextModel.fromConfig(device, json, name), /position_ids$/);
+  readClipText(device, folderFiles(folder));
 
-async function loadPart<M extends Module>(
-  folder: string,
-  stem: string,
-  make: (json: unknown, name: string) => M,
-  ignore?: RegExp,
-): Promise<M> {
-  const configFile = path.join(folder, 'config.json');
-  const json = await readJson(configFile);
-  const weights = await openSafetensors(await findWeights(folder, stem));
-  try {
-    const model = make(json, configFile);
-    await model.load(weights, ignore ? { ignore } : {}).catch((error: unknown) => {
-      model.release();
-      throw error;
-    });
-    return model;
-  } finally {
-    await weights.close();
-  }
+/** The tokenizer of a folder; CLIP's own where it has no vocabulary. */
+export const loadTokenizer = (folder: string): Promise<ClipTokenizer> => readTokenizer(folderFiles(folder));
+
+/** Loads a whole model. Throws, naming file and fault, on anything missing, damaged or not supported. */
+export async function loadStableDiffusion(device: Device, folder: string): Promise<StableDiffusion> {
+  await access(folder).catch((error: NodeJS.ErrnoException) => {
+    if (error.code === 'ENOENT')
+      throw new Error(`[folder] the model folder ${folder} does not exist`, { cause: error });
+    failTo('read', folder)(error);
+  });
+  return readStableDiffusion(device, folderFiles(folder));
+}
+
+function folderFiles(folder: string): ModelFiles {
+  const name = path.join(folder).replace(/(?<=.)\/$/, '');
+  return {
+    name,
+    text: (file) =>
+      readFile(path.join(name, file), 'utf8').catch((error: NodeJS.ErrnoException) =>
+        error.code === 'ENOENT' ? null : failTo('read', path.join(name, file))(error),
+      ),
+    weights: async (part, stem) => openSafetensors(await findWeights(path.join(name, part || '.'), stem)),
+  };
 }
 
 async function findWeights(folder: string, stem: string): Promise<string> {
@@ -79,98 +73,6 @@ const failTo =
   (error: unknown): never => {
     throw new Error(`[folder] cannot ${what} ${file}: ${reason(error)}`, { cause: error });
   };
-
-/** Text of a file that must be there. */
-async function readText(file: string): Promise<string> {
-  return readFile(file, 'utf8').catch((error: NodeJS.ErrnoException) => {
-    if (error.code === 'ENOENT') throw new Error(`[folder] ${file} is missing`, { cause: error });
-    return failTo('read', file)(error);
-  });
-}
-
-async function readJson(file: string): Promise<unknown> {
-  const text = await readText(file);
-  try {
-    return JSON.parse(text);
-  } catch (error) {
-    throw new Error(`[folder] ${file} is not JSON: ${(error as Error).message}`, { cause: error });
-  }
-}
-
-const part = z.tuple([z.string().nullable(), z.string().nullable()]);
-
-/** Parts whose absence changes no picture. */
-const UNUSED = ['safety_checker', 'feature_extractor', 'image_encoder'];
-const PARTS = { unet: 'UNet2DConditionModel', vae: 'AutoencoderKL', text_encoder: 'CLIPTextModel' };
-
-/** Checks `model_index.json`: that the folder is a model of the kind that is implemented. */
-async function checkIndex(folder: string): Promise<void> {
-  const file = path.join(folder, 'model_index.json');
-  await access(folder).catch((error: NodeJS.ErrnoException) => {
-    if (error.code === 'ENOENT')
-      throw new Error(`[folder] the model folder ${folder} does not exist`, { cause: error });
-    failTo('read', folder)(error);
-  });
-  const json = await readJson(file);
-  const result = z.record(z.string(), z.unknown()).safeParse(json);
-  if (!result.success) throw new Error(`[folder] ${file} must be a JSON object`);
-  for (const [key, value] of Object.entries(result.data)) {
-    const entry = part.safeParse(value);
-    if (key.startsWith('_') || !entry.success || UNUSED.includes(key)) continue; // notes and flags
-    const [, className] = entry.data;
-    const expected = PARTS[key as keyof typeof PARTS] as string | undefined;
-    if (expected ? className !== expected : className !== null && !['scheduler', 'tokenizer'].includes(key))
-      throw new Error(
-        `[folder] ${file}: the part ${key} is ${className}; ${expected ? `supported is ${expected}` : `supported are ${Object.keys(PARTS).join(', ')}, scheduler and tokenizer`}`,
-      );
-  }
-}
-
-/** Loads a whole model. Throws, naming file and fault, on anything missing, damaged or not supported. */
-export async function loadStableDiffusion(device: Device, folder: string): Promise<StableDiffusion> {
-  await checkIndex(folder);
-  const schedulerFile = path.join(folder, 'scheduler', 'scheduler_config.json');
-  const schedulerText = await readText(schedulerFile);
-  const schedule = (sampler?: SamplerName) =>
-    new NoiseSchedule(parseSchedulerConfig(schedulerText, schedulerFile, sampler));
-  const tokenizer = await loadTokenizer(path.join(folder, 'tokenizer'));
-  const parts: Module[] = [];
-  const load = async <M extends Module>(part: Promise<M>): Promise<M> => {
-    const module = await part;
-    parts.push(module);
-    return module;
-  };
-  try {
-    const textEncoder = await load(loadClipText(device, path.join(folder, 'text_encoder')));
-    const vae = await load(loadVae(device, path.join(folder, 'vae')));
-    const unet = await load(loadUNet(device, path.join(folder, 'unet')));
-    checkFit(folder, tokenizer, textEncoder, vae, unet);
-    return { folder, unet, vae, textEncoder, tokenizer, schedule };
-  } catch (error) {
-    for (const part of parts) part.release();
-    throw error;
-  }
-}
-
-/** Checks that the parts of a model belong together. */
-function checkFit(
-  folder: string,
-  tokenizer: ClipTokenizer,
-  { config: text }: ClipTextModel,
-  vae: Vae,
-  unet: UNet,
-): void {
-  const fail = (what: string): never => {
-    throw new Error(`[folder] ${folder}: ${what}`);
-  };
-  const { in_channels: inputs, out_channels: outputs, cross_attention_dim: width } = unet.config;
-  const { latent_channels: latent } = vae.config;
-  if (text.hidden_size !== width) fail(`the text encoder is ${text.hidden_size} wide, the UNet reads ${width}`);
-  if (latent !== inputs || outputs !== inputs)
-    fail(`the VAE has ${latent} latent channels, the UNet takes ${inputs} and gives ${outputs}`);
-  if (tokenizer.size > text.vocab_size)
-    fail(`the tokenizer has ${tokenizer.size} ids, the text encoder ${text.vocab_size}`);
-}
 
 /** A module's parameters for a weight file, read from the device one at a time. */
 export function moduleWeights(module: Module, dtype: 'F32' | 'F16'): Map<string, Writable> {

@@ -2,7 +2,7 @@
 import { HostRandom, noGrad, randomKey, release, scope, tensor } from '../engine/index.ts';
 import type { Tensor } from '../engine/index.ts';
 import { affine, concat, guidedStep, slice } from '../kernels/index.ts';
-import type { StableDiffusion } from './folder.ts';
+import type { StableDiffusion } from './model.ts';
 import type { Picture } from './pictures.ts';
 import { samplingSteps } from './schedule.ts';
 import type { SamplerName, Step } from './schedule.ts';

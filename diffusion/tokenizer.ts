@@ -2,8 +2,6 @@
  * CLIP's tokenizer: byte-level byte-pair encoding (Sennrich et al. 2016) of lower-cased words, a word's last symbol marked by
  * `</w>`. Texts are normalised as by Hugging Face's fast tokenizer: Unicode NFC, runs of white space to one space, lower case.
  */
-import { readFile } from 'node:fs/promises';
-import path from 'node:path';
 
 export interface TokenizerFiles {
   /** What the vocabulary is called in messages. */
@@ -122,20 +120,25 @@ function escapeRegExp(text: string): string {
   return text.replace(/[\\^$.*+?()[\]{}|]/g, '\\$&');
 }
 
+/** What a tokenizer's folder may hold. */
+export const TOKENIZER_FILES = [
+  'vocab.json',
+  'merges.txt',
+  'tokenizer_config.json',
+  'special_tokens_map.json',
+] as const;
+
 /**
- * The tokenizer of a model folder: `vocab.json` and `merges.txt`, with the special tokens of `special_tokens_map.json` and
- * `tokenizer_config.json` where they are there. A folder without a vocabulary means CLIP's own; its `tokenizer_config.json`
- * may still say to how many tokens prompts are padded (`model_max_length`).
+ * The tokenizer of a model folder out of its files' texts, null for those that it lacks: `vocab.json` and `merges.txt`,
+ * with the special tokens of `special_tokens_map.json` and `tokenizer_config.json` where they are there. A folder without a
+ * vocabulary means CLIP's own; its `tokenizer_config.json` may still say to how many tokens prompts are padded
+ * (`model_max_length`).
  */
-export async function loadTokenizer(folder: string): Promise<ClipTokenizer> {
-  const [vocabulary, merges, config, map] = await Promise.all(
-    ['vocab.json', 'merges.txt', 'tokenizer_config.json', 'special_tokens_map.json'].map((file) =>
-      readFile(path.join(folder, file), 'utf8').catch((error: NodeJS.ErrnoException) => {
-        if (error.code === 'ENOENT') return undefined;
-        throw error;
-      }),
-    ),
-  );
+export async function parseTokenizer(
+  folder: string,
+  texts: Readonly<Record<string, string | null>>,
+): Promise<ClipTokenizer> {
+  const [vocabulary, merges, config, map] = TOKENIZER_FILES.map((file) => texts[file] ?? undefined);
   const options = { ...parseObject(config ?? '{}', folder, 'tokenizer_config.json') };
   // Where the length is not known, 10³⁰ stands in the file.
   const maxLength = Number.isSafeInteger(options.model_max_length) ? (options.model_max_length as number) : 77;
@@ -162,12 +165,12 @@ function parseObject(text: string, folder: string, file: string): Record<string,
   try {
     value = JSON.parse(text);
   } catch (error) {
-    throw new Error(`[tokenizer] ${path.join(folder, file)} is not JSON: ${(error as Error).message}`, {
+    throw new Error(`[tokenizer] ${folder}/${file} is not JSON: ${(error as Error).message}`, {
       cause: error,
     });
   }
   if (typeof value !== 'object' || value === null || Array.isArray(value)) {
-    throw new Error(`[tokenizer] ${path.join(folder, file)} must be a JSON object`);
+    throw new Error(`[tokenizer] ${folder}/${file} must be a JSON object`);
   }
   return value as Record<string, unknown>;
 }
@@ -176,7 +179,7 @@ function parseVocabulary(text: string, folder: string): Map<string, number> {
   const vocabulary = new Map<string, number>();
   for (const [token, id] of Object.entries(parseObject(text, folder, 'vocab.json'))) {
     if (!Number.isInteger(id) || (id as number) < 0) {
-      throw new Error(`[tokenizer] ${path.join(folder, 'vocab.json')}: "${token}" has the id ${JSON.stringify(id)}`);
+      throw new Error(`[tokenizer] ${folder}/vocab.json: "${token}" has the id ${JSON.stringify(id)}`);
     }
     vocabulary.set(token, id as number);
   }
@@ -189,7 +192,7 @@ function parseMerges(text: string, folder: string): [string, string][] {
     if (line === '' || (i === 0 && line.startsWith('#version'))) return [];
     const pair = line.split(' ');
     if (pair.length !== 2) {
-      throw new Error(`[tokenizer] ${path.join(folder, 'merges.txt')}:${i + 1}: "${line}" is not two symbols`);
+      throw new Error(`[tokenizer] ${folder}/merges.txt:${i + 1}: "${line}" is not two symbols`);
     }
     return [pair as [string, string]];
   });

@@ -3,7 +3,8 @@ import { tmpdir } from 'node:os';
 import path from 'node:path';
 import fc from 'fast-check';
 import { afterAll, beforeAll, describe, expect, it } from 'vitest';
-import { ClipTokenizer, clipTokenizer, loadTokenizer } from '../../diffusion/tokenizer.ts';
+import { loadTokenizer } from '../../diffusion/folder.ts';
+import { ClipTokenizer, clipTokenizer } from '../../diffusion/tokenizer.ts';
 import { openSafetensors } from '../../nn/files.ts';
 
 const pipeline = new URL('../goldens/pipeline/', import.meta.url).pathname;
