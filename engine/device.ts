@@ -3,7 +3,7 @@ import type { Defines, KernelSource } from './kernel.ts';
 import { checkGuard, GUARD_BYTES, mebibytes, Pool, sizeClass } from './memory.ts';
 import type { PoolOptions } from './memory.ts';
 import { Stream } from './stream.ts';
-import type { Window } from './stream.ts';
+import type { Params, Window } from './stream.ts';
 import type { Scope } from './scope.ts';
 import { formatShape } from './shape.ts';
 import type { Tensor } from './tensor.ts';
@@ -122,7 +122,7 @@ export class Device {
   run(
     kernel: Kernel,
     tensors: readonly Tensor[],
-    params: Readonly<Record<string, number>>,
+    params: Params,
     groups: number | readonly [number, number, number],
   ): void {
     const windows = tensors.map((tensor) => this.#bindable(kernel, tensor));
@@ -133,7 +133,7 @@ export class Device {
   dispatch(
     kernel: Kernel,
     windows: readonly Window[],
-    params: Readonly<Record<string, number>>,
+    params: Params,
     groups: number | readonly [number, number, number],
   ): void {
     if (this.#failure) throw this.#failure;

@@ -1,16 +1,27 @@
+export { capture, Replay, Variable } from './capture.ts';
 export { Device, DeviceLostError, openDevice } from './device.ts';
 export type { DeviceOptions, Host, Profile } from './device.ts';
 export { Kernel, preprocess, wgsl } from './kernel.ts';
 export type { Defines, KernelSource } from './kernel.ts';
 export { ALIGNMENT } from './memory.ts';
 export type { Pending, Storage, Usage } from './memory.ts';
-export type { Window } from './stream.ts';
+export type { Params, Window } from './stream.ts';
 export { HostRandom, philox, randomKey } from './random.ts';
 export type { Key } from './random.ts';
 export { keep, release, scope } from './scope.ts';
 export { checkShape, formatShape, sameShape, sizeOf } from './shape.ts';
 export type { Shape } from './shape.ts';
-export { apply, backward, clearGradient, Context, noGrad, operation, registerAddition, reshape } from './tape.ts';
+export {
+  apply,
+  backward,
+  checkpoint,
+  clearGradient,
+  Context,
+  noGrad,
+  operation,
+  registerAddition,
+  reshape,
+} from './tape.ts';
 export type { DTypeRule, Operation } from './tape.ts';
 export { f16ToF32, f32ToF16 } from './float16.ts';
 export {

@@ -1,3 +1,5 @@
+import type { Params } from './stream.ts';
+
 /** Kernels: WGSL sources found beside their operations, a tiny preprocessor, and compiled pipelines. */
 
 /** A `.wgsl` file. Its text is read when the device opens, because dispatching is synchronous and `fetch` is not. */
@@ -160,21 +162,26 @@ export class Kernel {
   }
 
   /** Writes `params` into `view` at `offset`, by field name. Throws on missing and unknown names. */
-  pack(view: DataView, offset: number, params: Readonly<Record<string, number>>): void {
-    let count = 0;
-    for (const field of this.fields) {
-      const value = params[field.name];
-      if (value === undefined) throw new Error(`[kernel] ${this.label}: parameter "${field.name}" is missing`);
-      if (field.type === 'f32') view.setFloat32(offset, value, true);
-      else if (field.type === 'u32') view.setUint32(offset, value, true);
-      else view.setInt32(offset, value, true);
-      offset += 4;
-      count++;
+  pack(view: DataView, offset: number, params: Params): void {
+    const { fields } = this;
+    for (let i = 0; i < fields.length; i++) {
+      const value = params[fields[i]!.name];
+      if (value === undefined) throw new Error(`[kernel] ${this.label}: parameter "${fields[i]!.name}" is missing`);
+      this.packField(view, offset, i, typeof value === 'number' ? value : value.value);
     }
-    if (count !== Object.keys(params).length) {
-      const unknown = Object.keys(params).filter((name) => !this.fields.some((field) => field.name === name));
+    if (fields.length !== Object.keys(params).length) {
+      const unknown = Object.keys(params).filter((name) => !fields.some((field) => field.name === name));
       throw new Error(`[kernel] ${this.label}: unknown parameter "${unknown.join('", "')}"`);
     }
+  }
+
+  /** Writes one field's value; `offset` is where all of them begin. */
+  packField(view: DataView, offset: number, index: number, value: number): void {
+    const { type } = this.fields[index]!;
+    const at = offset + index * 4;
+    if (type === 'f32') view.setFloat32(at, value, true);
+    else if (type === 'u32') view.setUint32(at, value, true);
+    else view.setInt32(at, value, true);
   }
 
   #descriptor(): GPUComputePipelineDescriptor {

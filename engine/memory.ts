@@ -24,6 +24,20 @@ interface Block {
   readonly guarded: boolean;
   /** Storages whose content will be computed from this block's: they must be, before it is written again. */
   readonly readers: Set<Storage>;
+  /** The captured step that it belongs to. */
+  reservation: Reservation | null;
+  /** Holds host values that a captured step reads at each replay: it is not given to others. */
+  constant: boolean;
+}
+
+/** The memory of a captured step: blocks that no one else is given. */
+export interface Reservation {
+  readonly blocks: Set<Block>;
+  /** Those not in use, by size. */
+  readonly free: Map<number, Block[]>;
+  /** Those not in use that hold the host's values. */
+  readonly constants: Block[];
+  released: boolean;
 }
 
 /** How a storage's content comes to be when it is first needed; see `Pool.defer`. */
@@ -51,7 +65,8 @@ export class Storage {
     this.bytes = bytes;
     this.tag = tag;
     this.#pending = pending;
-    if (!pending) this.#block = pool.take(bytes, tag);
+    if (pending) pool.pendings.add(this);
+    else this.#block = pool.take(bytes, tag);
   }
 
   get block(): Block {
@@ -59,6 +74,7 @@ export class Storage {
       const pending = this.#pending!;
       this.#block = this.#pool.take(this.bytes, this.tag);
       this.#pending = null;
+      this.#pool.pendings.delete(this);
       pending.make();
     }
     return this.#block;
@@ -81,7 +97,8 @@ export class Storage {
     if (this.released) throw new Error('[memory] a tensor was released more often than it was held');
     if (--this.#holders > 0) return;
     if (this.#block) this.#pool.recycle(this.#block, this.tag);
-    else this.#pending?.discard();
+    else this.#pool.pendings.delete(this);
+    this.#pending?.discard();
     this.#pending = null;
   }
 }
@@ -113,10 +130,13 @@ export class Pool {
   reserved = 0;
   /** Buffers created so far: constant in a steady training step. */
   created = 0;
+  /** Storages whose content is still to be computed. */
+  readonly pendings = new Set<Storage>();
   readonly #gpu: GPUDevice;
   readonly #free = new Map<number, Block[]>();
   readonly #all = new Set<Block>();
   #nextId = 0;
+  #reservation: Reservation | null = null;
   /** Called before buffers are destroyed: recorded work that uses them is submitted, bind groups that name them forgotten. */
   onTrim: () => void = () => {};
   /** Called before the host writes into a buffer that recorded commands may still use. */
@@ -143,7 +163,12 @@ export class Pool {
   /** For storages: a block of at least `bytes`, counted as live. */
   take(bytes: number, tag: string): Block {
     const size = sizeClass(bytes, this.#limit);
-    const block = this.#free.get(size)?.pop() ?? this.#create(size, tag);
+    const reservation = this.#reservation;
+    const block = reservation?.free.get(size)?.pop() ?? this.#free.get(size)?.pop() ?? this.#create(size, tag);
+    if (reservation) {
+      block.reservation = reservation;
+      reservation.blocks.add(block);
+    }
     block.used = bytes;
     this.live += size;
     this.peak = Math.max(this.peak, this.live);
@@ -159,9 +184,15 @@ export class Pool {
   recycle(block: Block, tag: string): void {
     this.live -= block.bytes;
     this.usage.get(tag)!.live -= block.bytes;
-    const free = this.#free.get(block.bytes);
+    if (block.constant) block.reservation!.constants.push(block);
+    else this.#putBack(block);
+  }
+
+  #putBack(block: Block): void {
+    const lists = block.reservation?.free ?? this.#free;
+    const free = lists.get(block.bytes);
     if (!free) {
-      this.#free.set(block.bytes, [block]);
+      lists.set(block.bytes, [block]);
       return;
     }
     // By falling id, so that `pop` takes the lowest: what a step is given then depends on which blocks are free, not on the
@@ -169,6 +200,29 @@ export class Pool {
     let at = free.length;
     while (at > 0 && free[at - 1]!.id < block.id) at--;
     free.splice(at, 0, block);
+  }
+
+  /** Until `endReservation`, memory that is taken belongs to a captured step, also once it is given back. */
+  reserve(): Reservation {
+    // What waits to be computed from earlier memory is no part of the step.
+    for (const storage of [...this.pendings]) void storage.block;
+    this.#reservation = { blocks: new Set(), free: new Map(), constants: [], released: false };
+    return this.#reservation;
+  }
+
+  endReservation(): void {
+    this.#reservation = null;
+  }
+
+  /** Makes a captured step's memory anybody's. */
+  unreserve(reservation: Reservation): void {
+    if (reservation.released) return;
+    reservation.released = true;
+    for (const block of reservation.blocks) {
+      block.reservation = null;
+      block.constant = false;
+    }
+    for (const block of [...reservation.free.values(), reservation.constants].flat()) this.#putBack(block);
   }
 
   /** Runs `body`, which is synchronous, with allocations counted under `tag`. */
@@ -247,6 +301,8 @@ export class Pool {
       used: 0,
       guarded: this.guard,
       readers: new Set(),
+      reservation: null,
+      constant: false,
     };
     this.#all.add(block);
     this.reserved += size;

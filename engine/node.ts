@@ -14,7 +14,7 @@ const cell = new Int32Array(new SharedArrayBuffer(4));
  * needs itself. Sleeping in each turn leaves the core to it, and the loop free for everything else: briefly at first, so
  * that short work is not seen late, up to a millisecond.
  */
-async function wait<T>(promise: Promise<T>): Promise<T> {
+export async function waitFor<T>(promise: Promise<T>): Promise<T> {
   let pending = true;
   const settled = () => void (pending = false);
   promise.then(settled, settled);
@@ -26,7 +26,7 @@ async function wait<T>(promise: Promise<T>): Promise<T> {
   return promise;
 }
 
-const host: Host = { readText: (url) => readFile(url, 'utf8'), tuning: readTuning, wait };
+const host: Host = { readText: (url) => readFile(url, 'utf8'), tuning: readTuning, wait: waitFor };
 
 /** Opens the default adapter through Dawn. */
 export async function openNodeDevice(options: DeviceOptions & { toggles?: readonly string[] } = {}): Promise<Device> {

@@ -1,3 +1,4 @@
+import { Variable } from './capture.ts';
 import type { Kernel } from './kernel.ts';
 import type { Block } from './memory.ts';
 
@@ -7,6 +8,32 @@ const BATCH = 64;
 const MAX_BIND_GROUPS = 8192;
 const RING_BYTES = 1 << 20;
 const RING_STEP = 256; // the guaranteed minUniformBufferOffsetAlignment
+
+/** A recorded command, as capture keeps it. */
+export type Command = DispatchCommand | CopyCommand | ClearCommand;
+
+interface DispatchCommand {
+  readonly kernel: Kernel;
+  readonly windows: readonly Window[];
+  readonly group: GPUBindGroup;
+  /** Parameters as packed; those that are variables are written again. */
+  readonly data: DataView;
+  readonly variables: readonly { readonly index: number; readonly variable: Variable }[];
+  readonly groups: readonly [number, number, number];
+}
+
+interface CopyCommand {
+  readonly source: Window;
+  readonly target: Window;
+  readonly bytes: number;
+}
+
+interface ClearCommand {
+  readonly clear: Window;
+}
+
+/** Parameters of a dispatch, by name. */
+export type Params = Readonly<Record<string, number | Variable>>;
 
 /** A buffer's window as a kernel sees it. */
 export interface Window {
@@ -33,6 +60,9 @@ export class Stream {
   #batch = 0;
   #pipeline: GPUComputePipeline | null = null;
   readonly #scratch = new DataView(new ArrayBuffer(64));
+  /** Where in the scratch or the ring the parameters of the dispatch at hand lie. */
+  #at = 0;
+  #recording: Command[] | null = null;
   #ring: { buffer: GPUBuffer; mirror: Uint8Array<ArrayBuffer>; view: DataView; used: number } | null = null;
   dispatches = 0;
   submits = 0;
@@ -49,34 +79,92 @@ export class Stream {
   dispatch(
     kernel: Kernel,
     windows: readonly Window[],
-    params: Readonly<Record<string, number>>,
+    params: Params,
     groups: readonly [number, number, number],
   ): void {
     for (const i of kernel.writes) settleReaders(windows[i]!.block);
-    const bytes = kernel.fields.length * 4;
-    const uniform = bytes > 0 && !kernel.immediate;
-    let offset = 0;
-    if (uniform) {
-      offset = this.#reserve(); // may submit, so before the pass is taken
-      kernel.pack(this.#ring!.view, offset, params);
-    } else kernel.pack(this.#scratch, 0, params);
-    const pass = this.#openPass();
-    if (this.#pipeline !== kernel.pipeline) {
-      this.#pipeline = kernel.pipeline;
-      pass.setPipeline(kernel.pipeline);
-    }
-    pass.setBindGroup(0, this.#bindGroup(kernel, windows, uniform), uniform ? [offset] : []);
-    if (bytes > 0 && !uniform) pass.setImmediates!(0, this.#scratch.buffer, 0, bytes);
-    pass.dispatchWorkgroups(groups[0], groups[1], groups[2]);
+    const view = this.#parameters(kernel);
+    kernel.pack(view, this.#at, params);
+    const group = this.#bindGroup(kernel, windows);
+    this.#encode(kernel, group, groups);
     for (const window of windows) window.block.batch = this.#batch;
-    this.dispatches++;
+    if (this.#recording) {
+      for (const i of kernel.writes)
+        if (windows[i]!.block.constant)
+          throw new Error(
+            `[capture] ${kernel.label} writes to a tensor of host values, which a replay would not restore`,
+          );
+      const size = kernel.fields.length * 4;
+      const data = new DataView(view.buffer.slice(this.#at, this.#at + size) as ArrayBuffer);
+      const variables = kernel.fields.flatMap(({ name }, index) => {
+        const value = params[name];
+        return value instanceof Variable ? [{ index, variable: value }] : [];
+      });
+      this.#recording.push({ kernel, windows, group, data, variables, groups });
+    }
     if (++this.#pending >= BATCH) this.flush();
+  }
+
+  /** Where the parameters of the next dispatch are to be written: the returned view, at `#at`. */
+  #parameters(kernel: Kernel): DataView {
+    if (kernel.immediate || kernel.fields.length === 0) {
+      this.#at = 0;
+      return this.#scratch;
+    }
+    this.#at = this.#reserve(); // may submit, so before the pass is taken
+    return this.#ring!.view;
+  }
+
+  #encode(kernel: Kernel, group: GPUBindGroup, groups: readonly [number, number, number]): void {
+    const pass = this.#openPass();
+    const { pipeline } = kernel;
+    if (this.#pipeline !== pipeline) {
+      this.#pipeline = pipeline;
+      pass.setPipeline(pipeline);
+    }
+    const bytes = kernel.fields.length * 4;
+    if (bytes === 0 || kernel.immediate) pass.setBindGroup(0, group);
+    else pass.setBindGroup(0, group, [this.#at]);
+    if (bytes > 0 && kernel.immediate) pass.setImmediates!(0, this.#scratch.buffer, 0, bytes);
+    pass.dispatchWorkgroups(groups[0], groups[1], groups[2]);
+    this.dispatches++;
+  }
+
+  /** Begins to keep what is recorded; see `capture`. */
+  record(): void {
+    if (this.#recording) throw new Error('[capture] a step is being captured already; captures do not nest');
+    this.#recording = [];
+  }
+
+  /** What was recorded since `record`. */
+  recorded(): Command[] {
+    const commands = this.#recording ?? [];
+    this.#recording = null;
+    return commands;
+  }
+
+  /** Records captured commands again. */
+  replay(commands: readonly Command[]): void {
+    for (const command of commands) {
+      if ('kernel' in command) {
+        const { kernel, windows, group, data, variables, groups } = command;
+        for (const i of kernel.writes) settleReaders(windows[i]!.block);
+        const view = this.#parameters(kernel);
+        new Uint8Array(view.buffer, this.#at).set(new Uint8Array(data.buffer));
+        for (const { index, variable } of variables) kernel.packField(view, this.#at, index, variable.value);
+        this.#encode(kernel, group, groups);
+        for (const window of windows) window.block.batch = this.#batch;
+        if (++this.#pending >= BATCH) this.flush();
+      } else if ('clear' in command) this.clear(command.clear);
+      else this.copy(command.source, command.target, command.bytes);
+    }
   }
 
   copy(source: Window, target: Window, bytes: number): void {
     settleReaders(target.block);
     this.#openEncoder().copyBufferToBuffer(source.block.raw, source.offset, target.block.raw, target.offset, bytes);
     source.block.batch = target.block.batch = this.#batch;
+    this.#recording?.push({ source, target, bytes });
     this.#pending++;
   }
 
@@ -85,12 +173,20 @@ export class Stream {
     settleReaders(window.block);
     this.#openEncoder().clearBuffer(window.block.raw, window.offset, window.bytes);
     window.block.batch = this.#batch;
+    this.#recording?.push({ clear: window });
     this.#pending++;
   }
 
   /** Writes host data at once; submits first where recorded commands still use the buffer. */
   write(window: Window, data: ArrayBufferView<ArrayBuffer>): void {
     settleReaders(window.block);
+    if (this.#recording) {
+      if (!window.block.reservation)
+        throw new Error(
+          '[capture] the body writes host values into a tensor made before it: write them before each run',
+        );
+      window.block.constant = true;
+    }
     this.beforeHostWrite(window.block);
     this.#gpu.queue.writeBuffer(window.block.raw, window.offset, data.buffer, data.byteOffset, data.byteLength);
   }
@@ -101,6 +197,7 @@ export class Stream {
 
   /** Copies a window into a buffer that the host can map, and submits. */
   stage(window: Window, staging: GPUBuffer, bytes: number): void {
+    if (this.#recording) throw new Error('[capture] the body reads values back; read them after the capture');
     this.#openEncoder().copyBufferToBuffer(window.block.raw, window.offset, staging, 0, bytes);
     this.#pending++;
     this.flush();
@@ -157,7 +254,7 @@ export class Stream {
     return offset;
   }
 
-  #bindGroup(kernel: Kernel, windows: readonly Window[], uniform: boolean): GPUBindGroup {
+  #bindGroup(kernel: Kernel, windows: readonly Window[]): GPUBindGroup {
     let key = '';
     for (const window of windows) key += `${window.block.id}:${window.offset}:${window.bytes} `;
     let group = kernel.bindGroups.get(key);
@@ -168,7 +265,7 @@ export class Stream {
         binding,
         resource: { buffer: window.block.raw, offset: window.offset, size: window.bytes },
       }));
-      if (uniform)
+      if (kernel.fields.length > 0 && !kernel.immediate)
         entries.push({
           binding: windows.length,
           resource: { buffer: this.#ring!.buffer, size: kernel.fields.length * 4 },

@@ -196,6 +196,50 @@ export function apply<I extends Inputs, A, O extends Tensor | readonly Tensor[]>
   return result;
 }
 
+/**
+ * Runs `body(...inputs)` without keeping what its gradient needs: the backward pass runs it again (Chen et al., 2016:
+ * memory for a second forward pass). The body is synchronous, gives one tensor, and must do the same both times.
+ * Tensors that it uses beside its inputs get no gradient, unless they are parameters.
+ */
+export function checkpoint(device: Device, body: (...inputs: Tensor[]) => Tensor, inputs: readonly Tensor[]): Tensor {
+  let tracked = false;
+  const result = scope(device, () => {
+    const made = body(...inputs);
+    if (inputs.includes(made)) throw new Error('[checkpoint] the body must not return its input');
+    tracked = made.node !== null;
+    made.node = null; // so that what was saved for its gradient is let go of
+    return made;
+  });
+  if (!tracked) return result;
+  const ctx = new Context(
+    device,
+    inputs,
+    inputs.map((input) => input.tracked),
+  );
+  for (const input of inputs) input.storage.retain();
+  ctx.saved.push(...inputs);
+  const node = new TapeNode('checkpoint', ctx, inputs, 1, ({ saved, needs }, [grad]) => {
+    const copies = saved.map((input) => view(input, 0, input.shape));
+    copies.forEach((copy, i) => (copy.requiresGrad = needs[i]!));
+    device.recording = true;
+    try {
+      const again = body(...copies);
+      if (again.node) backward(again, grad!);
+    } finally {
+      device.recording = false;
+    }
+    return copies.map((copy) => {
+      if (!copy.grad) return null;
+      const gradient = view(copy.grad, 0, copy.shape); // held by the scope, as other gradients are
+      clearGradient(copy);
+      return gradient;
+    });
+  });
+  result.node = node;
+  device.scope?.nodes.push(node);
+  return result;
+}
+
 /** Runs `body`, which is synchronous, without recording on the tape. */
 export function noGrad<T>(device: Device, body: () => T): T {
   const before = device.recording;

@@ -95,8 +95,8 @@ describe('memory', () => {
     const { maxStorageBufferBindingSize: limit, maxBufferSize } = device.gpu.limits;
     if (limit > 2 ** 28 || limit === maxBufferSize) skip('this adapter binds more than a test should allocate');
     const x = empty(device, [1.25 * (limit / 4)]);
-    expect(() => scope(device, () => affine(x, 2))).toThrow(
-      /\[elementwise.*\] \(\d+,\) takes \d+\.\d MiB, more than the \d+\.\d MiB that can be bound at once here/,
+    expect(() => scope(device, () => sum(x))).toThrow(
+      /\[reduce.*\] \(\d+,\) takes \d+\.\d MiB, more than the \d+\.\d MiB that can be bound at once here/,
     );
     write(x, new Float32Array(x.size)); // writing and copying need no binding
     release(x);
@@ -277,6 +277,7 @@ describe('tape', () => {
     const before = device.memory.live;
     const [a, b] = scope(device, () => [exp(exp(frozen)), noGrad(device, () => exp(exp(x)))]);
     expect([a.node, b.node]).toEqual([null, null]);
+    for (const result of [a, b]) result.window(); // computes what is pending
     expect(device.memory.live - before).toBe(512);
     release(a, b, x, frozen);
   });
@@ -289,7 +290,7 @@ describe('tape', () => {
       for (let i = 0; i < 20; i++) y = square(y);
       return sum(y);
     });
-    expect(device.memory.live - before).toBe(256 * 20); // 19 saved results (x itself is the caller's) and the loss
+    expect(device.memory.live - before).toBeLessThanOrEqual(256 * 20); // 19 saved results at most, and the loss
     device.memory.resetPeak();
     backward(loss);
     expect(device.memory.peak - before).toBeLessThanOrEqual(256 * 25);
@@ -397,7 +398,7 @@ describe('device', () => {
   it('keeps no more bind groups than a driver bears, and works on when it forgets them', async () => {
     const tensors = Array.from({ length: 100 }, (_, i) => tensor(device, [i]));
     const before = device.stream.bindGroups;
-    scope(device, () => tensors.forEach((x) => tensors.forEach((y) => scope(device, () => void add(x, y)))));
+    scope(device, () => tensors.forEach((x) => tensors.forEach((y) => scope(device, () => void add(x, y).window()))));
     expect(device.stream.bindGroups - before).toBeGreaterThanOrEqual(10_000); // more than are kept
     expect(device.stream.cachedBindGroups).toBeLessThanOrEqual(8192);
     const last = add(tensors[98]!, tensors[99]!);

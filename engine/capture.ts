@@ -1,0 +1,81 @@
+/** Capture and replay of a static step: what was recorded once is encoded again without the host's work in between. */
+import type { Device } from './device.ts';
+import { scope } from './scope.ts';
+import type { Command } from './stream.ts';
+import type { Reservation } from './memory.ts';
+
+/** A number that changes from one replay to the next: a learning rate, a step's number. Kernels take it as a parameter. */
+export class Variable {
+  value: number;
+
+  constructor(value: number) {
+    this.value = value;
+  }
+}
+
+/** A captured step: its commands, its memory, and the tensors that it fills. */
+export class Replay<T> {
+  /** What the body returned: the same tensors after every run, with new content. */
+  readonly result: T;
+  readonly #device: Device;
+  readonly #commands: readonly Command[];
+  readonly #memory: Reservation;
+
+  constructor(device: Device, result: T, commands: readonly Command[], memory: Reservation) {
+    this.#device = device;
+    this.result = result;
+    this.#commands = commands;
+    this.#memory = memory;
+  }
+
+  get dispatches(): number {
+    return this.#commands.filter((command) => 'kernel' in command).length;
+  }
+
+  /** Records the step once more. Inputs are what their tensors and variables hold now. */
+  run(): void {
+    if (this.#memory.released) throw new Error('[capture] a released step cannot be run again');
+    this.#device.stream.replay(this.#commands);
+  }
+
+  /** Gives the step's memory back; its result must not be used afterwards. */
+  release(): void {
+    this.#device.memory.unreserve(this.#memory);
+  }
+}
+
+/**
+ * Runs `body` (synchronous) and keeps what it recorded, to be run again: WebGPU has no bundles of compute commands, so
+ * a replay encodes the same pipelines, bind groups and parameters anew, without operations, tape or allocation.
+ *
+ * The body's shapes must not change from step to step. What does change is written into tensors made before (`write`),
+ * or given to kernels as a `Variable`. Memory taken inside belongs to the step until `release`, and tensors returned hold
+ * each run's result. Host values uploaded inside are constants of the step. Throws where the body reads values back.
+ */
+export function capture<T>(device: Device, body: () => T): Replay<T> {
+  const memory = device.memory.reserve();
+  device.stream.record();
+  let result: T;
+  try {
+    result = scope(device, () => {
+      const made = body();
+      settle(made);
+      return made;
+    });
+  } catch (error) {
+    device.stream.recorded();
+    device.memory.endReservation();
+    device.memory.unreserve(memory);
+    throw error;
+  }
+  const commands = device.stream.recorded();
+  device.memory.endReservation();
+  return new Replay(device, result, commands, memory);
+}
+
+/** Computes pending tensors of a result, while the recording goes on. */
+function settle(value: unknown): void {
+  if (value === null || typeof value !== 'object') return;
+  if ('window' in value && typeof value.window === 'function') void (value as { window(): unknown }).window();
+  else for (const item of Object.values(value)) settle(item);
+}
