@@ -1,7 +1,18 @@
-/** Ids and targets out of range, and the embedding's gradient in an arena. */
-import { beforeAll, describe, expect, it } from 'vitest';
-import { backward, release, scope, tensor, view } from '../../engine/index.ts';
-import type { Device } from '../../engine/index.ts';
+/** Ids and targets out of range, and the embedding's gradient in an arena; tables in parts and in storage formats. */
+import { afterAll, beforeAll, describe, expect, it } from 'vitest';
+import {
+  backward,
+  byteLength,
+  HostRandom,
+  randomKey,
+  release,
+  scope,
+  tensor,
+  view,
+  zeros,
+} from '../../engine/index.ts';
+import type { Device, DType } from '../../engine/index.ts';
+import { openNodeDevice } from '../../engine/node.ts';
 import { crossEntropy, embedding, tokenIds } from '../../kernels/index.ts';
 import { guardedDevice } from '../device.ts';
 
@@ -46,6 +57,88 @@ describe('embedding', () => {
     expected.fill(2, 120, 124);
     expect(await arena.read()).toEqual(expected);
     release(arena);
+  });
+});
+
+describe('embedding of tables in parts', () => {
+  const rows = 1300;
+  const width = 20;
+  let limited: Device;
+  beforeAll(async () => void (limited = await openNodeDevice({ guard: true, bindingLimit: 16 * 1024 })));
+  afterAll(async () => {
+    await limited.checkGuards();
+    limited.destroy();
+  });
+
+  /** Rows and the table's gradient; ids lie in every part, at their ends, and outside. */
+  const evaluate = async (on: Device, dtype: DType, columns: number) => {
+    const [out, grad] = scope(on, () => {
+      const table = tensor(on, new HostRandom(randomKey(1, 'table')).normal(rows * columns), [rows, columns], { dtype });
+      const trained = dtype === 'f32' || dtype === 'f16';
+      table.requiresGrad = trained;
+      const ids = Array.from({ length: 30 }, (_, i) => (i < 24 ? (i * 337) % rows : [0, rows - 1, 255, 256, rows, -1][i % 6]!));
+      const result = embedding(table, tensor(on, ids, [5, 6], { dtype: 'i32' }));
+      if (trained) backward(result, tensor(on, count(30 * columns), [5, 6, columns], { dtype }));
+      return [result, table.grad] as const;
+    }); // prettier-ignore
+    const values = { out: await out.read(), grad: await grad?.read() };
+    release(out, ...(grad ? [grad] : []));
+    return values;
+  };
+
+  it.each([
+    ['f32', width],
+    ['f32', 7],
+    ['f16', width],
+    ['f16', 7],
+    ['bf16', width],
+    ['q8', 32],
+    ['q4', 96],
+  ] as const)('gives the same bits as at once: %s, width %i', async (dtype, columns) => {
+    expect(byteLength(rows * columns, dtype)).toBeGreaterThan(limited.bindingLimit);
+    expect(await evaluate(limited, dtype, columns)).toEqual(await evaluate(device, dtype, columns));
+  });
+
+  it.each(['bf16', 'q8', 'q4'] as const)('decodes %s', async (dtype) => {
+    const [table, out] = scope(device, () => {
+      const table = tensor(device, new HostRandom(randomKey(2, 'table')).normal(9 * 64), [9, 64], { dtype });
+      return [table, embedding(table, tensor(device, [4, 8, 0], [3], { dtype: 'i32' }))];
+    });
+    const values = await table.read();
+    expect(await out.read()).toEqual(Float32Array.from([4, 8, 0].flatMap((id) => [...values.slice(id * 64, id * 64 + 64)])));
+    release(table, out);
+  }); // prettier-ignore
+
+  it('refuses rows that cannot be bound, and gradients of stored weights', () => {
+    scope(limited, () => {
+      const ids = tensor(limited, [0], [1], { dtype: 'i32' });
+      expect(() => embedding(zeros(limited, [3, 5000]), ids)).toThrow(/1[26]* rows of the table \(3, 5000\) exceed the 16384/);
+      const stored = zeros(limited, [3, 32], 'bf16');
+      stored.requiresGrad = true;
+      expect(() => embedding(stored, ids)).toThrow(/\[embedding\] a weight in bf16 has no gradient/);
+      expect(() => embedding(zeros(limited, [3, 32], 'i32'), ids)).toThrow(/\[embedding\] the table is i32/);
+    });
+  }); // prettier-ignore
+
+  it("takes CLIP's table in f32, which exceeds the 128 MiB of the software adapter", async () => {
+    const [vocabulary, columns] = [49_408, 768];
+    const host = new Float32Array(vocabulary * columns);
+    for (let i = 0; i < host.length; i++) host[i] = i % 1021;
+    const [out, tail] = scope(device, () => {
+      const table = tensor(device, host, [vocabulary, columns]);
+      table.requiresGrad = true;
+      const ids = tensor(device, [vocabulary - 1, 0, vocabulary - 1], [3], { dtype: 'i32' });
+      const out = embedding(table, ids);
+      backward(out, tensor(device, count(3 * columns), [3, columns]));
+      return [out, embedding(table.grad!, ids)];
+    });
+    const row = (id: number) => [...host.subarray(id * columns, (id + 1) * columns)];
+    expect(await out.read()).toEqual(Float32Array.from([...row(vocabulary - 1), ...row(0), ...row(vocabulary - 1)]));
+    const sums = Array.from({ length: columns }, (_, i) => 2 * (i + 1) + 2 * columns);
+    const once = Array.from({ length: columns }, (_, i) => columns + i + 1);
+    expect(await tail.read()).toEqual(Float32Array.from([...sums, ...once, ...sums]));
+    release(out, tail);
+    device.memory.trim();
   });
 });
 
