@@ -23,15 +23,18 @@ const subgroups = (profile: Profile) => profile.subgroupSize > 0;
 export const VARIANTS = {
   /** Matrix products. */
   matmul: { subgroup: { runs: subgroups, best: software }, tiled: {} },
+  /** Matrix products of a few rows with (n, k): whether a subgroup or a workgroup makes four columns. */
+  'few rows': { subgroup: { runs: subgroups }, workgroup: {} },
   /** Convolutions with a window: forward and by inputs. */
   conv2d: { subgroup: { runs: subgroups, best: software }, tiled: {} },
+  /** 3×3 convolutions with many channels, all passes: with fewer multiplications, or by the two families around here. */
+  'conv2d 3×3': { winograd: { best: software }, direct: {} },
   /** Gradients of a convolution by its weight. */
   'conv2d weight': { subgroup: { runs: subgroups, best: software }, tiled: {} },
   /** How blocks of keys are handed around: by shuffles, or by workgroup memory. */
   attention: { subgroup: { runs: subgroups, best: software }, tiled: {} },
-  /** Rows that a subgroup or a workgroup walks: norms, softmax, sums. Short: a few elements for each lane of a subgroup. */
-  'short rows': { subgroup: { runs: subgroups }, workgroup: {} },
-  'long rows': { subgroup: { runs: subgroups, best: software }, workgroup: {} },
+  /** Rows that one lane or a workgroup walks: norms, softmax, losses, sums. */
+  rows: { lane: { best: software }, workgroup: {} },
 } as const satisfies Record<string, Readonly<Record<string, Variant>>>;
 
 export type Family = keyof typeof VARIANTS;

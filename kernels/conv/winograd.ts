@@ -1,0 +1,125 @@
+/**
+ * 3×3 convolutions with 2.25 times fewer multiplications: F(2×2, 3×3) of Winograd's minimal filtering, as A. Lavin and S. Gray
+ * nest it for convolutions ("Fast Algorithms for Convolutional Neural Networks", 2016):
+ *
+ *   Y = Aᵀ [ Σ over channels of (G g Gᵀ) ⊙ (Bᵀ d B) ] A
+ *
+ * for each tile of 2×2 results, from a 4×4 tile d of the picture and the 3×3 filter g. For each of the 16 places of a tile
+ * the sum over channels is a matrix product of its own: U (rows, channels) · V (channels, tiles). So it takes three
+ * transforms around sixteen products, which are the product's own kernels. The gradient by inputs is a convolution with
+ * the filters turned; the gradient by weights is the adjoint of the same three steps.
+ *
+ * V and M are four times as large as the picture and the results; they are f32 whatever the tensors are. The transforms
+ * add and halve only: against float64 the results of 96 and 192 channels err by 6e-7 and 9e-7 of the largest, those of the
+ * direct kernels by 2e-7 and 4e-7.
+ */
+import { empty, typed, wgsl } from '../../engine/index.ts';
+import type { Tensor } from '../../engine/index.ts';
+import { multiply } from '../matmul/product.ts';
+import type { Geometry } from './geometry.ts';
+import { addParts } from './parts.ts';
+
+const inputSource = wgsl(import.meta.url, './winograd_input.wgsl');
+const filterSource = wgsl(import.meta.url, './winograd_filter.wgsl');
+const outputSource = wgsl(import.meta.url, './winograd_output.wgsl');
+
+/** Elements of U, V or M at once: 64 MiB. */
+const LIMIT = 2 ** 24;
+
+/** Tiles of one sample. */
+const tilesOf = (g: Geometry): number => Math.ceil(g.oh / 2) * Math.ceil(g.ow / 2);
+
+/**
+ * Whether the transforms apply and pay, by the shape of one sample: they take as long as the products do where there are
+ * few channels, and much memory where there are many pixels or channels.
+ */
+export function suitsWinograd(g: Geometry): boolean {
+  return (
+    [g.kh, g.kw].every((extent) => extent === 3) &&
+    [g.groups, g.stride_y, g.stride_x, g.dilation_y, g.dilation_x].every((one) => one === 1) &&
+    [g.channels, g.rows].every((extent) => extent >= 32 && extent % 4 === 0) &&
+    16 * Math.max(g.channels * g.rows, Math.max(g.channels, g.rows) * (tilesOf(g) + 3)) <= LIMIT
+  );
+}
+
+/** As many samples as V and M have room for, and how their tiles lie. */
+function* chunks(g: Geometry) {
+  const down = Math.ceil(g.oh / 2);
+  const across = Math.ceil(g.ow / 2);
+  const most = Math.floor((LIMIT / 16 / Math.max(g.channels, g.rows) - 3) / (down * across));
+  for (let first = 0; first < g.batch; first += most) {
+    const samples = Math.min(most, g.batch - first);
+    yield { first, samples, down, across, tiles: Math.ceil((samples * down * across) / 4) * 4 };
+  }
+}
+type Chunk = ReturnType<typeof chunks> extends Iterable<infer C> ? C : never;
+
+const groupsFor = (quads: number): number => Math.ceil(quads / 64);
+
+function transformInput(g: Geometry, x: Tensor, chunk: Chunk): Tensor {
+  const { device } = x;
+  const v = empty(device, [16, g.channels, chunk.tiles]);
+  const quad = g.left === 1 && g.w === 2 * chunk.across && chunk.across % 4 === 0;
+  const { channels, h, w, top, left } = g;
+  const kernel = device.kernel(inputSource, { ...typed(x), QUAD: quad });
+  device.run(kernel, [x, v], { ...chunk, channels, h, w, top, left }, groupsFor((channels * chunk.tiles) / 4));
+  return v;
+}
+
+/** Results from M, or M's gradient from theirs. */
+function transformOutput(
+  g: Geometry,
+  m: Tensor,
+  out: Tensor,
+  chunk: Chunk,
+  bias: Tensor | null,
+  gradient: boolean,
+): void {
+  const { device } = out;
+  const quad = g.ow === 2 * chunk.across && chunk.across % 4 === 0;
+  const type = typed(out);
+  const defines = { ...type, PIXELS: quad ? `vec4<${String(type['T'])}>` : type['T']!, QUAD: quad };
+  const kernel = device.kernel(outputSource, { ...defines, BIAS: bias !== null, GRADIENT: gradient });
+  const tensors = gradient ? [out, m] : bias ? [m, out, bias] : [m, out];
+  const { rows, oh, ow } = g;
+  device.run(kernel, tensors, { ...chunk, rows, oh, ow }, groupsFor((rows * chunk.tiles) / 4));
+}
+
+/** out = x ⋆ weight + bias. `turned`: the weight lies as (channels, rows, 3, 3), and its filters are turned by 180°. */
+export function winogradProduct(
+  g: Geometry,
+  x: Tensor,
+  weight: Tensor,
+  out: Tensor,
+  bias: Tensor | null,
+  turned: boolean,
+): void {
+  const { device } = x;
+  const quads = (g.rows * g.channels) / 4;
+  const u = empty(device, [16, g.rows, g.channels]);
+  device.run(device.kernel(filterSource, { ...typed(weight), FLIP: turned, GRADIENT: false }), [weight, u], { quads }, groupsFor(quads)); // prettier-ignore
+  for (const chunk of chunks(g)) {
+    const v = transformInput(g, x, chunk);
+    const m = empty(device, [16, g.rows, chunk.tiles]);
+    multiply(u, v, m, { m: g.rows, n: chunk.tiles, k: g.channels, batch: 16, transposeA: turned });
+    transformOutput(g, m, out, chunk, bias, false);
+  }
+}
+
+/** The gradient of out = x ⋆ weight by its weight, from that of its result. */
+export function winogradWeight(g: Geometry, x: Tensor, grad: Tensor, out: Tensor): void {
+  const { device } = x;
+  const quads = (g.rows * g.channels) / 4;
+  const all = [...chunks(g)];
+  const parts = all.length === 1 ? out : empty(device, [all.length, ...out.shape]);
+  const kernel = device.kernel(filterSource, { ...typed(parts), GRADIENT: true });
+  all.forEach((chunk, part) => {
+    const v = transformInput(g, x, chunk);
+    const m = empty(device, [16, g.rows, chunk.tiles]);
+    transformOutput(g, m, grad, chunk, null, true);
+    const u = empty(device, [16, g.rows, g.channels]);
+    multiply(m, v, u, { m: g.rows, n: g.channels, k: chunk.tiles, batch: 16, transposeB: true });
+    device.run(kernel, [u, parts], { quads, part }, groupsFor(quads));
+  });
+  if (parts !== out) addParts(parts, out);
+}
