@@ -15,7 +15,11 @@ import {
   mse,
   quickGelu,
   silu,
+  rope,
+  ropeFrequencies,
+  ropeTable,
   softmax,
+  swiglu,
   upsampleNearest,
 } from '../../kernels/index.ts';
 import { timestepEmbedding } from '../../diffusion/unet.ts';
@@ -92,6 +96,8 @@ const LAYERS: readonly (readonly [says: RegExp, run: (operands: Operands, layer:
   [/group_?norm/, ({ x, w, b }, { text }) => groupNorm(x!, w!, b!, number(text, 'groups'), { eps: number(text, 'eps'), silu: /silu/.test(text) })],
   [/layer_?norm/, ({ x, w, b }, { text }) => layerNorm(x!, w!, b!, number(text, 'eps'))],
   [/\bconv|zero pad/, ({ x, w, b }, layer) => conv2d(x!, w!, b ?? null, convolution(x!, w!, layer))],
+  [/swiglu/, ({ x, wg, wu }) => swiglu(linear(x!, wg!, null), linear(x!, wu!, null))],
+  [/rotary/, ({ x }, layer) => rotary(x!, layer)],
   [/geglu/, ({ x, w, b }) => geglu(linear(x!, w!, b ?? null))],
   [/quick_?gelu|1\.702/, ({ x }) => quickGelu(x!)],
   [/gelu.*tanh|tanh.*gelu/, ({ x }) => geluTanh(x!)],
@@ -133,6 +139,14 @@ function sinusoids(t: Tensor, { text, shape, values }: Layer): Tensor {
     freq_shift: number(text, 'downscale_freq_shift', 0),
   });
   return tensor(t.device, embedded, shape);
+}
+
+/** x (B, H, T, D) at positions 0 … T − 1. */
+function rotary(x: Tensor, { text }: Layer): Tensor {
+  if (!/rotate_half/.test(text)) throw new Unknown('its description does not say which columns make pairs');
+  const positions = Int32Array.from({ length: x.shape[2]! }, (_, i) => i);
+  const table = ropeTable(x.device, ropeFrequencies(x.shape[3]!, number(text, 'base')));
+  return rope(x, tensor(x.device, positions), table);
 }
 
 /** Whether the shapes leave no other reading: x (…, in), w (out, in), y (…, out). */
