@@ -19,7 +19,7 @@ const source = wgsl(import.meta.url, './formats.wgsl');
 const texts = new Map<string, string>();
 
 /** Formats that bind their scales beside their values. */
-const hasScales = (dtype: DType): dtype is 'q8' | 'q4' => dtype === 'q8' || dtype === 'q4';
+export const hasScales = (dtype: DType): dtype is 'q8' | 'q4' => dtype === 'q8' || dtype === 'q4';
 
 /** The text that declares input `name` at `binding` (and its scales at `scales`, if it has any) and `load_<name>`. */
 export function reader(name: string, dtype: DType, binding: number, scales: number): string {
@@ -46,10 +46,10 @@ export function scalesOf(weight: Tensor): Tensor[] {
   return [new Tensor(weight.device, weight.storage, weight.offset + offset, [Math.ceil(weight.size / 64)], 'u32')];
 }
 
-/** Throws, in the name of an operation, where a weight in a storage format is asked for a gradient. */
-export function refuseGradient(operation: string, weight: Tensor): void {
-  if (isStorageFormat(weight.dtype) && weight.tracked)
+/** Throws, in the name of an operation, where a gradient by such a weight is asked for: call it where `ctx.needs` says so. */
+export function refuseGradient(operation: string, { dtype }: Tensor): void {
+  if (isStorageFormat(dtype))
     throw new Error(
-      `[${operation}] a weight in ${weight.dtype} has no gradient: it is stored, not trained. Train it in f32, or leave requiresGrad off`,
+      `[${operation}] a weight in ${dtype} is stored, not trained: it has no gradient. Keep it in f32 for that`,
     );
 }

@@ -1,7 +1,8 @@
-import { apply, empty, formatShape, operation, sizeOf } from '../../engine/index.ts';
+import { apply, empty, formatShape, isStorageFormat, operation, sizeOf } from '../../engine/index.ts';
 import type { Shape, Tensor } from '../../engine/index.ts';
 import { broadcastShape } from '../elementwise/chain.ts';
 import { sum } from '../reduce/reduce.ts';
+import { refuseGradient } from './formats.ts';
 import { multiply } from './product.ts';
 
 export interface MatmulOptions {
@@ -9,6 +10,14 @@ export interface MatmulOptions {
   transposeA?: boolean;
   /** b lies as (…, n, k). */
   transposeB?: boolean;
+}
+
+/** The dtypes of an operation whose second input may be in a storage format; else it is like the first, which this checks. */
+const WEIGHT_SECOND = ['float', 'any'] as const;
+
+function checkWeight(operation: string, x: Tensor, weight: Tensor): void {
+  if (weight.dtype !== x.dtype && !isStorageFormat(weight.dtype))
+    throw new Error(`[${operation}] input 1 is ${weight.dtype}; ${x.dtype}, as input 0, or a storage format is needed`);
 }
 
 /** The two operands' extents, and the batch that they form. */
@@ -40,14 +49,20 @@ function plan(a: Shape, b: Shape, { transposeA = false, transposeB = false }: Ma
 
 const matmulOp = operation<readonly [Tensor, Tensor], MatmulOptions>({
   name: 'matmul',
-  shape: ([a, b], options) => plan(a.shape, b.shape, options).shape,
+  dtypes: WEIGHT_SECOND,
+  shape([a, b], options) {
+    checkWeight('matmul', a, b);
+    return plan(a.shape, b.shape, options).shape;
+  },
   forward(ctx, [a, b], options, shape) {
+    if (ctx.needs[1]) refuseGradient('matmul', b);
     ctx.save(a, b);
-    const out = empty(a.device, shape);
-    const { batch, m, ...rest } = plan(a.shape, b.shape, options);
+    const out = empty(a.device, shape, a.dtype);
+    const { batch, m, n, k, sharedA, sharedB, transposeA, transposeB } = plan(a.shape, b.shape, options);
+    const all = { n, k, sharedA, sharedB, transposeA, transposeB, rows: m };
     // A batch on one shared B is one tall matrix.
-    const tall = rest.sharedB && !rest.transposeA && !rest.sharedA;
-    multiply(a, b, out, tall ? { ...rest, m: batch * m } : { ...rest, m, batch });
+    const tall = sharedB && !transposeA && !sharedA;
+    multiply(a, b, out, tall ? { ...all, m: batch * m } : { ...all, m, batch });
     return out;
   },
   backward(ctx, [grad], options) {
@@ -79,13 +94,18 @@ const matmulOp = operation<readonly [Tensor, Tensor], MatmulOptions>({
 
 /**
  * Matrix product a · b of (…, m, k) and (…, k, n), giving (…, m, n). Leading batch dimensions are equal, or one operand is
- * a single matrix that all share. With a transpose option that operand lies the other way round.
+ * a single matrix that all share. With a transpose option that operand lies the other way round. f32 or f16, added in f32;
+ * b may be in a storage format (bf16, q8, q4) and has no gradient then.
+ *
+ * The order of additions follows from m, n and k alone: the same matrices give the same bits whatever the batch.
  */
 export const matmul = (a: Tensor, b: Tensor, options: MatmulOptions = {}): Tensor => apply(matmulOp, [a, b], options);
 
 const linearOp = operation<readonly [Tensor, Tensor, Tensor | null], object>({
   name: 'linear',
+  dtypes: WEIGHT_SECOND,
   shape([x, weight, bias]) {
+    checkWeight('linear', x, weight);
     if (weight.shape.length !== 2)
       throw new Error(`[linear] the weight is (out, in), not ${formatShape(weight.shape)}`);
     const [outputs, inputs] = weight.shape as [number, number];
@@ -100,11 +120,13 @@ const linearOp = operation<readonly [Tensor, Tensor, Tensor | null], object>({
     return [...x.shape.slice(0, -1), outputs];
   },
   forward(ctx, [x, weight, bias], _, shape) {
+    if (ctx.needs[1]) refuseGradient('linear', weight);
     ctx.save(x, weight);
-    const out = empty(x.device, shape);
+    const out = empty(x.device, shape, x.dtype);
     const [n, k] = weight.shape as [number, number];
     const m = sizeOf(x.shape.slice(0, -1));
-    multiply(x, weight, out, { m, n, k, transposeB: true, bias: bias ? { values: bias, along: 'row' } : undefined });
+    const rows = rowsOfSample(x.shape);
+    multiply(x, weight, out, { m, n, k, rows, transposeB: true, bias: bias ? { values: bias, along: 'row' } : undefined }); // prettier-ignore
     return out;
   },
   backward(ctx, [grad]) {
@@ -114,7 +136,7 @@ const linearOp = operation<readonly [Tensor, Tensor, Tensor | null], object>({
     let gradX: Tensor | null = null;
     if (ctx.needs[0]) {
       gradX = ctx.gradient(0); // (m, k) = grad · weight
-      multiply(grad!, weight, gradX, { m, n: k, k: n });
+      multiply(grad!, weight, gradX, { m, n: k, k: n, rows: rowsOfSample(x.shape) });
     }
     let gradWeight: Tensor | null = null;
     let gradBias: Tensor | null = null;
@@ -131,6 +153,16 @@ const linearOp = operation<readonly [Tensor, Tensor, Tensor | null], object>({
 
 const leading = (count: number) => Array.from({ length: count }, (_, axis) => axis);
 
-/** x · weightᵀ + bias: x (…, in), weight (out, in), bias (out); gives (…, out). */
+/** Rows of one sample: of (…, T, in) they are T. Those of (N, in) may be samples themselves: any number, then. */
+const rowsOfSample = (shape: Shape): number => (shape.length === 1 ? 1 : shape.length === 2 ? Infinity : shape.at(-2)!);
+
+/**
+ * x · weightᵀ + bias: x (…, in), weight (out, in), bias (out); gives (…, out). f32 or f16, added in f32; the weight may be in
+ * a storage format (bf16, q8, q4) and has no gradient then.
+ *
+ * The order of additions follows from T of (…, T, in), never from what stands before it: the same sample gives the same
+ * bits whatever the batch. Up to four rows (decoding) take a kernel that reads the weight once and splits `in` among the
+ * lanes. (N, in) is taken for N samples and never does: write (N, 1, in) for that.
+ */
 export const linear = (x: Tensor, weight: Tensor, bias: Tensor | null = null): Tensor =>
   apply(linearOp, [x, weight, bias], {});

@@ -1,38 +1,29 @@
-// C = Σ op(A) · op(B) (+ bias) for adapters with fast workgroup memory.
+// C = Σ op(A) · op(B) (+ bias) for adapters with fast workgroup memory. Its speed on a GPU has not been measured yet.
 //
-// A workgroup of 16×8 threads makes a 64×64 tile, each thread 8 rows × 4 columns in registers. Steps of 16 k are staged
-// in workgroup memory, both operands with k outermost, so that a thread reads its eight rows and four columns as three
-// vec4 for 32 multiply-adds. Neighbouring threads load neighbouring elements of whichever dimension of an operand is
-// contiguous. Past the edges zeros are staged; only stores are conditional.
+// A workgroup makes a square tile of C: 64×64 by 16×8 threads, each 8 rows × 4 columns in registers; or, where that makes
+// fewer than 16 workgroups, 32×32 by 8×8 threads of 4×4, so that small products still spread over a GPU (elsewhere that
+// took a training step from 44 to 33 ms). In each step of 32 k every thread loads just one 4×4 block of A and one of B,
+// neighbouring threads along the dimension in which the operand is contiguous, and stages both in workgroup memory with k
+// outermost. Then, for each k, it reads its rows and its columns as two or three vec4, for 16 or 32 multiply-adds.
+//
+// Quads of a staged row change places: quad q of row k lies at q xor (k / 4). The eight threads that store blocks of one
+// quad of rows, one for each quad of k, hit different banks so, and threads that read share their k and hit different
+// banks anyway. Padding the rows can't do that, as blocks are four rows apart, and would need more than the 16 KiB that
+// every adapter has.
+//
+// Every sum runs over k in order, by `fma`, whatever the tile: which of them it is may follow from the batch.
 
-@group(0) @binding(0) var<storage, read> a: array<f32>;
-@group(0) @binding(1) var<storage, read> b: array<f32>;
-@group(0) @binding(2) var<storage, read_write> out: array<f32>;
-#if BIAS
-@group(0) @binding(3) var<storage, read> bias: array<f32>; // (n), or (m) with BIAS_ROW
-#endif
-#if ROW_SUM
-@group(0) @binding(3) var<storage, read_write> row_sum: array<f32>; // (m): Σ over k (and over the products) of op(A)
-#endif
+#include ./product.wgsl
 
-struct Params {
-  m: u32,
-  n: u32,
-  k: u32,
-  batch: u32,
-  sum: u32, // products added into one result
-  a_step: u32, // elements from one product's A to the next one's; 0 where it is shared
-  b_step: u32,
-}
+const TILE: u32 = $TILE; // 64 or 32
+const QUADS = TILE / 4u;
+const DEPTH = 32u;
+const BLOCKS = TILE / 32u; // of four rows, to a thread
 
-const TILE = 64u;
-const DEPTH = 16u;
-const THREADS = 128u;
+var<workgroup> tile_a: array<array<vec4f, QUADS>, DEPTH>; // (k, four rows)
+var<workgroup> tile_b: array<array<vec4f, QUADS>, DEPTH>; // (k, four columns)
 
-var<workgroup> tile_a: array<array<f32, 68>, 16>; // (k, row), rows padded against bank conflicts
-var<workgroup> tile_b: array<array<f32, 68>, 16>; // (k, column)
-
-@compute @workgroup_size(128)
+@compute @workgroup_size(2u * TILE)
 fn main(@builtin(workgroup_id) wg: vec3u, @builtin(num_workgroups) groups: vec3u, @builtin(local_invocation_index) thread: u32) {
   let across = (params.n + TILE - 1u) / TILE;
   let down = (params.m + TILE - 1u) / TILE;
@@ -41,70 +32,80 @@ fn main(@builtin(workgroup_id) wg: vec3u, @builtin(num_workgroups) groups: vec3u
   let row = (group / across) % down * TILE;
   let col = group % across * TILE;
   let item = group / (across * down);
-  let r = thread / 16u * 8u; // this thread's rows and columns in the tile
-  let c = thread % 16u * 4u;
 
-  var acc: array<vec4f, 8>;
+  // The blocks that this thread loads: quads of rows or columns, and of k.
+#if TRANSPOSE_A
+  let ra = thread % QUADS; let ka = thread / QUADS;
+#else
+  let ra = thread / 8u; let ka = thread % 8u;
+#endif
+#if TRANSPOSE_B
+  let cb = thread / 8u; let kb = thread % 8u;
+#else
+  let cb = thread % QUADS; let kb = thread / QUADS;
+#endif
+  // What it computes: quads of rows and of columns.
+  let r = thread / QUADS * BLOCKS;
+  let c = thread % QUADS;
+
+  var acc0: array<vec4f, BLOCKS>; // row 4·r + 4·l
+  var acc1: array<vec4f, BLOCKS>; // row 4·r + 4·l + 1
+  var acc2: array<vec4f, BLOCKS>;
+  var acc3: array<vec4f, BLOCKS>;
 #if ROW_SUM
-  var total: array<f32, 8>;
+  var total: array<vec4f, BLOCKS>;
 #endif
   for (var product = item * params.sum; product < (item + 1u) * params.sum; product++) {
-    let start_a = product * params.a_step;
-    let start_b = product * params.b_step;
+    let start_a = params.a_at + product * params.a_step;
+    let start_b = params.b_at + product * params.b_step;
     for (var k = 0u; k < params.k; k += DEPTH) {
-      for (var i = thread; i < TILE * DEPTH; i += THREADS) {
-#if TRANSPOSE_A
-        let ra = i % TILE; let ka = i / TILE;
-        let at_a = start_a + (k + ka) * params.m + row + ra;
-#else
-        let ra = i / DEPTH; let ka = i % DEPTH;
-        let at_a = start_a + (row + ra) * params.k + k + ka;
-#endif
-        tile_a[ka][ra] = 0.0;
-        if (row + ra < params.m && k + ka < params.k) { tile_a[ka][ra] = a[at_a]; }
-#if TRANSPOSE_B
-        let cb = i / DEPTH; let kb = i % DEPTH;
-        let at_b = start_b + (col + cb) * params.k + k + kb;
-#else
-        let cb = i % TILE; let kb = i / TILE;
-        let at_b = start_b + (k + kb) * params.n + col + cb;
-#endif
-        tile_b[kb][cb] = 0.0;
-        if (col + cb < params.n && k + kb < params.k) { tile_b[kb][cb] = b[at_b]; }
+      var x: mat4x4f;
+      var y: mat4x4f;
+      if (k + 4u * ka < params.k) { x = transpose(block_a(start_a, row + 4u * ra, k + 4u * ka)); }
+      if (k + 4u * kb < params.k) { y = block_b(start_b, k + 4u * kb, col + 4u * cb); }
+      workgroupBarrier(); // the step before has been read
+      for (var i = 0u; i < 4u; i++) {
+        tile_a[4u * ka + i][ra ^ ka] = x[i];
+        tile_b[4u * kb + i][cb ^ kb] = y[i];
       }
       workgroupBarrier();
       for (var i = 0u; i < DEPTH; i++) {
-        let y = vec4f(tile_b[i][c], tile_b[i][c + 1u], tile_b[i][c + 2u], tile_b[i][c + 3u]);
-        for (var j = 0u; j < 8u; j++) {
-          let x = tile_a[i][r + j];
-          acc[j] = fma(vec4f(x), y, acc[j]);
+        let columns = tile_b[i][c ^ (i / 4u)];
+        for (var l = 0u; l < BLOCKS; l++) {
+          let rows = tile_a[i][(r + l) ^ (i / 4u)];
+          acc0[l] = fma(vec4f(rows.x), columns, acc0[l]);
+          acc1[l] = fma(vec4f(rows.y), columns, acc1[l]);
+          acc2[l] = fma(vec4f(rows.z), columns, acc2[l]);
+          acc3[l] = fma(vec4f(rows.w), columns, acc3[l]);
 #if ROW_SUM
-          total[j] += x;
+          total[l] += rows;
 #endif
         }
       }
-      workgroupBarrier();
     }
   }
 
-  for (var j = 0u; j < 8u; j++) {
-    let at_row = row + r + j;
-    if (at_row >= params.m) { continue; }
-    for (var i = 0u; i < 4u; i++) {
-      let at_col = col + c + i;
-      if (at_col >= params.n) { continue; }
-      var value = acc[j][i];
+  let at_col = col + 4u * c;
+  let count = min(4u, params.n - min(at_col, params.n));
+  var offset = vec4f();
 #if BIAS
-#if BIAS_ROW
-      value += bias[at_row];
-#else
-      value += bias[at_col];
+#if !BIAS_COLUMN
+  let q = params.vector_at + min(at_col + vec4u(0u, 1u, 2u, 3u), vec4u(params.n - 1u));
+  offset = vec4f(f32(bias[q.x]), f32(bias[q.y]), f32(bias[q.z]), f32(bias[q.w]));
 #endif
 #endif
-      out[(item * params.m + at_row) * params.n + at_col] = value;
-    }
+  for (var l = 0u; l < BLOCKS; l++) {
+    let sums = array(acc0[l], acc1[l], acc2[l], acc3[l]);
+    for (var i = 0u; i < 4u; i++) {
+      let at_row = row + 4u * (r + l) + i;
+      if (at_row >= params.m) { continue; }
+#if BIAS_COLUMN
+      offset = vec4f(f32(bias[params.vector_at + at_row]));
+#endif
+      if (count > 0u) { store(params.out_at + item * params.out_step + at_row * params.out_row + at_col, count, sums[i] + offset); }
 #if ROW_SUM
-    if (col == 0u && c == 0u) { row_sum[at_row] = total[j]; }
+      if (at_col == 0u) { row_sum[params.vector_at + at_row] = $T(total[l][i]); }
 #endif
+    }
   }
 }

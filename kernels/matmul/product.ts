@@ -1,8 +1,28 @@
-import { wgsl } from '../../engine/index.ts';
-import type { Tensor } from '../../engine/index.ts';
+import {
+  byteLength,
+  empty,
+  formatShape,
+  isStorageFormat,
+  scalesOffset,
+  typed,
+  view,
+  wgsl,
+  windowOf,
+} from '../../engine/index.ts';
+import type { Defines, Device, Kernel, KernelSource, Tensor, Window } from '../../engine/index.ts';
+import { evaluate } from '../elementwise/chain.ts';
+import { variant } from '../variants.ts';
+import { hasScales, reader } from './formats.ts';
 
+wgsl(import.meta.url, './product.wgsl');
 const tiled = wgsl(import.meta.url, './matmul.wgsl');
 const broadcast = wgsl(import.meta.url, './matmul_subgroup.wgsl');
+const fewRows = wgsl(import.meta.url, './matvec.wgsl');
+
+/** Rows of A up to which a product reads B once for all of them, and is bound by that. */
+const FEW_ROWS = 4;
+/** Workgroups under which a product is cut into smaller tiles, so that it spreads over a GPU. */
+const SPREAD = 16;
 
 export interface Product {
   m: number;
@@ -23,6 +43,11 @@ export interface Product {
   bias?: { values: Tensor; along: 'row' | 'column' } | undefined;
   /** Takes Σ over k of op(A) along, (m) values: the gradient of a bias where A is the gradient of the result. */
   rowSum?: Tensor | undefined;
+  /**
+   * Rows of A in one sample, m when absent. The kernel, and with it the order of additions, is chosen by these, not by m,
+   * which may count the batch: the same sample gives the same bits whatever the batch.
+   */
+  rows?: number;
 }
 
 /**
@@ -33,38 +58,238 @@ export function roundsFor(rows: number, subgroupSize: number): number {
   return [subgroupSize / 4, subgroupSize / 2].find((rounds) => rounds >= 1 && 4 * rounds >= rows) ?? subgroupSize;
 }
 
-/** Records out = Σ op(A) · op(B) + bias: the one place where matrices are multiplied. Reads elements in row-major order. */
+/** A part of a tensor as the kernels see it; extents in elements. */
+interface Operand {
+  readonly tensor: Tensor;
+  /** Where the first matrix begins. */
+  readonly at: number;
+  /** From one row to the next, as it lies. */
+  readonly row: number;
+  /** From one product's matrix to the next one's; 0 where it is shared. */
+  readonly step: number;
+}
+
+/** A part of a product. */
+interface Part {
+  readonly m: number;
+  readonly n: number;
+  readonly k: number;
+  readonly batch: number;
+  readonly sum: number;
+  readonly a: Operand;
+  readonly b: Operand;
+  readonly out: Operand;
+  readonly bias: Product['bias'];
+  readonly rowSum: Tensor | undefined;
+  /** Where this part of the bias, or of the row sums, begins. */
+  readonly vectorAt: number;
+}
+
+/**
+ * Records out = Σ op(A) · op(B) + bias: the one place where matrices are multiplied. Reads elements in row-major order. B
+ * may be in a storage format. Operands larger than what can be bound at once go by parts.
+ */
 export function multiply(a: Tensor, b: Tensor, out: Tensor, product: Product): void {
   const { m, n, k, transposeA = false, transposeB = false, batch = 1, sum = 1, bias, rowSum } = product;
-  const { software, subgroupSize } = out.device.profile;
-  const variant = {
-    TRANSPOSE_A: transposeA,
-    TRANSPOSE_B: transposeB,
-    BIAS: bias !== undefined,
-    BIAS_ROW: bias?.along === 'column',
-    ROW_SUM: rowSum !== undefined,
-  };
-  const tensors = [a, b, out];
-  if (bias) tensors.push(bias.values);
-  if (rowSum) tensors.push(rowSum);
-  const params = {
-    m, n, k, batch, sum,
-    a_step: product.sharedA ? 0 : m * k,
-    b_step: product.sharedB ? 0 : k * n,
+  if (out.size === 0) return;
+  const whole: Part = {
+    m, n, k, batch, sum, bias, rowSum,
+    a: { tensor: a, at: 0, row: transposeA ? m : k, step: product.sharedA ? 0 : m * k },
+    b: { tensor: b, at: 0, row: transposeB ? k : n, step: product.sharedB ? 0 : k * n },
+    out: { tensor: out, at: 0, row: n, step: m * n },
+    vectorAt: 0,
   }; // prettier-ignore
-  const device = out.device;
-  if (software && subgroupSize > 0) {
-    const rounds = roundsFor(m, subgroupSize);
-    const vec4 = [transposeA ? m : k, transposeB ? k : n, n].every((extent) => extent % 4 === 0);
-    const kernel = device.kernel(broadcast, {
-      SUBGROUPS: true,
-      SUBGROUP: `${subgroupSize}u`,
-      ROUNDS: `${rounds}u`,
-      VEC4: vec4,
-      ...variant,
-    });
-    device.run(kernel, tensors, params, batch * Math.ceil(m / (4 * rounds)) * Math.ceil(n / (4 * subgroupSize)));
-  } else {
-    device.run(device.kernel(tiled, variant), tensors, params, batch * Math.ceil(m / 64) * Math.ceil(n / 64));
+  const form = { transposeA, transposeB };
+  const choice = choose(whole, form, product.rows ?? m);
+  divide(whole, form, (part) => record(part, form, choice));
+}
+
+type Form = { readonly transposeA: boolean; readonly transposeB: boolean };
+type Name = 'a' | 'b' | 'out';
+
+/** Windows of a tensor begin at multiples of so many elements: 256 bytes of them and, in a format, of their scales. */
+const granule = ({ dtype }: Tensor): number => (dtype === 'q8' || dtype === 'q4' ? 4096 : 128);
+
+/** Elements from the first to the last of a part's operand. */
+function span(part: Part, { transposeA, transposeB }: Form, name: Name): number {
+  const { m, n, k, batch, sum } = part;
+  const { row, step } = part[name];
+  const [rows, length] =
+    name === 'out' ? [m, n] : name === 'a' ? (transposeA ? [k, m] : [m, k]) : transposeB ? [n, k] : [k, n];
+  const matrices = step === 0 ? 1 : name === 'out' ? batch : batch * sum;
+  return Math.max(0, (matrices - 1) * step + (rows - 1) * row + length);
+}
+
+function fits(part: Part, form: Form, name: Name): boolean {
+  const { tensor } = part[name];
+  const { size, dtype, device } = tensor;
+  const bytes = byteLength(Math.min(size, span(part, form, name) + granule(tensor)), dtype);
+  return bytes <= device.bindingLimit;
+}
+
+/** Where an extent is cut in two: at a multiple of 128, so that both halves begin at a multiple of 256 bytes. */
+const half = (extent: number): number => (extent > 256 ? Math.ceil(extent / 256) * 128 : Math.ceil(extent / 8) * 4);
+
+/**
+ * Runs a part, halved until its operands can be bound: by results, rows or columns, which changes no bit; or by k and by the
+ * products of a sum, where an operand lies that way: then both halves are rounded to their dtype before they are added.
+ */
+function divide(part: Part, form: Form, run: (part: Part) => void): void {
+  const { m, n, k, batch, sum, a, b, out, vectorAt } = part;
+  const large = (['a', 'b', 'out'] as const).find((name) => !fits(part, form, name));
+  if (!large) return run(part);
+  const moved = (operand: Operand, by: number): Operand => ({ ...operand, at: operand.at + by });
+  const alongRow = part.bias?.along === 'row';
+  let halves: [Partial<Part>, Partial<Part>] | null = null;
+  let added = false;
+  if (batch > 1) {
+    const cut = Math.ceil(batch / 2);
+    halves = [
+      { batch: cut },
+      { batch: batch - cut, a: moved(a, cut * sum * a.step), b: moved(b, cut * sum * b.step), out: moved(out, cut * out.step) },
+    ]; // prettier-ignore
+  } else if (sum > 1) {
+    const cut = Math.ceil(sum / 2);
+    added = true;
+    halves = [{ sum: cut }, { sum: sum - cut, a: moved(a, cut * a.step), b: moved(b, cut * b.step) }];
+  } else if ((large === 'a' && form.transposeA) || (large === 'b' && !form.transposeB)) {
+    const cut = half(k);
+    added = true;
+    const next = { a: moved(a, form.transposeA ? cut * a.row : cut), b: moved(b, form.transposeB ? cut : cut * b.row) };
+    if (cut < k) halves = [{ k: cut }, { k: k - cut, ...next }];
+  } else if (large !== 'b' && half(m) < m) {
+    const cut = half(m);
+    const next = { a: moved(a, form.transposeA ? cut : cut * a.row), out: moved(out, cut * out.row) };
+    halves = [{ m: cut }, { m: m - cut, ...next, vectorAt: vectorAt + (alongRow ? 0 : cut) }];
+  } else if (large !== 'a' && half(n) < n) {
+    const cut = half(n);
+    const next = { b: moved(b, form.transposeB ? cut * b.row : cut), out: moved(out, cut) };
+    halves = [{ n: cut }, { n: n - cut, ...next, vectorAt: vectorAt + (alongRow ? cut : 0) }];
   }
+  if (!halves)
+    throw new Error(
+      `[matmul] one row of ${formatShape(part[large].tensor.shape)} takes more than the ` +
+        `${part[large].tensor.device.bindingLimit} bytes that can be bound at once here`,
+    );
+  const [first, second] = halves;
+  if (!added) {
+    divide({ ...part, ...first }, form, run);
+    divide({ ...part, ...second }, form, run);
+    return;
+  }
+  const { device, dtype } = out.tensor;
+  const add = (target: Tensor, terms: Tensor[]) => void evaluate({ name: 'add', f: 'x + y' }, terms, target);
+  const results = [first, second].map((change, i) => {
+    const result = empty(device, [m, n], dtype);
+    const rowSum = part.rowSum && empty(device, [m], dtype);
+    const { bias } = i === 0 ? part : { bias: undefined };
+    divide({ ...part, ...change, bias, rowSum, vectorAt: rowSum ? 0 : vectorAt, out: { tensor: result, at: 0, row: n, step: 0 } }, form, run); // prettier-ignore
+    return { result, rowSum };
+  });
+  const bytes = byteLength(2, dtype) / 2;
+  add(view(out.tensor, out.at * bytes, [m, n]), results.map(({ result }) => result)); // prettier-ignore
+  if (part.rowSum)
+    add(view(part.rowSum, vectorAt * bytes, [m]), results.map(({ rowSum }) => rowSum!)); // prettier-ignore
+}
+
+/** A kernel, and the tile of C that a workgroup of it makes. */
+interface Choice {
+  readonly source: KernelSource;
+  readonly defines: Defines;
+  readonly tile: readonly [number, number];
+}
+
+/**
+ * The kernel of a whole product, which its parts run as well. It follows from `rows`, n and k; where tiles of two sizes add
+ * in the same order, from the number of workgroups too.
+ */
+function choose({ m, n, k, batch, sum, a, b, out, bias, rowSum }: Part, form: Form, rows: number): Choice {
+  const { device } = out.tensor;
+  const { subgroupSize } = device.profile;
+  const subgroups = { SUBGROUPS: true, SUBGROUP: `${subgroupSize}u` };
+  const vec4 = [a.row, b.row, n].every((extent) => extent % 4 === 0);
+  const all = { VEC4_A: vec4, VEC4_B: vec4 || isStorageFormat(b.tensor.dtype), VEC4_OUT: vec4 };
+  if (
+    rows <= FEW_ROWS &&
+    !form.transposeA &&
+    form.transposeB &&
+    k % 4 === 0 &&
+    sum === 1 &&
+    !rowSum &&
+    bias?.along !== 'column'
+  ) {
+    const together = m === 1 ? 1 : FEW_ROWS;
+    const lanes =
+      variant(device, 'few rows') === 'subgroup' ? { ...subgroups, LANES: subgroups.SUBGROUP } : { LANES: '64u' };
+    const defines = { ...lanes, ROWS: `${together}u`, VEC4_A: true, VEC4_B: true, VEC4_OUT: n % 4 === 0 };
+    return { source: fewRows, defines, tile: [together, 4] };
+  }
+  if (variant(device, 'matmul') === 'subgroup') {
+    const rounds = roundsFor(m, subgroupSize);
+    return { source: broadcast, defines: { ...all, ...subgroups, ROUNDS: `${rounds}u` }, tile: [4 * rounds, 4 * subgroupSize] }; // prettier-ignore
+  }
+  const tile = batch * Math.ceil(m / 64) * Math.ceil(n / 64) < SPREAD ? 32 : 64;
+  return { source: tiled, defines: { ...all, TILE: `${tile}u` }, tile: [tile, tile] };
+}
+
+const kernels = new WeakMap<Device, Map<string, Kernel>>();
+
+/** Records a part whose operands can be bound. */
+function record(part: Part, { transposeA, transposeB }: Form, { source, defines, tile }: Choice): void {
+  const { m, n, k, batch, sum, a, b, out, bias, rowSum, vectorAt } = part;
+  const { device } = out.tensor;
+  const scales = hasScales(b.tensor.dtype);
+  const key = `${source.name} ${Object.values(defines).join()} ${out.tensor.dtype} ${b.tensor.dtype} ${transposeA} ${transposeB} ${bias?.along} ${!!rowSum}`;
+  let known = kernels.get(device);
+  if (!known) kernels.set(device, (known = new Map<string, Kernel>()));
+  let kernel = known.get(key);
+  if (!kernel) {
+    kernel = device.kernel(source, {
+      ...typed(out.tensor),
+      FORMAT: scales ? b.tensor.dtype : false,
+      A: reader('a', a.tensor.dtype, 0, 0),
+      B: reader('b', b.tensor.dtype, 1, 3),
+      VECTOR: scales ? 4 : 3,
+      ...defines,
+      TRANSPOSE_A: transposeA,
+      TRANSPOSE_B: transposeB,
+      BIAS: bias !== undefined,
+      BIAS_COLUMN: bias?.along === 'column',
+      ROW_SUM: rowSum !== undefined,
+    });
+    known.set(key, kernel);
+  }
+  const form = { transposeA, transposeB };
+  const bound = { a: windows(part, form, 'a'), b: windows(part, form, 'b'), out: windows(part, form, 'out') };
+  const vector = bias?.values ?? rowSum;
+  device.dispatch(
+    kernel,
+    [bound.a.values, bound.b.values, bound.out.values, ...bound.b.scales, ...(vector ? [vector.window()] : [])],
+    {
+      m, n, k, batch, sum,
+      a_at: bound.a.at, a_row: a.row, a_step: a.step,
+      b_at: bound.b.at, b_row: b.row, b_step: b.step,
+      out_at: bound.out.at, out_row: out.row, out_step: out.step,
+      vector_at: vectorAt,
+    }, // prettier-ignore
+    batch * Math.ceil(m / tile[0]) * Math.ceil(n / tile[1]),
+  );
+}
+
+/** What is bound of an operand: the tensor where that is possible, else the part's window; and where its first matrix begins there. */
+function windows(part: Part, form: Form, name: Name): { values: Window; scales: Window[]; at: number } {
+  const { tensor, at } = part[name];
+  const { storage, offset, size, dtype, device } = tensor;
+  const values = tensor.window();
+  const behind = hasScales(dtype) ? offset + scalesOffset(size, dtype) : 0;
+  if (byteLength(size, dtype) <= device.bindingLimit)
+    return { values, scales: behind ? [windowOf(storage, behind, Math.ceil(size / 64) * 4)] : [], at };
+  const first = Math.floor(at / granule(tensor)) * granule(tensor);
+  const count = Math.min(size, at + span(part, form, name)) - first;
+  const bytes = hasScales(dtype) ? scalesOffset(granule(tensor), dtype) / granule(tensor) : byteLength(2, dtype) / 2;
+  return {
+    values: windowOf(storage, offset + first * bytes, Math.ceil(count * bytes)),
+    scales: behind ? [windowOf(storage, behind + first / 16, Math.ceil(count / 64) * 4)] : [],
+    at: at - first,
+  };
 }

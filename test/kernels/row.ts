@@ -1,7 +1,17 @@
 /** The rows of the operations' table: everything that tests and benchmarks need to know of an operation. */
 import type fc from 'fast-check';
-import { f16ToF32, f32ToF16, formatShape, HostRandom, sameShape, sizeOf } from '../../engine/index.ts';
-import type { Shape, Tensor } from '../../engine/index.ts';
+import {
+  decode,
+  encode,
+  f16ToF32,
+  f32ToF16,
+  formatShape,
+  HostRandom,
+  isStorageFormat,
+  sameShape,
+  sizeOf,
+} from '../../engine/index.ts';
+import type { DType, Shape, StorageFormat, Tensor } from '../../engine/index.ts';
 import type * as operations from '../../kernels/index.ts';
 
 /** A host array in float64, row-major. */
@@ -21,12 +31,11 @@ export type InputSpec =
   | Shape
   | {
       readonly shape: Shape;
-      readonly dtype?: 'f32' | 'i32' | 'u32';
+      /** Values for a storage format are rounded to it. */
+      readonly dtype?: 'f32' | 'i32' | 'u32' | StorageFormat;
       /** Value i from a seeded generator; standard normal when absent. */
       readonly value?: (random: HostRandom, i: number) => number;
     };
-
-export type ComputedDType = 'f32' | 'f16' | 'i32' | 'u32';
 
 export interface Sample<A> {
   readonly name?: string;
@@ -50,10 +59,7 @@ export interface Row<F extends (...args: any[]) => unknown, A = any> {
   /** Random samples for property tests; their shapes stay small. */
   readonly arbitrary?: fc.Arbitrary<Sample<A>>;
   /** Calls that must throw, with what the message must match. `t` makes a tensor of a shape. */
-  readonly bad?: readonly (readonly [
-    (operation: F, t: (shape: Shape, dtype?: ComputedDType) => Tensor) => unknown,
-    RegExp,
-  ])[];
+  readonly bad?: readonly (readonly [(operation: F, t: (shape: Shape, dtype?: DType) => Tensor) => unknown, RegExp])[];
   /**
    * |error| ≤ relative · (|reference| + largest |reference|). The default, 2e-6, is 17 units of f32's rounding (2⁻²³):
    * short chains of correctly rounded operations and sums of a few hundred terms. A row that needs more says why.
@@ -76,7 +82,7 @@ type Operations = Callable<typeof operations>;
 
 /** Helpers that `kernels/` exports and that are no operations. */
 type NotAnOperation =
-  'attentionWithLogSumExp' | 'composedGuidedStep' | 'ropeFrequencies' | 'ropeTable' | 'sumTo' | 'tokenIds';
+  'attentionWithLogSumExp' | 'composedGuidedStep' | 'quantize' | 'ropeFrequencies' | 'ropeTable' | 'sumTo' | 'tokenIds';
 
 /** Every exported operation must have a row: leaving one out does not compile. */
 export type Table = {
@@ -87,10 +93,12 @@ export type Table = {
 export type Rows<K extends keyof Table> = Pick<Table, K>;
 
 /** Values of an input, the same for the same seed; `half`: floats rounded to f16. */
-export function makeInput(spec: InputSpec, random: HostRandom, half = false): NdArray & { dtype: ComputedDType } {
+export function makeInput(spec: InputSpec, random: HostRandom, half = false): NdArray & { dtype: DType } {
   const { shape, dtype = 'f32', value } = 'shape' in spec ? spec : { shape: spec };
   const normal = value ? null : random.normal(sizeOf(shape));
   const { data } = nd(shape, (i) => (normal ? normal[i]! : Math.fround(value!(random, i))));
+  if (isStorageFormat(dtype))
+    return { shape, data: Float64Array.from(decode(encode(data, dtype).buffer, data.length, dtype)), dtype };
   if (!half || dtype !== 'f32') return { shape, data, dtype };
   return { shape, data: Float64Array.from(f16ToF32(f32ToF16(Float32Array.from(data)))), dtype: 'f16' };
 }

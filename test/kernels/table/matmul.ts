@@ -1,5 +1,6 @@
 import fc from 'fast-check';
-import { sizeOf } from '../../../engine/index.ts';
+import { formatShape, sizeOf } from '../../../engine/index.ts';
+import type { Shape, StorageFormat } from '../../../engine/index.ts';
 import { nd } from '../row.ts';
 import type { NdArray, Rows, Sample } from '../row.ts';
 import type { MatmulOptions } from '../../../kernels/index.ts';
@@ -44,16 +45,32 @@ const sample = (
   attributes: { transposeA, transposeB },
 });
 
+/** Storage formats, with a width that shows more than one block, or less than a vec4 for each lane. */
+const FORMATS = [
+  ['bf16', 20],
+  ['q8', 64],
+  ['q4', 64],
+] as const;
+
+const stored = (format: StorageFormat, a: Shape, b: Shape, transposeB: boolean): Sample<MatmulOptions> => ({
+  name: `${formatShape(a)} and ${formatShape(b)} in ${format}`,
+  inputs: [a, { shape: b, dtype: format }],
+  attributes: { transposeB },
+});
+
 const transposes = [false, true].flatMap((transposeA) => [false, true].map((b) => [transposeA, b] as const));
 
 const samples: Sample<MatmulOptions>[] = [
-  // ones, odd sizes, whole tiles, past a tile of 32 and of 64; k below, at and past a step; vec4 and scalar variants
+  // ones, odd sizes, whole tiles, past a tile of 32 and of 64; k below, at and past a step; vec4 and scalar variants; few
+  // rows; the first is run in f16 as well
   ...(
     [
+      [8, 12, 36],
       [1, 1, 1],
       [3, 5, 7],
       [4, 4, 4],
-      [8, 12, 36],
+      [1, 40, 6],
+      [3, 36, 5],
       [9, 3, 33],
       [32, 16, 32],
       [36, 20, 68],
@@ -67,6 +84,12 @@ const samples: Sample<MatmulOptions>[] = [
     sample([], [3], [4, 8, 12], a, b),
     sample([1, 2], [2], [3, 4, 5], a, b),
   ]),
+  // weights in a storage format, either way round; rows of A and of the result that are no vec4s; few rows
+  ...FORMATS.flatMap(([format, width]) => [
+    stored(format, [5, width], [9, width], true),
+    stored(format, [7, 6], [6, width], false),
+    stored(format, [1, 2 * width], [6, 2 * width], true),
+  ]),
   { name: 'no rows', inputs: [[0, 3], [3, 2]], attributes: {}, forwardOnly: true },
   { name: 'nothing to add', inputs: [[2, 0], [0, 3]], attributes: {}, forwardOnly: true },
   // 65,601 workgroups, past one dimension of the grid
@@ -75,7 +98,7 @@ const samples: Sample<MatmulOptions>[] = [
 
 const extent = fc.integer({ min: 1, max: 40 });
 
-export const matmulRows: Rows<'matmul' | 'linear'> = {
+export const matmulRows: Rows<'dequantize' | 'matmul' | 'linear'> = {
   matmul: {
     call: (operation, [a, b], options: MatmulOptions) => operation(a!, b!, options),
     reference: ([a, b], options: MatmulOptions) => product(a!, b!, options),
@@ -98,6 +121,18 @@ export const matmulRows: Rows<'matmul' | 'linear'> = {
       flops: 2 * m * k * n,
     })),
   },
+  dequantize: {
+    call: (operation, [x]) => operation(x!),
+    reference: ([x]) => x!, // whose values were rounded by the host
+    samples: (['bf16', 'q8', 'q4'] as const).flatMap((dtype) => [
+      { name: `${dtype}`, inputs: [{ shape: [3, 96], dtype }], attributes: {} },
+      // Blocks whose scales are subnormal in f16, or 0.
+      { name: `${dtype}: tiny`, inputs: [{ shape: [64], dtype, value: (random, i) => (i < 32 ? random.uniform() * 1e-4 : 0) }], attributes: {} },
+    ]),
+    gradient: 'none',
+    tolerance: 0, // a quant of 8 bits times a scale of 11 is exact in f32
+    bad: [[(operation, t) => operation(t([32])), /\[dequantize\] f32 is no storage format/]],
+  },
   linear: {
     call: (operation, [x, weight, bias]) => operation(x!, weight!, bias ?? null),
     reference: ([x, weight, bias]) => {
@@ -118,6 +153,13 @@ export const matmulRows: Rows<'matmul' | 'linear'> = {
       { inputs: [[8, 40], [36, 40], [36]], attributes: {} }, // few rows
       { inputs: [[3, 3, 7], [9, 7], [9]], attributes: {} },
       { inputs: [[70, 5], [67, 5], [67]], attributes: {} }, // past a tile of 64, scalar
+      { inputs: [[2, 3, 68], [10, 68], [10]], attributes: {} }, // few rows of a sample
+      { inputs: [[3, 1, 8], [33, 8], [33]], attributes: {} },
+      ...FORMATS.map(([dtype, width]) => ({
+        name: dtype,
+        inputs: [[2, 4, width], { shape: [11, width], dtype }, [11]],
+        attributes: {},
+      })),
       { name: 'no inputs', inputs: [[3, 0], [4, 0], [4]], attributes: {} },
     ],
     gradient: [0, 1, 2],
@@ -126,6 +168,8 @@ export const matmulRows: Rows<'matmul' | 'linear'> = {
       attributes: {},
     })),
     bad: [
+      [(operation, t) => operation(t([2, 3]), t([4, 3], 'i32')), /\[linear\] input 1 is i32; f32, as input 0, or a storage format is needed/],
+      [(operation, t) => operation(t([2, 32]), Object.assign(t([4, 32], 'q8'), { requiresGrad: true })), /\[linear\] a weight in q8 is stored, not trained/],
       [(operation, t) => operation(t([2, 3]), t([4, 5])), /\[linear\] the last dimension of x \(2, 3\) must be 5, the weight is \(4, 5\)/],
       [(operation, t) => operation(t([2, 3]), t([3])), /\[linear\] the weight is \(out, in\), not \(3,\)/],
       [(operation, t) => operation(t([2, 3]), t([4, 3]), t([3])), /\[linear\] the bias must be \(4,\) for a weight \(4, 3\), not \(3,\)/],
