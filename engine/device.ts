@@ -8,6 +8,15 @@ import type { Scope } from './scope.ts';
 import { formatShape } from './shape.ts';
 import type { Tensor } from './tensor.ts';
 
+/** An M×K matrix times a K×N one, and the types of their elements and of the result's, as the adapter names them. */
+export interface SubgroupMatrixConfig {
+  readonly componentType: string;
+  readonly resultComponentType: string;
+  readonly M: number;
+  readonly N: number;
+  readonly K: number;
+}
+
 /** What kernels may rely on; variants are chosen by this alone, never by a vendor's name. */
 export interface Profile {
   /** As people know the adapter: for logs and records. */
@@ -17,6 +26,8 @@ export interface Profile {
   /** Lanes of a subgroup where the adapter has subgroups of one fixed width, else 0. */
   subgroupSize: number;
   f16: boolean;
+  /** Matrices that a subgroup multiplies at once ("tensor cores"); empty where it can't. */
+  subgroupMatrix: readonly SubgroupMatrixConfig[];
   immediates: boolean;
   timestamps: boolean;
   /** Variants that were measured to be the fastest on this very adapter, by family of kernels: they override the rules. */
@@ -211,6 +222,11 @@ export class Device {
   }
 }
 
+const subgroupMatrixConfigs = (info: GPUAdapterInfo): SubgroupMatrixConfig[] =>
+  [...((info as { subgroupMatrixConfigs?: Iterable<SubgroupMatrixConfig> }).subgroupMatrixConfigs ?? [])].map(
+    ({ componentType, resultComponentType, M, N, K }) => ({ componentType, resultComponentType, M, N, K }),
+  );
+
 /** Most buffers that a kernel binds (attention's gradients with a mask); WebGPU guarantees eight. */
 const STORAGE_BUFFERS = 10;
 
@@ -242,6 +258,9 @@ export async function openDevice(gpu: GPU, host: Host, options: DeviceOptions = 
   const immediates =
     immediateBytes >= 64 && gpu.wgslLanguageFeatures.has('immediate_address_space') && !without.has('immediates');
   const features: GPUFeatureName[] = [];
+  const matrices = 'chromium-experimental-subgroup-matrix' as GPUFeatureName;
+  const subgroupMatrix = subgroups && f16 && adapter.features.has(matrices);
+  if (subgroupMatrix) features.push(matrices);
   if (subgroups) features.push('subgroups');
   if (f16) features.push('shader-f16');
   if (timestamps) features.push('timestamp-query');
@@ -269,6 +288,7 @@ export async function openDevice(gpu: GPU, host: Host, options: DeviceOptions = 
       /llvmpipe|lavapipe|swiftshader/i.test(`${info.device} ${info.description} ${info.architecture}`),
     subgroupSize: subgroups && info.subgroupMinSize === info.subgroupMaxSize ? (info.subgroupMaxSize ?? 0) : 0,
     f16,
+    subgroupMatrix: subgroupMatrix ? subgroupMatrixConfigs(info) : [],
     immediates,
     timestamps,
     tuning: options.tuning ?? (await host.tuning?.(description)) ?? {},

@@ -1,6 +1,6 @@
 export { capture, Replay, Variable } from './capture.ts';
 export { Device, DeviceLostError, openDevice } from './device.ts';
-export type { DeviceOptions, Host, Profile } from './device.ts';
+export type { DeviceOptions, Host, Profile, SubgroupMatrixConfig } from './device.ts';
 export { Kernel, preprocess, wgsl } from './kernel.ts';
 export type { Defines, KernelSource } from './kernel.ts';
 export { ALIGNMENT } from './memory.ts';

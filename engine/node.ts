@@ -32,8 +32,10 @@ const host: Host = { readText: (url) => readFile(url, 'utf8'), tuning: readTunin
 export async function openNodeDevice(options: DeviceOptions & { toggles?: readonly string[] } = {}): Promise<Device> {
   process.env['XDG_RUNTIME_DIR'] ??= '/tmp'; // without it the loader prints a warning
   Object.assign(globalThis, globals);
-  // f16 on NVIDIA needs the toggle; quantised timestamps would round kernels' times to 65 µs.
-  const toggles = ['allow_unsafe_apis', 'vulkan_enable_f16_on_nvidia', ...(options.toggles ?? [])];
+  // f16 on NVIDIA needs its toggle, and subgroup matrices the memory model's; quantised timestamps would round kernels'
+  // times to 65 µs.
+  const unsafe = ['allow_unsafe_apis', 'vulkan_enable_f16_on_nvidia', 'use_vulkan_memory_model'];
+  const toggles = [...unsafe, ...(options.toggles ?? [])];
   instance ??= create([`enable-dawn-features=${toggles.join(',')}`, 'disable-dawn-features=timestamp_quantization']);
   return openDevice(instance, host, options);
 }

@@ -13,6 +13,7 @@ export function countingDevice(): Device {
     software: true,
     subgroupSize: 0,
     f16: false,
+    subgroupMatrix: [],
     immediates: true,
     timestamps: false,
     tuning: {},
