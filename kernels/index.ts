@@ -8,12 +8,16 @@ export { gather, indexSelect, oneHot, scatterAdd } from './indexing/indexing.ts'
 export * from './layout/layout.ts';
 export * from './layout/remap.ts';
 export * from './loss/loss.ts';
+export * from './loss/pointwise.ts';
 export * from './matmul/matmul.ts';
+export * from './matmul/quantize.ts';
 export * from './norm/norm.ts';
 export * from './optim/optim.ts';
 export * from './pool/pool.ts';
 export * from './random/random.ts';
-export * from './reduce/reduce.ts';
+export { argmax, argmin, max, mean, min, prod, sum, sumTo } from './reduce/reduce.ts';
+export { cumulativeSum } from './reduce/scan.ts';
+export * from './reduce/statistics.ts';
 export * from './resize/resize.ts';
 export * from './rope/rope.ts';
 export * from './sampler/sampler.ts';

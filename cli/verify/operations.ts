@@ -14,6 +14,7 @@ import {
   linear,
   mse,
   quickGelu,
+  rmsNorm,
   silu,
   rope,
   ropeFrequencies,
@@ -94,6 +95,7 @@ const LINEAR = /^linear|x w\^t/;
  */
 const LAYERS: readonly (readonly [says: RegExp, run: (operands: Operands, layer: Layer) => Tensor])[] = [
   [/group_?norm/, ({ x, w, b }, { text }) => groupNorm(x!, w!, b!, number(text, 'groups'), { eps: number(text, 'eps'), silu: /silu/.test(text) })],
+  [/rms_?norm/, ({ x, w }, { text }) => rmsNorm(x!, w!, { eps: number(text, 'eps'), offset: /gemma|1\+w/.test(text) ? 1 : 0 })],
   [/layer_?norm/, ({ x, w, b }, { text }) => layerNorm(x!, w!, b!, number(text, 'eps'))],
   [/\bconv|zero pad/, ({ x, w, b }, layer) => conv2d(x!, w!, b ?? null, convolution(x!, w!, layer))],
   [/swiglu/, ({ x, wg, wu }) => swiglu(linear(x!, wg!, null), linear(x!, wu!, null))],

@@ -1,42 +1,57 @@
-// Each row's log(Σ exp(logits)) − logits[target], one workgroup a row; the largest logit and 1 / Σ are kept for the
-// gradient, so that probabilities are never stored (the log-sum-exp alone would lose digits where logits are large). An ignored row gives 0; a target that is neither a column nor ignored gives NaN.
+// Each row's cross-entropy: log Σ exp(z) − (1 − ε) · z[target] − ε · mean(z), with logits z and label smoothing ε. Two walks
+// of the row (reduce/rows.wgsl): the largest logit, then the sums. The largest logit and 1 / Σ are kept for the gradient, so
+// that probabilities are never stored (the log-sum-exp alone would lose digits where logits are large). An ignored row
+// gives 0; a target that is neither a column nor ignored gives NaN.
 
-@group(0) @binding(0) var<storage, read> logits: array<T>; // (rows, columns)
+@group(0) @binding(0) var<storage, read> logits: array<Stored>; // (rows, columns)
 @group(0) @binding(1) var<storage, read> targets: array<i32>; // (rows)
 @group(0) @binding(2) var<storage, read_write> losses: array<f32>; // (rows)
 @group(0) @binding(3) var<storage, read_write> stats: array<vec2f>; // (rows): max, 1 / Σ exp(logits − max)
 
 struct Params {
   rows: u32,
-  columns: u32, // in T
+  columns: u32, // in V
   ignored: i32,
   nan: u32, // the bits of NaN: WGSL has no literal for it
+  smoothing: f32,
 }
 
-@compute @workgroup_size($LANES)
-fn main(@builtin(workgroup_id) wg: vec3u, @builtin(num_workgroups) groups: vec3u, @builtin(local_invocation_index) lane: u32) {
-  let row = wg.x + wg.y * groups.x;
+fn load(i: u32) -> V { return V(logits[i]); }
+
+@compute @workgroup_size($GROUP)
+fn main(@builtin(workgroup_id) wg: vec3u, @builtin(num_workgroups) groups: vec3u, @builtin(local_invocation_index) invocation: u32) {
+  let row = rowOf(wg.x + wg.y * groups.x, invocation);
+  let lane = laneOf(invocation);
   if (row >= params.rows) { return; }
   let base = row * params.columns;
-  var highest = T(-3.4e38);
-  for (var i = lane; i < params.columns; i += LANES) { highest = max(highest, logits[base + i]); }
+  var highest = V(-3.4e38);
+  for (var i = lane; i < params.columns; i += LANES) { highest = max(highest, load(base + i)); }
   let shift = maxLanes(foldMax(highest), lane);
-  var sum = T(0.0);
-  for (var i = lane; i < params.columns; i += LANES) { sum += exp(logits[base + i] - shift); }
-  let total = sumLanes(fold(sum), lane);
+  var exponentials = V(0.0);
+  var distances = V(0.0);
+  for (var i = lane; i < params.columns; i += LANES) {
+    let d = load(base + i) - shift;
+    exponentials += exp(d);
+    distances += d;
+  }
+  let sums = sumLanes2(vec2f(fold(exponentials), fold(distances)), lane);
   if (lane > 0u) { return; }
-  stats[row] = vec2f(shift, 1.0 / total);
+  stats[row] = vec2f(shift, 1.0 / sums.x);
   let goal = targets[row];
   if (goal == params.ignored) {
     losses[row] = 0.0;
   } else if (goal < 0 || u32(goal) >= params.columns * WIDTH) {
     losses[row] = bitcast<f32>(params.nan);
   } else {
+    let at = u32(goal);
 #if VEC4
-    losses[row] = log(total) + (shift - logits[base + u32(goal) / 4u][u32(goal) % 4u]);
+    let chosen = load(base + at / 4u)[at % 4u] - shift;
 #else
-    losses[row] = log(total) + (shift - logits[base + u32(goal)]);
+    let chosen = load(base + at) - shift;
 #endif
+    var others = 0.0; // not touched without smoothing: a logit of −∞ would make it NaN
+    if (params.smoothing > 0.0) { others = params.smoothing * sums.y / f32(params.columns * WIDTH); }
+    losses[row] = log(sums.x) - (1.0 - params.smoothing) * chosen - others;
   }
 }
 

@@ -1,4 +1,5 @@
-// The mean of the rows' losses over those that are not ignored (0 where all are), and their number; one workgroup.
+// The mean of the rows' losses over those that are not ignored (0 where all are), and their number: one workgroup, whose
+// invocations each add every 64th row, and the first adds up what they found.
 
 @group(0) @binding(0) var<storage, read> losses: array<f32>; // (rows)
 @group(0) @binding(1) var<storage, read> targets: array<i32>; // (rows)
@@ -10,17 +11,18 @@ struct Params {
   ignored: i32,
 }
 
-@compute @workgroup_size($LANES)
+var<workgroup> found: array<vec2f, 64>; // losses, rows
+
+@compute @workgroup_size(64)
 fn main(@builtin(local_invocation_index) lane: u32) {
-  var sums = vec2f(0.0); // losses, rows
-  for (var i = lane; i < params.rows; i += LANES) {
+  var sums = vec2f(0.0);
+  for (var i = lane; i < params.rows; i += 64u) {
     sums += vec2f(losses[i], select(1.0, 0.0, targets[i] == params.ignored));
   }
-  let total = sumLanes2(sums, lane);
-  if (lane == 0u) {
-    count[0] = max(total.y, 1.0);
-    out[0] = total.x / count[0];
-  }
+  found[lane] = sums;
+  workgroupBarrier();
+  if (lane > 0u) { return; }
+  for (var other = 1u; other < 64u; other++) { sums += found[other]; }
+  count[0] = max(sums.y, 1.0);
+  out[0] = sums.x / count[0];
 }
-
-$ROWS

@@ -1,42 +1,49 @@
-// Layer norm's gradients of weight and bias, first stage: each workgroup adds grad · x̂ and grad over a chunk of rows, its
-// lanes over the columns, so that a row's statistics are read at an address all lanes share.
+// Layer and RMS norm's gradients of weight and bias, first stage: sums of grad · x̂ and of grad over chunks of rows. An
+// invocation has one place in the row (four with VEC4) and walks down the chunk, so that neighbours read neighbours, and a
+// row's statistics are read at an address all share.
 
-@group(0) @binding(0) var<storage, read> x: array<T>; // (rows, columns)
+#if VEC4
+alias V = vec4f;
+alias Stored = vec4<$T>;
+#else
+alias V = f32;
+alias Stored = $T;
+#endif
+
+@group(0) @binding(0) var<storage, read> x: array<Stored>; // (rows, columns)
 @group(0) @binding(1) var<storage, read> stats: array<Stats>; // (rows)
-@group(0) @binding(2) var<storage, read> grad: array<T>; // (rows, columns)
-@group(0) @binding(3) var<storage, read_write> shares: array<T>; // (2, chunks, columns): of weight, of bias
+@group(0) @binding(2) var<storage, read> grad: array<Stored>; // (rows, columns)
+@group(0) @binding(3) var<storage, read_write> shares: array<V>; // (2, chunks, columns): of weight, of bias
 
 struct Stats {
-  mean: f32, // rounded
-  rest: f32, // what the rounding left
+  mean: f32,
+  rest: f32,
   rstd: f32,
 }
 
 struct Params {
   rows: u32,
-  columns: u32, // in T
+  columns: u32, // in V
+  blocks: u32, // workgroups along a row
   chunks: u32,
   chunk: u32, // rows of a chunk
 }
 
-@compute @workgroup_size($LANES)
+@compute @workgroup_size(32)
 fn main(@builtin(workgroup_id) wg: vec3u, @builtin(num_workgroups) groups: vec3u, @builtin(local_invocation_index) lane: u32) {
-  let part = wg.x + wg.y * groups.x;
-  if (part >= params.chunks) { return; }
-  let begin = part * params.chunk;
-  let end = min(begin + params.chunk, params.rows);
-  for (var column = lane; column < params.columns; column += LANES) {
-    var dw = T(0.0);
-    var db = T(0.0);
-    for (var row = begin; row < end; row++) {
-      let at = row * params.columns + column;
-      let g = grad[at];
-      dw += g * (((x[at] - stats[row].mean) - stats[row].rest) * stats[row].rstd);
-      db += g;
-    }
-    shares[part * params.columns + column] = dw;
-    shares[(params.chunks + part) * params.columns + column] = db;
+  let group = wg.x + wg.y * groups.x;
+  let part = group / params.blocks;
+  let column = (group % params.blocks) * 32u + lane;
+  if (part >= params.chunks || column >= params.columns) { return; }
+  let end = min((part + 1u) * params.chunk, params.rows);
+  var dw = V(0.0);
+  var db = V(0.0);
+  for (var row = part * params.chunk; row < end; row++) {
+    let at = row * params.columns + column;
+    let g = V(grad[at]);
+    dw += g * (((V(x[at]) - stats[row].mean) - stats[row].rest) * stats[row].rstd);
+    db += g;
   }
+  shares[part * params.columns + column] = dw;
+  shares[(params.chunks + part) * params.columns + column] = db;
 }
-
-$ROWS

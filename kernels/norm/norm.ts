@@ -1,14 +1,16 @@
-import { apply, empty, formatShape, operation, sizeOf, wgsl } from '../../engine/index.ts';
+import { apply, empty, formatShape, operation, sizeOf, typed, wgsl } from '../../engine/index.ts';
 import type { Context, Shape, Tensor } from '../../engine/index.ts';
-import { rowDefines } from '../reduce/rows.ts';
+import { walkRows } from '../reduce/rows.ts';
 
 const forwardSource = wgsl(import.meta.url, './norm.wgsl');
 const backwardSource = wgsl(import.meta.url, './norm_backward.wgsl');
 const layerSharesSource = wgsl(import.meta.url, './layer_norm_shares.wgsl');
 const parametersSource = wgsl(import.meta.url, './norm_parameters.wgsl');
 
-/** Rows whose shares of layer norm's parameter gradients one workgroup adds. */
+/** Rows whose shares of layer norm's parameter gradients one invocation adds. */
 const CHUNK = 32;
+/** Invocations of a workgroup there. */
+const BLOCK = 32;
 
 /** How x is seen: rows that are normalised each, of channels with `inner` elements each. */
 interface Rows {
@@ -18,68 +20,86 @@ interface Rows {
   readonly inner: number;
 }
 
-type Inputs = readonly [Tensor, Tensor, Tensor];
+/** Which norm the kernels compute. */
+interface Kind {
+  /** One channel, with a weight for each element. */
+  readonly layer?: boolean;
+  /** Neither mean nor bias. */
+  readonly rms?: boolean;
+  readonly silu?: boolean;
+  /** What is added to the weight. */
+  readonly offset?: number;
+}
+
+type Inputs = readonly [x: Tensor, weight: Tensor, bias?: Tensor];
 
 function checkParameters(name: string, [x, weight, bias]: Inputs, channels: number): Shape {
   for (const [what, tensor] of [
     ['weight', weight],
     ['bias', bias],
   ] as const)
-    if (tensor.shape.length !== 1 || tensor.shape[0] !== channels)
+    if (tensor && (tensor.shape.length !== 1 || tensor.shape[0] !== channels))
       throw new Error(
         `[${name}] ${what} must be ${formatShape([channels])} for x ${formatShape(x.shape)}, not ${formatShape(tensor.shape)}`,
       );
   return x.shape;
 }
 
-function variant(x: Tensor, { channels, inner }: Rows, layer: boolean, silu: boolean) {
-  const vec4 = inner % 4 === 0;
-  const defines = { ...rowDefines(x.device, channels * inner, vec4), LAYER: layer, SILU: silu };
-  return { defines, width: vec4 ? 4 : 1 };
+/** How the rows are walked, the kernels' flags, and where the lanes stand. */
+function plan(x: Tensor, { rows, groups, channels, inner }: Rows, { layer, rms, silu, offset = 0 }: Kind) {
+  const walk = walkRows(x, channels * inner, inner % 4 === 0);
+  const perChannel = inner / walk.width;
+  const across = Math.min(walk.lanes, 2 ** Math.ceil(Math.log2(Math.max(perChannel, 1))));
+  return {
+    walk,
+    flags: { LAYER: layer ?? false, RMS: rms ?? false, SILU: silu ?? false },
+    params: { rows, groups, channels, inner: perChannel, across, offset },
+    workgroups: Math.ceil(rows / walk.rows),
+  };
 }
 
-function forward(
-  ctx: Context,
-  [x, weight, bias]: Inputs,
-  view: Rows,
-  eps: number,
-  layer: boolean,
-  silu: boolean,
-): Tensor {
+function forward(ctx: Context, [x, weight, bias]: Inputs, view: Rows, eps: number, kind: Kind): Tensor {
   const { device } = x;
-  const out = empty(device, x.shape);
-  const stats = empty(device, [view.rows, 3]); // mean, its rest, 1/σ
-  const { defines, width } = variant(x, view, layer, silu);
-  const params = { ...view, inner: view.inner / width, eps };
-  device.run(device.kernel(forwardSource, defines), [x, weight, bias, out, stats], params, view.rows);
-  ctx.save(x, weight, stats, ...(silu ? [bias] : []));
+  const out = empty(device, x.shape, x.dtype);
+  const stats = empty(device, [view.rows, 3]); // a value of the row, the mean's difference from it, 1/σ
+  const { walk, flags, params, workgroups } = plan(x, view, kind);
+  const buffers = [x, weight, out, stats, ...(bias ? [bias] : [])];
+  device.run(walk.kernel(forwardSource, flags), buffers, { ...params, eps }, workgroups);
+  ctx.save(x, weight, stats, ...(kind.silu ? [bias!] : []));
   return out;
 }
 
-function backward(ctx: Context, grad: Tensor, view: Rows, layer: boolean, silu: boolean): (Tensor | null)[] {
+function backward(ctx: Context, grad: Tensor, view: Rows, kind: Kind): (Tensor | null)[] {
   const [x, weight, stats, bias] = ctx.saved as [Tensor, Tensor, Tensor, Tensor?];
   const { device } = x;
+  const { layer = false, rms = false } = kind;
   const channels = weight.size;
   const parts = layer ? Math.ceil(view.rows / CHUNK) : view.rows / view.groups;
-  const { defines, width } = variant(x, view, layer, silu);
-  const inner = view.inner / width;
+  const { walk, flags, params, workgroups } = plan(x, view, kind);
   const shares = empty(device, [2, parts, channels]);
   const dx = ctx.gradient(0);
   const buffers = [x, weight, stats, grad, dx];
   if (!layer) buffers.push(shares);
   if (bias) buffers.push(bias);
-  device.run(device.kernel(backwardSource, defines), buffers, { ...view, inner }, view.rows);
+  device.run(walk.kernel(backwardSource, flags), buffers, params, workgroups);
   if (!ctx.needs[1] && !ctx.needs[2]) return [dx, null, null];
-  if (layer)
+  if (layer) {
+    const blocks = Math.ceil(params.inner / BLOCK);
     device.run(
-      device.kernel(layerSharesSource, rowDefines(device, channels, width === 4)),
+      device.kernel(layerSharesSource, { ...typed(x), VEC4: walk.width === 4 }),
       [x, stats, grad, shares],
-      { rows: view.rows, columns: inner, chunks: parts, chunk: CHUNK },
-      parts,
+      { rows: view.rows, columns: params.inner, blocks, chunks: parts, chunk: CHUNK },
+      blocks * parts,
     );
-  const [dweight, dbias] = [ctx.gradient(1), ctx.gradient(2)];
-  device.run(device.kernel(parametersSource), [shares, dweight, dbias], { parts, channels }, Math.ceil(channels / 64));
-  return [dx, dweight, dbias];
+  }
+  const gradients = rms ? [ctx.gradient(1)] : [ctx.gradient(1), ctx.gradient(2)];
+  device.run(
+    device.kernel(parametersSource, { ...typed(weight), BIAS: !rms }),
+    [shares, ...gradients],
+    { parts, channels },
+    Math.ceil(channels / 64),
+  );
+  return [dx, ...gradients];
 }
 
 interface GroupNormAttributes {
@@ -95,7 +115,7 @@ const groupRows = ([n, c, ...spatial]: Shape, groups: number): Rows => ({
   inner: sizeOf(spatial),
 });
 
-const groupNormOp = operation<Inputs, GroupNormAttributes>({
+const groupNormOp = operation<readonly [Tensor, Tensor, Tensor], GroupNormAttributes>({
   name: 'groupNorm',
   shape(inputs, { groups }) {
     const { shape } = inputs[0];
@@ -107,8 +127,8 @@ const groupNormOp = operation<Inputs, GroupNormAttributes>({
     return checkParameters('groupNorm', inputs, shape[1]!);
   },
   forward: (ctx, inputs, { groups, eps, silu }) =>
-    forward(ctx, inputs, groupRows(inputs[0].shape, groups), eps, false, silu),
-  backward: (ctx, [grad], { groups, silu }) => backward(ctx, grad!, groupRows(ctx.inputShape(0), groups), false, silu),
+    forward(ctx, inputs, groupRows(inputs[0].shape, groups), eps, { silu }),
+  backward: (ctx, [grad], { groups, silu }) => backward(ctx, grad!, groupRows(ctx.inputShape(0), groups), { silu }),
 });
 
 const layerRows = (shape: Shape): Rows => ({
@@ -118,15 +138,26 @@ const layerRows = (shape: Shape): Rows => ({
   inner: shape.at(-1)!,
 });
 
-const layerNormOp = operation<Inputs, { eps: number }>({
+function checkLayer(name: string, inputs: Inputs): Shape {
+  const { shape } = inputs[0];
+  if (shape.length < 1) throw new Error(`[${name}] x must have a last dimension to normalise, not ()`);
+  return checkParameters(name, inputs, shape.at(-1)!);
+}
+
+const layerNormOp = operation<readonly [Tensor, Tensor, Tensor], { eps: number }>({
   name: 'layerNorm',
-  shape(inputs) {
-    const { shape } = inputs[0];
-    if (shape.length < 1) throw new Error('[layerNorm] x must have a last dimension to normalise, not ()');
-    return checkParameters('layerNorm', inputs, shape.at(-1)!);
-  },
-  forward: (ctx, inputs, { eps }) => forward(ctx, inputs, layerRows(inputs[0].shape), eps, true, false),
-  backward: (ctx, [grad]) => backward(ctx, grad!, layerRows(ctx.inputShape(0)), true, false),
+  shape: (inputs) => checkLayer('layerNorm', inputs),
+  forward: (ctx, inputs, { eps }) => forward(ctx, inputs, layerRows(inputs[0].shape), eps, { layer: true }),
+  backward: (ctx, [grad]) => backward(ctx, grad!, layerRows(ctx.inputShape(0)), { layer: true }),
+});
+
+const rmsNormOp = operation<readonly [Tensor, Tensor], { eps: number; offset: number }>({
+  name: 'rmsNorm',
+  shape: (inputs) => checkLayer('rmsNorm', inputs),
+  forward: (ctx, inputs, { eps, offset }) =>
+    forward(ctx, inputs, layerRows(inputs[0].shape), eps, { layer: true, rms: true, offset }),
+  backward: (ctx, [grad], { offset }) =>
+    backward(ctx, grad!, layerRows(ctx.inputShape(0)), { layer: true, rms: true, offset }),
 });
 
 export interface GroupNormOptions {
@@ -151,3 +182,14 @@ export const groupNorm = (
 /** Layer normalisation (Ba et al., 2016) of x (…, D) over its last dimension; weight and bias are (D). */
 export const layerNorm = (x: Tensor, weight: Tensor, bias: Tensor, eps = 1e-5): Tensor =>
   apply(layerNormOp, [x, weight, bias], { eps });
+
+export interface RmsNormOptions {
+  /** Added to the mean square, under the root. */
+  eps?: number;
+  /** Added to the weight: 0 as in Llama, 1 as in Gemma, whose weights are stored as differences from 1. */
+  offset?: number;
+}
+
+/** x / √(mean(x²) + eps) · (offset + weight) over the last dimension of x (…, D) (Zhang & Sennrich, 2019); weight is (D). */
+export const rmsNorm = (x: Tensor, weight: Tensor, { eps = 1e-6, offset = 0 }: RmsNormOptions = {}): Tensor =>
+  apply(rmsNormOp, [x, weight], { eps, offset });

@@ -1,8 +1,10 @@
 // Gradients of a norm's weight and bias, last stage: the shares are added in order, an invocation a channel.
 
 @group(0) @binding(0) var<storage, read> shares: array<f32>; // (2, parts, channels): of weight, of bias
-@group(0) @binding(1) var<storage, read_write> dweight: array<f32>; // (channels)
-@group(0) @binding(2) var<storage, read_write> dbias: array<f32>; // (channels)
+@group(0) @binding(1) var<storage, read_write> dweight: array<$T>; // (channels)
+#if BIAS
+@group(0) @binding(2) var<storage, read_write> dbias: array<$T>; // (channels)
+#endif
 
 struct Params {
   parts: u32,
@@ -19,6 +21,8 @@ fn main(@builtin(workgroup_id) wg: vec3u, @builtin(num_workgroups) groups: vec3u
     dw += shares[part * params.channels + channel];
     db += shares[(params.parts + part) * params.channels + channel];
   }
-  dweight[channel] = dw;
-  dbias[channel] = db;
+  dweight[channel] = $T(dw);
+#if BIAS
+  dbias[channel] = $T(db);
+#endif
 }

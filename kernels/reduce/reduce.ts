@@ -1,72 +1,235 @@
-import { apply, empty, formatShape, operation, reshape, sameShape, sizeOf, view, wgsl } from '../../engine/index.ts';
-import type { Shape, Tensor } from '../../engine/index.ts';
+import { apply, empty, formatShape, operation, reshape, sameShape, sizeOf, tensor, typed, view, wgsl, zeros } from '../../engine/index.ts'; // prettier-ignore
+import type { DType, Shape, Tensor } from '../../engine/index.ts';
+import { evaluate } from '../elementwise/chain.ts';
+import type { Expression } from '../elementwise/chain.ts';
 import { scaled } from '../elementwise/elementwise.ts';
+import { around, resolveAxis } from '../layout/axis.ts';
+import { walkRows } from './rows.ts';
 
-const source = wgsl(import.meta.url, './reduce.wgsl');
-const CHUNK = 128;
+const rowsSource = wgsl(import.meta.url, './reduce.wgsl');
+const columnsSource = wgsl(import.meta.url, './reduce_columns.wgsl');
+const argSource = wgsl(import.meta.url, './arg.wgsl');
+const prodBackwardSource = wgsl(import.meta.url, './prod_backward.wgsl');
 
-/** Sum over axis groups, innermost group first; `keep` says for each axis whether it survives. Returns a flat result. */
-function reduce(x: Tensor, keep: readonly boolean[], scale: number): Tensor {
+/** Elements of a piece, along rows and along columns. */
+const ROW_PIECE = 1024;
+const COLUMN_PIECE = 128;
+/** Rows shorter than this are walked by an invocation each, as columns are. */
+const SHORT = 16;
+
+/** What is made of elements: `map` of an element v, then `combine` of two such a and b. */
+interface Kind {
+  readonly map: string;
+  readonly combine: 'a + b' | 'max(a, b)' | 'a * b';
+}
+export const SUM: Kind = { map: 'v', combine: 'a + b' };
+export const SUM_OF_SIZES: Kind = { map: 'abs(v)', combine: 'a + b' };
+export const SUM_OF_SQUARES: Kind = { map: 'v * v', combine: 'a + b' };
+export const MAX: Kind = { map: 'v', combine: 'max(a, b)' };
+export const MAX_OF_SIZES: Kind = { map: 'abs(v)', combine: 'max(a, b)' };
+/** The smallest element, negated. */
+const NEGATED_MIN: Kind = { map: '-v', combine: 'max(a, b)' };
+const PRODUCT: Kind = { map: 'v', combine: 'a * b' };
+
+/** (outer, n, inner) → (outer, pieces, inner). */
+function reducePieces(
+  x: Tensor,
+  [outer, n, inner]: readonly [number, number, number],
+  { map, combine }: Kind,
+  piece: number,
+  scale: number,
+  dtype: DType,
+): Tensor {
+  const { device } = x;
+  const pieces = Math.ceil(n / piece);
+  const out = empty(device, [outer, pieces, inner], dtype);
+  const defines = { OUT: dtype, MAP: map, ...(dtype === 'f16' ? { F16: true } : {}) };
+  if (inner === 1 && n >= SHORT && combine !== 'a * b') {
+    const walk = walkRows(x, Math.min(n, piece), n % 4 === 0);
+    const rows = outer * pieces;
+    device.run(
+      walk.kernel(rowsSource, { ...defines, MAX: combine === 'max(a, b)' }),
+      [x, out],
+      { rows, n: n / walk.width, pieces, piece: piece / walk.width, scale },
+      Math.ceil(rows / walk.rows),
+    );
+  } else {
+    const vec4 = inner % 4 === 0;
+    const columns = vec4 ? inner / 4 : inner;
+    const outputs = outer * pieces * columns;
+    device.run(
+      device.kernel(columnsSource, { ...typed(x), ...defines, COMBINE: combine, VEC4: vec4 }),
+      [x, out],
+      { outputs, n, inner: columns, pieces, piece, scale },
+      Math.ceil(outputs / 64),
+    );
+  }
+  return out;
+}
+
+/** Sums of pieces of a fixed length along the middle of (outer, n, inner). */
+export const pieceSums = (x: Tensor, shape: readonly [number, number, number], piece: number): Tensor =>
+  reducePieces(x, shape, SUM, piece, 1, 'f32');
+
+interface ReduceAs {
+  /** What the result is multiplied by. */
+  readonly scale?: number;
+  /** The result's; that of x by default. In between everything is f32. */
+  readonly dtype?: DType;
+}
+
+/**
+ * Reduces the axes that `keep` doesn't name, innermost group of neighbours first, without a record on the tape. Gives the
+ * kept axes' shape with 1 for the others. x has elements.
+ */
+export function reduceAxes(x: Tensor, keep: readonly boolean[], kind: Kind, as: ReduceAs = {}): Tensor {
+  const { scale = 1, dtype = x.dtype } = as;
   let shape = [...x.shape];
-  let current = x;
   const kept = [...keep];
+  let current = x;
+  let { map } = kind;
   for (;;) {
     const last = kept.lastIndexOf(false);
     if (last < 0) break;
     let first = last;
     while (first > 0 && !kept[first - 1]) first--;
     const outer = sizeOf(shape.slice(0, first));
-    const n = sizeOf(shape.slice(first, last + 1));
     const inner = sizeOf(shape.slice(last + 1));
-    const final = kept.indexOf(false) === first;
-    current = sumMiddle(current, outer, n, inner, final ? scale : 1);
+    let n = sizeOf(shape.slice(first, last + 1));
+    do {
+      const piece = inner === 1 ? ROW_PIECE : COLUMN_PIECE;
+      const final = n <= piece && kept.indexOf(false) === first;
+      const step = { ...kind, map };
+      current = reducePieces(current, [outer, n, inner], step, piece, final ? scale : 1, final ? dtype : 'f32');
+      map = 'v';
+      n = Math.ceil(n / piece);
+    } while (n > 1);
     shape = [...shape.slice(0, first), ...shape.slice(last + 1)];
     kept.splice(first, last + 1 - first);
   }
-  return current;
+  return view(current, 0, keptShape(x.shape, keep));
 }
 
-/** (outer, n, inner) → (outer, inner). */
-function sumMiddle(x: Tensor, outer: number, n: number, inner: number, scale: number): Tensor {
-  const device = x.device;
-  let current = x;
-  do {
-    const chunks = Math.max(1, Math.ceil(n / CHUNK));
-    const outputs = outer * chunks * inner;
-    const out = empty(device, [outer, chunks, inner]);
-    const vec4 = inner === 1 && n % 4 === 0;
-    const params = { outputs, n, inner, chunks, chunk: CHUNK, scale: chunks === 1 ? scale : 1 };
-    device.run(device.kernel(source, { VEC4: vec4 }), [current, out], params, Math.ceil(outputs / 64));
-    current = out;
-    n = chunks;
-  } while (n > 1);
-  return current;
+/** `shape` with 1 in place of the reduced axes. */
+export const keptShape = (shape: Shape, keep: readonly boolean[]): Shape =>
+  shape.map((extent, i) => (keep[i] ? extent : 1));
+
+/** For each axis whether it survives a reduction over `axes` (all by default; negative ones count from the end). */
+export function keptAxes(name: string, x: Tensor, axes: readonly number[] | undefined): boolean[] {
+  const keep = x.shape.map(() => axes !== undefined);
+  for (const axis of axes ?? []) keep[resolveAxis(name, axis, x.shape)] = false;
+  return keep;
 }
 
-interface Attributes {
+/** Elements that make one element of the result. */
+export const countReduced = (shape: Shape, keep: readonly boolean[]): number =>
+  shape.reduce((product, extent, i) => (keep[i] ? product : product * extent), 1);
+
+export interface Attributes {
   /** For each axis whether it survives. */
-  keep: readonly boolean[];
-  keepDims: boolean;
-  scale: number;
+  readonly keep: readonly boolean[];
+  readonly keepDims: boolean;
 }
 
-const sumOp = operation<readonly [Tensor], Attributes>({
+/** The shape of a reduction's result. */
+export const reducedShape = (shape: Shape, { keep, keepDims }: Attributes): Shape =>
+  keepDims ? keptShape(shape, keep) : shape.filter((_, i) => keep[i]);
+
+const sumOp = operation<readonly [Tensor], Attributes & { scale: number }>({
   name: 'sum',
-  shape: ([x], { keep, keepDims }) =>
-    keepDims ? x.shape.map((extent, i) => (keep[i] ? extent : 1)) : x.shape.filter((_, i) => keep[i]),
+  shape: ([x], attributes) => reducedShape(x.shape, attributes),
   forward(_ctx, [x], { keep, scale }, shape) {
+    if (x.size === 0) return zeros(x.device, shape, x.dtype);
     if (keep.every(Boolean)) return scaled(x, scale);
-    return view(reduce(x, keep, scale), 0, shape);
+    return view(reduceAxes(x, keep, SUM, { scale }), 0, shape);
   },
   backward(ctx, [grad], { keep, scale }) {
-    const shape = ctx.inputShape(0);
-    const spread = view(
-      grad!,
-      0,
-      shape.map((extent, i) => (keep[i] ? extent : 1)),
-    );
+    const spread = view(grad!, 0, keptShape(ctx.inputShape(0), keep));
     return [scaled(spread, scale, ctx.gradient(0))];
   },
+});
+
+const HIT: Expression = { name: 'hit', f: 'select(0.0, 1.0, x == y)', dtype: 'f32' };
+/** The part x of z, of what y is. */
+export const SHARE: Expression = { name: 'share', f: 'x * y / z' };
+
+const extremumOp = (name: 'max' | 'min') =>
+  operation<readonly [Tensor], Attributes>({
+    name,
+    shape([x], attributes) {
+      if (countReduced(x.shape, attributes.keep) === 0)
+        throw new Error(`[${name}] there is no ${name} of no elements: ${formatShape(x.shape)}`);
+      return reducedShape(x.shape, attributes);
+    },
+    forward(ctx, [x], { keep }, shape) {
+      if (x.size === 0) return empty(x.device, shape, x.dtype);
+      const [kind, scale] = name === 'max' ? [MAX, 1] : [NEGATED_MIN, -1];
+      const out = keep.every(Boolean) ? scaled(x, 1) : view(reduceAxes(x, keep, kind, { scale }), 0, shape);
+      ctx.save(x, out);
+      return out;
+    },
+    backward(ctx, [grad], { keep }) {
+      if (sizeOf(ctx.inputShape(0)) === 0) return [ctx.gradient(0)];
+      const [x, out] = ctx.saved as [Tensor, Tensor];
+      const shape = keptShape(x.shape, keep);
+      const hits = evaluate(HIT, [x, view(out, 0, shape)]);
+      const tied = reduceAxes(hits, keep, SUM);
+      const share = { ...SHARE, dtype: x.dtype };
+      return [evaluate(share, [hits, view(grad!, 0, shape), tied], ctx.target(0))];
+    },
+  });
+const maxOp = extremumOp('max');
+const minOp = extremumOp('min');
+
+const prodOp = operation<readonly [Tensor], { first: number; last: number }>({
+  name: 'prod',
+  shape: ([x], { first, last }) => x.shape.filter((_, i) => i < first || i > last),
+  forward(ctx, [x], { first, last }, shape) {
+    ctx.save(x);
+    if (x.size === 0) return tensor(x.device, new Float32Array(sizeOf(shape)).fill(1), shape, { dtype: x.dtype });
+    const keep = x.shape.map((_, i) => i < first || i > last);
+    return view(reduceAxes(x, keep, PRODUCT), 0, shape);
+  },
+  backward(ctx, [grad], { first, last }) {
+    const x = ctx.saved[0]!;
+    const { device, shape } = x;
+    const dx = ctx.gradient(0);
+    const n = sizeOf(shape.slice(first, last + 1));
+    const inner = sizeOf(shape.slice(last + 1));
+    const results = sizeOf(shape.slice(0, first)) * inner;
+    const kernel = device.kernel(prodBackwardSource, typed(x));
+    device.run(kernel, [x, grad!, dx], { results, n, inner }, Math.ceil(results / 64));
+    return [dx];
+  },
+});
+
+const argOp = operation<readonly [Tensor], { name: string; axis: number; sign: number; keepDims: boolean }>({
+  name: 'arg',
+  shape([x], { name, axis, keepDims }) {
+    if (x.shape[axis] === 0)
+      throw new Error(`[${name}] there is none of no elements: ${formatShape(x.shape)}, axis ${axis}`);
+    return keepDims ? x.shape.with(axis, 1) : x.shape.toSpliced(axis, 1);
+  },
+  forward(_ctx, [x], { axis, sign }, shape) {
+    const { device } = x;
+    const { outer, extent, inner } = around(x.shape, axis);
+    let n = extent;
+    let found: readonly Tensor[] | null = null; // values and places of the pass before
+    for (;;) {
+      const pieces = Math.ceil(n / COLUMN_PIECE);
+      const outputs = outer * pieces * inner;
+      const next: readonly Tensor[] = [empty(device, [outputs]), empty(device, [outputs], 'i32')];
+      device.run(
+        device.kernel(argSource, found ? { FIRST: false } : { ...typed(x), FIRST: true }),
+        found ? [found[0]!, ...next, found[1]!] : [x, ...next],
+        { outputs, n, inner, pieces, piece: COLUMN_PIECE, sign: found ? 1 : sign },
+        Math.ceil(outputs / 64),
+      );
+      if (pieces === 1) return view(next[1]!, 0, shape);
+      [found, n] = [next, pieces];
+    }
+  },
+  backward: () => [null],
 });
 
 export interface ReduceOptions {
@@ -74,32 +237,56 @@ export interface ReduceOptions {
   keepDims?: boolean;
 }
 
-function reduction(
-  name: string,
-  x: Tensor,
-  axes: readonly number[] | undefined,
-  keepDims: boolean,
-  mean: boolean,
-): Tensor {
-  const rank = x.shape.length;
-  const keep = Array<boolean>(rank).fill(axes !== undefined);
-  for (const axis of axes ?? []) {
-    if (!Number.isInteger(axis) || axis < -rank || axis >= rank)
-      throw new Error(`[${name}] axis ${axis} does not exist in ${formatShape(x.shape)}`);
-    keep[axis < 0 ? axis + rank : axis] = false;
+type Reduction = (x: Tensor, axes?: readonly number[], options?: ReduceOptions) => Tensor;
+
+/** Sum over `axes` (all by default; negative ones count from the end). Of no elements it is 0. */
+export const sum: Reduction = (x, axes, { keepDims = false } = {}) =>
+  apply(sumOp, [x], { keep: keptAxes('sum', x, axes), keepDims, scale: 1 });
+
+/** Mean over `axes` (all by default). Throws where it would be over no elements. */
+export const mean: Reduction = (x, axes, { keepDims = false } = {}) => {
+  const keep = keptAxes('mean', x, axes);
+  const count = countReduced(x.shape, keep);
+  if (count === 0) throw new Error(`[mean] the mean over no elements is undefined: ${formatShape(x.shape)}`);
+  return apply(sumOp, [x], { keep, keepDims, scale: 1 / count });
+};
+
+/**
+ * The largest element over `axes` (all by default). Its gradient goes to that element; where several are equal they share
+ * it in equal parts. Throws where it would be of no elements.
+ */
+export const max: Reduction = (x, axes, { keepDims = false } = {}) =>
+  apply(maxOp, [x], { keep: keptAxes('max', x, axes), keepDims });
+
+/** The smallest element over `axes` (all by default); gradient and errors as for `max`. */
+export const min: Reduction = (x, axes, { keepDims = false } = {}) =>
+  apply(minOp, [x], { keep: keptAxes('min', x, axes), keepDims });
+
+/** Product over `axes` (all by default). Of no elements it is 1. */
+export const prod: Reduction = (x, axes, { keepDims = false } = {}) => {
+  const keep = keptAxes('prod', x, axes);
+  let result = x;
+  for (let last = keep.length - 1; last >= 0; last--) {
+    if (keep[last]) continue;
+    let first = last;
+    while (first > 0 && !keep[first - 1]) first--;
+    result = apply(prodOp, [result], { first, last });
+    last = first;
   }
-  const count = x.shape.reduce((product, extent, i) => (keep[i] ? product : product * extent), 1);
-  if (mean && count === 0) throw new Error(`[${name}] the mean over no elements is undefined: ${formatShape(x.shape)}`);
-  return apply(sumOp, [x], { keep, keepDims, scale: mean ? 1 / count : 1 });
+  return reshape(result, reducedShape(x.shape, { keep, keepDims }));
+};
+
+function arg(name: string, x: Tensor, axis: number, sign: number, keepDims: boolean): Tensor {
+  return apply(argOp, [x], { name, axis: resolveAxis(name, axis, x.shape), sign, keepDims });
 }
 
-/** Sum over `axes` (all by default; negative ones count from the end). */
-export const sum = (x: Tensor, axes?: readonly number[], { keepDims = false }: ReduceOptions = {}): Tensor =>
-  reduction('sum', x, axes, keepDims, false);
+/** Where along `axis` the largest element stands: i32, the first one's place where several are equal. No gradient. */
+export const argmax = (x: Tensor, axis = -1, { keepDims = false }: ReduceOptions = {}): Tensor =>
+  arg('argmax', x, axis, 1, keepDims);
 
-/** Mean over `axes` (all by default). */
-export const mean = (x: Tensor, axes?: readonly number[], { keepDims = false }: ReduceOptions = {}): Tensor =>
-  reduction('mean', x, axes, keepDims, true);
+/** Where along `axis` the smallest element stands; as `argmax`. */
+export const argmin = (x: Tensor, axis = -1, { keepDims = false }: ReduceOptions = {}): Tensor =>
+  arg('argmin', x, axis, -1, keepDims);
 
 /** Sums `x` down to `shape`, undoing a broadcast: the gradient of every broadcasting operation. */
 export function sumTo(x: Tensor, shape: Shape): Tensor {

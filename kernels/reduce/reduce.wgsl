@@ -1,41 +1,40 @@
-// Sums over the middle of (outer, n, inner): each invocation adds one chunk of n serially, and the host repeats until one
-// chunk is left. Chunks of fixed length make the order of additions a matter of the shape alone, and the error that of a
-// tree over chunks. With inner = 1 and n a multiple of four the loads are vec4.
+// Sums, or largest values, of contiguous rows: each is cut into pieces of fixed length, lanes walk a piece (rows.wgsl), and
+// the host repeats until one piece is left. The order of additions is so a matter of the shape alone, and the error that of
+// a tree over pieces.
 
-#if VEC4
-@group(0) @binding(0) var<storage, read> x: array<vec4f>;
-#else
-@group(0) @binding(0) var<storage, read> x: array<f32>;
-#endif
-@group(0) @binding(1) var<storage, read_write> out: array<f32>; // (outer, chunks, inner)
+@group(0) @binding(0) var<storage, read> x: array<Stored>; // (rows, n)
+@group(0) @binding(1) var<storage, read_write> out: array<$OUT>; // (rows, pieces)
 
 struct Params {
-  outputs: u32, // outer · chunks · inner
-  n: u32,
-  inner: u32,
-  chunks: u32,
-  chunk: u32, // elements a chunk, a multiple of four
-  scale: f32, // 1, or 1 / count in the last pass of a mean
+  rows: u32, // times pieces
+  n: u32, // in V
+  pieces: u32,
+  piece: u32, // of n, in V
+  scale: f32, // 1, or in the last pass what the result is multiplied by
 }
 
-@compute @workgroup_size(64)
-fn main(@builtin(workgroup_id) wg: vec3u, @builtin(num_workgroups) groups: vec3u, @builtin(local_invocation_index) lane: u32) {
-  let index = (wg.x + wg.y * groups.x) * 64u + lane;
-  if (index >= params.outputs) { return; }
-  let column = index % params.inner;
-  let part = (index / params.inner) % params.chunks;
-  let outer = index / (params.inner * params.chunks);
-  let begin = part * params.chunk;
-  let end = min(begin + params.chunk, params.n);
-#if VEC4
-  let row = outer * (params.n / 4u);
-  var sums = vec4f(0.0);
-  for (var i = begin / 4u; i < end / 4u; i++) { sums += x[row + i]; }
-  out[index] = ((sums.x + sums.y) + (sums.z + sums.w)) * params.scale;
+fn load(i: u32) -> V { return V(x[i]); }
+// What is added up: the element, its square, …
+fn map(v: V) -> V { return $MAP; }
+
+@compute @workgroup_size($GROUP)
+fn main(@builtin(workgroup_id) wg: vec3u, @builtin(num_workgroups) groups: vec3u, @builtin(local_invocation_index) invocation: u32) {
+  let row = rowOf(wg.x + wg.y * groups.x, invocation);
+  let lane = laneOf(invocation);
+  if (row >= params.rows) { return; }
+  let base = (row / params.pieces) * params.n;
+  let begin = (row % params.pieces) * params.piece;
+  let end = base + min(begin + params.piece, params.n);
+#if MAX
+  var highest = map(load(base + begin));
+  for (var i = base + begin + lane; i < end; i += LANES) { highest = max(highest, map(load(i))); }
+  let result = maxLanes(foldMax(highest), lane);
 #else
-  let row = outer * params.n * params.inner + column;
-  var sum = 0.0;
-  for (var i = begin; i < end; i++) { sum += x[row + i * params.inner]; }
-  out[index] = sum * params.scale;
+  var sums = V(0.0);
+  for (var i = base + begin + lane; i < end; i += LANES) { sums += map(load(i)); }
+  let result = sumLanes(fold(sums), lane);
 #endif
+  if (lane == 0u) { out[row] = $OUT(result * params.scale); }
 }
+
+$ROWS

@@ -1,7 +1,8 @@
 import fc from 'fast-check';
-import type { HostRandom } from '../../../engine/index.ts';
+import type { HostRandom, Shape, Tensor } from '../../../engine/index.ts';
+import type { CrossEntropyOptions, HuberOptions } from '../../../kernels/index.ts';
 import { nd } from '../row.ts';
-import type { InputSpec, Rows, Sample } from '../row.ts';
+import type { InputSpec, NdArray, Row, Rows, Sample } from '../row.ts';
 
 const weights = (samples: number): InputSpec => ({ shape: [samples], value: (random) => random.uniform() });
 
@@ -12,45 +13,152 @@ const targets = (rows: number, columns: number, ignored = -100): InputSpec => ({
   value: (random: HostRandom) => (random.uniform() < 0.2 ? ignored : random.below(columns)),
 });
 
-const crossEntropySample = (rows: number, columns: number): Sample<{ ignore?: number }> => ({
+const crossEntropySample = (rows: number, columns: number): Sample<CrossEntropyOptions> => ({
   inputs: [[rows, columns], targets(rows, columns)],
   attributes: {},
 });
 
-export const lossRows: Rows<'mse' | 'crossEntropy'> = {
-  mse: {
-    call: (operation, [a, b, w]) => operation(a!, b!, { weights: w ?? undefined }),
-    reference([a, b, w]) {
-      const samples = a!.shape[0] ?? 1;
-      const length = a!.data.length / samples;
-      const loss = a!.data.reduce((sum, v, i) => {
-        const weight = w ? w.data[Math.floor(i / length)]! : 1 / samples;
-        return sum + (weight * (v - b!.data[i]!) ** 2) / length;
-      }, 0);
-      return nd([], () => loss);
-    },
+type Loss = (a: Tensor, b: Tensor, options?: HuberOptions) => Tensor;
+/** A loss of elements a and b. */
+type Element = (a: number, b: number, delta: number) => number;
+
+/** Σₙ wₙ · (mean, or with `whole` sum, of the sample's losses); wₙ is 1/N without weights. */
+function compare([a, b, w]: NdArray[], loss: (a: number, b: number) => number, whole = false): NdArray {
+  const samples = a!.shape[0] ?? 1;
+  const length = a!.data.length / samples;
+  const total = a!.data.reduce((sum, v, i) => {
+    const weight = w ? w.data[Math.floor(i / length)]! : 1 / samples;
+    return sum + (weight * loss(v, b!.data[i]!)) / (whole ? 1 : length);
+  }, 0);
+  return nd([], () => total);
+}
+
+const probability = (shape: Shape): InputSpec => ({ shape, value: (random) => 0.02 + 0.96 * random.uniform() });
+
+/** A row of a loss whose inputs `a` and `b` make from a shape. */
+function pointwise(
+  name: string,
+  loss: Element,
+  {
+    a,
+    b,
+    whole = false,
+    gradient,
+    delta,
+  }: {
+    a: (shape: Shape) => InputSpec;
+    b: (shape: Shape) => InputSpec;
+    whole?: boolean;
+    gradient: number[];
+    delta?: number;
+  },
+): Row<Loss, HuberOptions> {
+  const sample = (shape: Shape, weighted: boolean): Sample<HuberOptions> => ({
+    inputs: [a(shape), b(shape), weighted ? weights(shape[0]!) : null],
+    attributes: delta === undefined ? {} : { delta },
+  });
+  return {
+    call: (operation, [x, y, w], attributes) => operation(x!, y!, { ...attributes, ...(w ? { weights: w } : {}) }),
+    reference: (inputs, attributes) => compare(inputs, (x, y) => loss(x, y, attributes.delta ?? 1), whole),
     samples: [
-      { inputs: [[2, 3, 5], [2, 3, 5], null], attributes: {} },
-      { inputs: [[], [], null], attributes: {} },
-      { inputs: [[300], [300], null], attributes: {} },
-      { inputs: [[3, 4, 8], [3, 4, 8], weights(3)], attributes: {} },
-      { inputs: [[2, 3, 5], [2, 3, 5], weights(2)], attributes: {} },
-      { inputs: [[2, 70, 71], [2, 70, 71], weights(2)], attributes: {} },
-      { name: 'past 65,535 workgroups', inputs: [[65_540, 3], [65_540, 3], weights(65_540)], attributes: {}, forwardOnly: true },
-    ], // prettier-ignore
-    gradient: [0, 1],
+      sample([2, 3, 5], false),
+      sample([], false),
+      sample([1], false),
+      sample([300], false),
+      sample([3, 4, 8], true),
+      sample([2, 3, 5], true),
+      sample([2, 70, 71], true),
+    ],
+    gradient,
     arbitrary: fc
       .tuple(fc.array(fc.integer({ min: 1, max: 6 }), { minLength: 1, maxLength: 4 }), fc.boolean())
-      .map(([shape, weighted]) => ({ inputs: [shape, shape, weighted ? weights(shape[0]!) : null], attributes: {} })),
+      .map(([shape, weighted]) => sample(shape, weighted)),
     bad: [
-      [(operation, t) => operation(t([2, 3]), t([2, 4])), /shapes differ: \(2, 3\) and \(2, 4\)/],
+      [(operation, t) => operation(t([2, 3]), t([2, 4])), new RegExp(`\\[${name}\\] shapes differ: \\(2, 3\\) and \\(2, 4\\)`)],
       [(operation, t) => operation(t([0, 3]), t([0, 3])), /mean over no elements/],
       [(operation, t) => operation(t([2, 3]), t([2, 3]), { weights: t([3]) }), /one a sample, \(2,\), not \(3,\)/],
+      ...(gradient.length === 1 ? [[refusesTarget, new RegExp(`\\[${name}\\] targets are constants`)] as const] : []),
+      ...(delta === undefined ? [] : [[refusesDelta, /delta must be above 0, not 0/] as const]),
     ],
+  }; // prettier-ignore
+}
+
+const refusesTarget = (operation: Loss, t: (shape: Shape) => Tensor): unknown => {
+  const target = t([2, 3]);
+  target.requiresGrad = true;
+  return operation(t([2, 3]), target);
+};
+const refusesDelta = (operation: Loss, t: (shape: Shape) => Tensor): unknown => operation(t([2]), t([2]), { delta: 0 });
+
+const normal = (shape: Shape): InputSpec => shape;
+const huber: Element = (a, b, delta) => {
+  const d = Math.abs(a - b);
+  return d <= delta ? (d * d) / 2 : delta * (d - delta / 2);
+};
+const crossEntropyOf: Element = (p, t) => -(t * Math.log(p) + (1 - t) * Math.log(1 - p));
+const mse = pointwise('mse', (a, b) => (a - b) ** 2, { a: normal, b: normal, gradient: [0, 1] });
+const l1 = pointwise('l1', (a, b) => Math.abs(a - b), { a: normal, b: normal, gradient: [0, 1] });
+const bce = pointwise('bce', crossEntropyOf, { a: probability, b: probability, gradient: [0] });
+
+export const lossRows: Rows<'mse' | 'l1' | 'huber' | 'smoothL1' | 'bce' | 'bceWithLogits' | 'kl' | 'crossEntropy'> = {
+  mse: {
+    ...mse,
+    samples: [
+      ...mse.samples,
+      { name: 'past 65,535 workgroups', inputs: [[65_540, 3], [65_540, 3], weights(65_540)], attributes: {}, forwardOnly: true },
+    ], // prettier-ignore
+    bench: [
+      { inputs: [[8, 4, 64, 64], [8, 4, 64, 64], null], attributes: {}, flops: 3 * 131_072 },
+      { inputs: [[1, 4, 64, 64], [1, 4, 64, 64], null], attributes: {}, flops: 3 * 16_384 },
+    ], // prettier-ignore
   },
+  l1: {
+    ...l1,
+    // Among so many elements some lie within a finite difference of the kink.
+    samples: l1.samples.map((sample, i) => ({ ...sample, forwardOnly: i === l1.samples.length - 1 })),
+  },
+  huber: pointwise('huber', huber, { a: normal, b: normal, gradient: [0, 1], delta: 0.75 }),
+  smoothL1: pointwise('smoothL1', (a, b, delta) => huber(a, b, delta) / delta, {
+    a: normal,
+    b: normal,
+    gradient: [0, 1],
+    delta: 0.75,
+  }),
+  bce: {
+    ...bce,
+    samples: [
+      ...bce.samples,
+      {
+        name: 'certainties',
+        inputs: [
+          { shape: [4], value: (_, i) => [0, 1, 0, 1][i]! },
+          { shape: [4], value: (_, i) => [0, 1, 1, 0][i]! },
+          null,
+        ],
+        attributes: {},
+        forwardOnly: true,
+      },
+    ],
+    reference: (inputs) =>
+      compare(inputs, (p, t) => {
+        const log = (x: number) => Math.max(Math.log(x), -100);
+        return -(t * log(p) + (1 - t) * log(1 - p));
+      }),
+  },
+  bceWithLogits: pointwise('bceWithLogits', (x, t) => Math.max(x, 0) - x * t + Math.log1p(Math.exp(-Math.abs(x))), {
+    a: (shape) => ({ shape, value: (random) => 40 * (random.uniform() - 0.5) }),
+    b: probability,
+    gradient: [0],
+  }),
+  kl: pointwise('kl', (logQ, p) => (p === 0 ? 0 : p * (Math.log(p) - logQ)), {
+    a: normal,
+    b: (shape) => ({ shape, value: (random) => Math.max(0, random.uniform() - 0.1) }),
+    gradient: [0],
+    whole: true,
+  }),
   crossEntropy: {
-    call: (operation, [logits, goals], { ignore }) => operation(logits!, goals!, { ignore }),
-    reference([logits, goals], { ignore = -100 }) {
+    call: (operation, [logits, goals], attributes) => operation(logits!, goals!, attributes),
+    reference([logits, goals], { ignore = -100, smoothing = 0 }) {
       const [rows, columns] = logits!.shape as [number, number];
       let total = 0;
       let count = 0;
@@ -59,7 +167,9 @@ export const lossRows: Rows<'mse' | 'crossEntropy'> = {
         if (goal === ignore) continue;
         const row = logits!.data.subarray(r * columns, (r + 1) * columns);
         const highest = row.reduce((most, v) => Math.max(most, v), -Infinity);
-        total += highest + Math.log(row.reduce((sum, v) => sum + Math.exp(v - highest), 0)) - row[goal]!;
+        const logSum = highest + Math.log(row.reduce((sum, v) => sum + Math.exp(v - highest), 0));
+        const mean = row.reduce((sum, v) => sum + v, 0) / columns;
+        total += logSum - (1 - smoothing) * row[goal]! - smoothing * mean;
         count++;
       }
       return nd([], () => total / Math.max(count, 1));
@@ -71,6 +181,9 @@ export const lossRows: Rows<'mse' | 'crossEntropy'> = {
       crossEntropySample(300, 3),
       { inputs: [[1, 1], { shape: [1], dtype: 'i32', value: () => 0 }], attributes: {} },
       { inputs: [[6, 8], targets(6, 8, 3)], attributes: { ignore: 3 } },
+      { ...crossEntropySample(6, 10), attributes: { smoothing: 0.1 } },
+      { ...crossEntropySample(5, 12), attributes: { smoothing: 1 } },
+      { name: 'no rows', inputs: [[0, 8], targets(0, 8)], attributes: {} },
       { name: 'all ignored', inputs: [[3, 8], { shape: [3], dtype: 'i32', value: () => -100 }], attributes: {} },
       {
         name: 'logits far from zero and apart',
@@ -90,6 +203,10 @@ export const lossRows: Rows<'mse' | 'crossEntropy'> = {
       [(operation, t) => operation(t([2, 3, 4]), t([2], 'i32')), /logits must be \(R, V\), not \(2, 3, 4\)/],
       [(operation, t) => operation(t([2, 3]), t([3], 'i32')), /targets must be \(2,\).*not \(3,\)/],
       [(operation, t) => operation(t([2, 3]), t([2])), /\[crossEntropy\] input 1 is f32; i32 is needed/],
+      [
+        (operation, t) => operation(t([2, 3]), t([2], 'i32'), { smoothing: 1.5 }),
+        /smoothing must lie in 0 … 1, not 1.5/,
+      ],
     ],
   },
 };

@@ -1,6 +1,7 @@
 import fc from 'fast-check';
 import { sizeOf } from '../../../engine/index.ts';
 import type { Shape } from '../../../engine/index.ts';
+import type { RmsNormOptions } from '../../../kernels/index.ts';
 import { nd } from '../row.ts';
 import type { InputSpec, NdArray, Rows, Sample } from '../row.ts';
 
@@ -40,12 +41,17 @@ const layerSample = (shape: Shape, x: InputSpec = shape): Sample<{ eps?: number 
   attributes: {},
 });
 
+const rmsSample = (shape: Shape, attributes: RmsNormOptions): Sample<RmsNormOptions> => ({
+  inputs: [shape, [shape.at(-1)!]],
+  attributes,
+});
+
 /** Values about 1 that vary in the third digit: E[x²] − E[x]² would cancel. */
 const faint = (shape: Shape): InputSpec => ({ shape, value: (random) => 1 + 0.003 * random.uniform() });
 /** Finite differences of 1e-5 are too coarse there; the recording `group_norm_eps6` has the gradients. */
 const smallVariance = { name: 'small variance', forwardOnly: true };
 
-export const normRows: Rows<'groupNorm' | 'layerNorm'> = {
+export const normRows: Rows<'groupNorm' | 'layerNorm' | 'rmsNorm'> = {
   groupNorm: {
     call: (operation, [x, weight, bias], { groups, ...options }) => operation(x!, weight!, bias!, groups, options),
     reference(inputs, { groups, eps = 1e-5, silu = false }) {
@@ -64,6 +70,7 @@ export const normRows: Rows<'groupNorm' | 'layerNorm'> = {
       groupSample([1, 48, 16, 16], { groups: 16, silu: true }),
       { ...groupSample([1, 12, 17], { groups: 4, eps: 1e-6 }, faint([1, 12, 17])), ...smallVariance },
       groupSample([2, 16, 20, 20], { groups: 2 }), // 3200 elements a group: several rounds of any number of lanes
+      { ...groupSample([0, 4, 3], { groups: 2 }), name: 'no samples' },
     ],
     gradient: [0, 1, 2],
     bench: [
@@ -111,6 +118,7 @@ export const normRows: Rows<'groupNorm' | 'layerNorm'> = {
       layerSample([70, 12]), // three chunks of the parameters' gradients
       layerSample([2, 1500]),
       { ...layerSample([4, 64], faint([4, 64])), ...smallVariance },
+      { ...layerSample([0, 8]), name: 'no rows' },
       { ...layerSample([65_540, 4]), name: 'past 65,535 workgroups', forwardOnly: true },
     ],
     gradient: [0, 1, 2],
@@ -118,8 +126,8 @@ export const normRows: Rows<'groupNorm' | 'layerNorm'> = {
     bench: [
       [1024, 320],
       [2048, 48],
-      [512, 96],
-      [128, 144],
+      [77, 768],
+      [2000, 300],
     ].map((shape) => ({
       ...layerSample(shape),
       flops: 8 * sizeOf(shape),
@@ -130,6 +138,49 @@ export const normRows: Rows<'groupNorm' | 'layerNorm'> = {
     bad: [
       [(operation, t) => operation(t([]), t([1]), t([1])), /must have a last dimension to normalise, not \(\)/],
       [(operation, t) => operation(t([2, 6]), t([2]), t([6])), /weight must be \(6,\) for x \(2, 6\), not \(2,\)/],
+    ],
+  },
+  rmsNorm: {
+    call: (operation, [x, weight], attributes) => operation(x!, weight!, attributes),
+    reference([x, weight], { eps = 1e-6, offset = 0 }) {
+      const length = x!.shape.at(-1)!;
+      const out = nd(x!.shape);
+      for (let begin = 0; begin < out.data.length; begin += length) {
+        const row = x!.data.subarray(begin, begin + length);
+        const square = row.reduce((sum, v) => sum + v * v, 0) / length;
+        row.forEach((v, k) => (out.data[begin + k] = (v / Math.sqrt(square + eps)) * (offset + weight!.data[k]!)));
+      }
+      return out;
+    },
+    samples: [
+      rmsSample([3, 7, 20], {}),
+      rmsSample([3, 7, 20], { offset: 1 }),
+      rmsSample([5, 13], { eps: 1e-5 }),
+      rmsSample([16], {}),
+      rmsSample([70, 12], {}),
+      rmsSample([2, 1500], {}),
+      rmsSample([4, 1], { eps: 0.5 }),
+      { ...rmsSample([0, 8], {}), name: 'no rows' },
+      {
+        name: 'eps under the root counts',
+        inputs: [{ shape: [3, 16], value: (random) => 1e-3 * (random.uniform() - 0.5) }, [16]],
+        attributes: { eps: 1e-6 },
+        forwardOnly: true, // as for the small variance
+      },
+    ],
+    gradient: [0, 1],
+    gradientTolerance: 8e-6, // as for groupNorm
+    bench: [{ ...rmsSample([1024, 320], {}), flops: 5 * 1024 * 320 }],
+    arbitrary: fc
+      .tuple(
+        fc.array(fc.integer({ min: 1, max: 6 }), { maxLength: 2 }),
+        fc.integer({ min: 1, max: 40 }),
+        fc.constantFrom(0, 1),
+      )
+      .map(([outer, length, offset]) => rmsSample([...outer, length], { eps: 0.1, offset })),
+    bad: [
+      [(operation, t) => operation(t([]), t([1])), /\[rmsNorm\] x must have a last dimension to normalise, not \(\)/],
+      [(operation, t) => operation(t([2, 6]), t([2])), /\[rmsNorm\] weight must be \(6,\) for x \(2, 6\), not \(2,\)/],
     ],
   },
 };
