@@ -100,6 +100,8 @@ export function lerp(target: Tensor, source: Tensor, share: number): void {
     throw new Error(
       `[lerp] needs equal shapes of a multiple of four elements, got ${formatShape(target.shape)} and ${formatShape(source.shape)}`,
     );
+  if (target.dtype !== 'f32' || source.dtype !== 'f32')
+    throw new Error(`[lerp] master weights and their averages are f32, not ${target.dtype} and ${source.dtype}`);
   const device = target.device;
   device.run(device.kernel(lerpSource), [target, source], { size: target.size, share }, Math.ceil(target.size / 256));
 }

@@ -1,6 +1,7 @@
 import { apply, empty, operation, typed, wgsl } from '../../engine/index.ts';
 import type { Device, Key, Shape, Tensor } from '../../engine/index.ts';
 
+wgsl(import.meta.url, './turns.wgsl');
 const source = wgsl(import.meta.url, './random.wgsl');
 
 /** Which numbers of a key's stream: those of another sample or step are independent of these. */
@@ -40,17 +41,26 @@ function draw(
 export const randomWords = (device: Device, shape: Shape, key: Key, counter: Counter = {}): Tensor =>
   draw('randomWords', empty(device, shape, 'u32'), key, counter);
 
-/** Uniform in [low, high), in steps of (high − low) / 2²⁴; rounding may give `high` itself where `low` is not 0. */
+export interface RandomOptions extends Counter {
+  /** f32 by default; f16 has the same numbers, rounded. */
+  dtype?: 'f32' | 'f16';
+}
+
+/** Uniform in [low, high), in steps of (high − low) / 2²⁴; rounding may give `high` itself where `low` is not 0, or in f16. */
 export const randomUniform = (
   device: Device,
   shape: Shape,
   key: Key,
-  { low = 0, high = 1, ...counter }: Counter & { low?: number; high?: number } = {},
-): Tensor => draw('randomUniform', empty(device, shape), key, counter, { start: low, span: high - low });
+  { low = 0, high = 1, dtype = 'f32', ...counter }: RandomOptions & { low?: number; high?: number } = {},
+): Tensor => draw('randomUniform', empty(device, shape, dtype), key, counter, { start: low, span: high - low });
 
-/** Standard normal values. The words behind them are the same everywhere, the values on one adapter. */
-export const randomNormal = (device: Device, shape: Shape, key: Key, counter: Counter = {}): Tensor =>
-  draw('randomNormal', empty(device, shape), key, counter);
+/** Standard normal values. The words behind them are the same everywhere, the values within rounding. */
+export const randomNormal = (
+  device: Device,
+  shape: Shape,
+  key: Key,
+  { dtype = 'f32', ...counter }: RandomOptions = {},
+): Tensor => draw('randomNormal', empty(device, shape, dtype), key, counter);
 
 interface Dropout {
   p: number;

@@ -1,12 +1,13 @@
 // Counter-based random numbers: Philox4x32-10 (Salmon et al., "Parallel random numbers: as easy as 1, 2, 3", SC 2011).
 //
 // Element i takes word i mod 4 of the block with counter (i / 4, sample, step, 0): a function of i, the counter and the key
-// alone, whatever the launch. Each invocation makes one block, so four neighbouring elements. WGSL has no 64-bit
-// product, so the high word is put together from 16-bit halves.
+// alone, whatever the launch. Each invocation makes one block, so four neighbouring elements; those past the end are nobody's.
 
-@group(0) @binding(0) var<storage, read_write> out: array<$T>;
+#include ./turns.wgsl
+
+@group(0) @binding(0) var<storage, read_write> out: array<vec4<$T>>;
 #if DROPOUT
-@group(0) @binding(1) var<storage, read> x: array<$T>;
+@group(0) @binding(1) var<storage, read> x: array<vec4<$T>>;
 #endif
 
 struct Params {
@@ -25,14 +26,6 @@ struct Params {
 #endif
 }
 
-fn mul_high(a: u32, b: u32) -> u32 {
-  let a0 = a & 0xffffu; let a1 = a >> 16u;
-  let b0 = b & 0xffffu; let b1 = b >> 16u;
-  let first = a1 * b0 + ((a0 * b0) >> 16u); // < 2³²
-  let second = a0 * b1 + (first & 0xffffu); // < 2³²
-  return a1 * b1 + (first >> 16u) + (second >> 16u);
-}
-
 fn philox(counter: vec4u) -> vec4u {
   var c = counter;
   var key = vec2u(params.low, params.high);
@@ -49,8 +42,8 @@ fn philox(counter: vec4u) -> vec4u {
 }
 
 #if NORMAL
-// WGSL lets log err by 2⁻²¹ near 1 and cos by 2⁻¹¹, and SwiftShader does: normal values were off by 6e-4 there. These two
-// are good to a few units of rounding on every adapter, and no slower.
+// WGSL lets log err by 2⁻²¹ near 1 and cos by 2⁻¹¹, and SwiftShader does: normal values were off by 6e-4 there. This one and
+// `circle` are good to a few units of rounding on every adapter, and no slower.
 
 // ln((word + ½) / 2³²): of u = m · 2^exponent, m in [√½, √2), ln m = 2 artanh(f / (2 + f)) with f = m − 1.
 fn log_uniform(word: u32) -> f32 {
@@ -63,28 +56,16 @@ fn log_uniform(word: u32) -> f32 {
   return f32(exponent) * 0.693147180559945 + 2.0 * s * (1.0 + z * (1.0 / 3.0 + z * (0.2 + z * (1.0 / 7.0 + z / 9.0))));
 }
 
-// (cos, sin) of 2π · word / 2³²: quarter turns are taken off in integers, the rest (±π/4) goes through the Taylor series.
-fn direction(word: u32) -> vec2f {
-  let quarters = (word + 0x20000000u) >> 30u;
-  let rest = f32(bitcast<i32>(word - (quarters << 30u))) * 0x1.921fb6p-30f;
-  let z = rest * rest;
-  let c = 1.0 + z * (-1.0 / 2.0 + z * (1.0 / 24.0 + z * (-1.0 / 720.0 + z / 40320.0)));
-  let s = rest * (1.0 + z * (-1.0 / 6.0 + z * (1.0 / 120.0 + z * (-1.0 / 5040.0 + z / 362880.0))));
-  let turned = select(vec2f(c, s), vec2f(-s, c), (quarters & 1u) == 1u);
-  return select(turned, -turned, (quarters & 2u) == 2u);
-}
-
 // Box & Muller (1958): two words give two independent standard normal values, up to ±6.8.
 fn normals(radius: u32, angle: u32) -> vec2f {
-  return sqrt(-2.0 * log_uniform(radius)) * direction(angle);
+  return sqrt(-2.0 * log_uniform(radius)) * circle(angle);
 }
 #endif
 
 @compute @workgroup_size(64)
 fn main(@builtin(workgroup_id) wg: vec3u, @builtin(num_workgroups) groups: vec3u, @builtin(local_invocation_index) lane: u32) {
   let block = (wg.x + wg.y * groups.x) * 64u + lane;
-  let first = block * 4u;
-  if (first >= params.size) { return; }
+  if (block * 4u >= params.size) { return; }
   let words = philox(vec4u(block, params.sample, params.step, 0u));
 #if WORDS
   let values = words;
@@ -99,11 +80,9 @@ fn main(@builtin(workgroup_id) wg: vec3u, @builtin(num_workgroups) groups: vec3u
 #if DROPOUT
   let values = select(vec4f(0.0), vec4f(params.scale), words >= vec4u(params.threshold));
 #endif
-  for (var i = 0u; i < min(4u, params.size - first); i++) {
 #if DROPOUT
-    out[first + i] = $T(f32(x[first + i]) * values[i]);
+  out[block] = vec4<$T>(vec4f(x[block]) * values);
 #else
-    out[first + i] = values[i];
+  out[block] = vec4<$T>(values);
 #endif
-  }
 }

@@ -1,6 +1,7 @@
 import { apply, empty, formatShape, operation, tensor, typed, wgsl } from '../../engine/index.ts';
 import type { Device, Tensor } from '../../engine/index.ts';
 
+wgsl(import.meta.url, '../random/turns.wgsl');
 const source = wgsl(import.meta.url, './rope.wgsl');
 
 /** base^(−2i / width) for i < width / 2: the frequencies (radians a position) of Su et al.; `ropeTable` takes them. */

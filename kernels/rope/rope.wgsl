@@ -7,8 +7,9 @@
 //
 // The angle is a product of a position up to 2³¹ and a frequency, of which only the fraction of a turn counts: in f32 it would
 // be off by 0.004 at position 131,071. So frequencies come as turns in fixed point, 64 bits behind the point (rope.ts makes
-// them), and the product in integers, which wraps at whole turns by itself, is exact to 2⁻³² turns. WGSL also lets cos and sin
-// err by 2⁻¹¹; the Taylor series of an eighth of a turn at most errs by 2⁻²⁵.
+// them), and the product in integers is exact to 2⁻³² turns.
+
+#include ../random/turns.wgsl
 
 #if VEC4
 alias T = vec4<$T>;
@@ -36,29 +37,10 @@ struct Params {
   direction: f32,
 }
 
-// (cos, sin) of 2π · turn / 2³²: quarter turns are taken off in integers.
-fn rotation(turn: u32) -> vec2f {
-  let quarters = (turn + 0x20000000u) >> 30u;
-  let rest = f32(bitcast<i32>(turn - (quarters << 30u))) * 0x1.921fb6p-30f; // [−π/4, π/4)
-  let z = rest * rest;
-  let c = 1.0 + z * (-1.0 / 2.0 + z * (1.0 / 24.0 + z * (-1.0 / 720.0 + z / 40320.0)));
-  let s = rest * (1.0 + z * (-1.0 / 6.0 + z * (1.0 / 120.0 + z * (-1.0 / 5040.0 + z / 362880.0))));
-  let turned = select(vec2f(c, s), vec2f(-s, c), (quarters & 1u) == 1u);
-  return select(turned, -turned, (quarters & 2u) == 2u);
-}
-
-fn mul_high(a: u32, b: u32) -> u32 {
-  let a0 = a & 0xffffu; let a1 = a >> 16u;
-  let b0 = b & 0xffffu; let b1 = b >> 16u;
-  let first = a1 * b0 + ((a0 * b0) >> 16u); // < 2³²
-  let second = a0 * b1 + (first & 0xffffu); // < 2³²
-  return a1 * b1 + (first >> 16u) + (second >> 16u);
-}
-
 // scale · (cos, ± sin) of the angle of a pair.
 fn turn(position: u32, pair: u32) -> vec2f {
   let frequency = turns[pair];
-  return rotation(position * frequency.x + mul_high(position, frequency.y)) * vec2f(1.0, params.direction) * params.scale;
+  return circle(position * frequency.x + mul_high(position, frequency.y)) * vec2f(1.0, params.direction) * params.scale;
 }
 
 @compute @workgroup_size(64)

@@ -70,6 +70,16 @@ describe('random numbers', () => {
     }
   });
 
+  it.each([
+    ['uniform', randomUniform],
+    ['normal', randomNormal],
+  ] as const)('are the same in f16, rounded: %s', async (_, draw) => {
+    const wide = await values(() => draw(device, [4001], key));
+    const rounded = await values(() => draw(device, [4001], key, { dtype: 'f16' }));
+    // To one of the two neighbours in f16, of which the smallest lie 2⁻²⁴ apart.
+    wide.forEach((x, i) => expect(Math.abs(rounded[i]! - x)).toBeLessThanOrEqual(Math.max(2 ** -10 * Math.abs(x), 2 ** -24)));
+  }); // prettier-ignore
+
   it('drop the share that was asked for and keep the mean', async () => {
     const sample = await values(() => dropout(tensor(device, new Float32Array(COUNT).fill(1)), 0.3, key));
     const dropped = sample.filter((x) => x === 0).length / COUNT;

@@ -194,6 +194,9 @@ export const optimRows: Rows<'adamw' | 'gradientNorm' | 'lerp'> = {
     arbitrary: fc
       .tuple(fc.integer({ min: 0, max: 70 }), fc.constantFrom(0, 1e-3, 0.5, 1))
       .map(([fours, share]) => ({ inputs: [[4 * fours], [4 * fours]], attributes: { share } })),
-    bad: [[(operation, t) => operation(t([6]), t([6]), 0.5), /multiple of four elements, got \(6,\) and \(6,\)/]],
+    bad: [
+      [(operation, t) => operation(t([6]), t([6]), 0.5), /multiple of four elements, got \(6,\) and \(6,\)/],
+      [(operation, t) => operation(t([4]), t([4], 'i32'), 0.5), /\[lerp\] .* are f32, not f32 and i32/],
+    ],
   },
 };
