@@ -33,7 +33,7 @@ export class ResnetBlock extends Module {
 
   /** x (N, C, H, W), time: SiLU of the time embedding (N, E) → (N, C', H, W) */
   forward(x: Tensor, time?: Tensor): Tensor {
-    return scope(this.device, () => {
+    const body = (x: Tensor, time?: Tensor) => {
       let h = this.conv1.forward(this.norm1.forward(x, { silu: true }));
       if (this.time_emb_proj) {
         const shift = this.time_emb_proj.forward(time!); // (N, C')
@@ -41,7 +41,8 @@ export class ResnetBlock extends Module {
       }
       h = this.conv2.forward(this.norm2.forward(h, { silu: true }));
       return add(this.conv_shortcut ? this.conv_shortcut.forward(x) : x, h);
-    });
+    };
+    return time ? this.block(body, x, time) : this.block(body, x);
   }
 }
 

@@ -5,7 +5,7 @@
 import { z } from 'zod';
 import { formatShape, reshape, scope, tensor } from '../engine/index.ts';
 import type { Device, Tensor } from '../engine/index.ts';
-import { add, attention, embedding, gelu, quickGelu, slice } from '../kernels/index.ts';
+import { add, attention, cast, embedding, gelu, quickGelu, slice } from '../kernels/index.ts';
 import { Embedding, LayerNorm, Linear } from '../nn/layers.ts';
 import { Module } from '../nn/module.ts';
 import { channelCount, headWidth, idCount, layerCount, parseConfig } from './config.ts';
@@ -103,10 +103,11 @@ class Layer extends Module {
   }
 
   forward(x: Tensor): Tensor {
-    return scope(this.device, () => {
+    const body = (x: Tensor) => {
       const y = add(x, this.self_attn.forward(this.layer_norm1.forward(x)));
       return add(y, this.mlp.forward(this.layer_norm2.forward(y)));
-    });
+    };
+    return this.block(body, x);
   }
 }
 
@@ -179,8 +180,8 @@ export class ClipTextModel extends Module {
     return new ClipTextModel(device, config);
   }
 
-  /** Encodes texts of equal length, each as the tokenizer gives it. */
-  forward(ids: readonly ArrayLike<number>[]): TextEncoding {
+  /** Encodes texts of equal length, each as the tokenizer gives it; `dtype` is that of all that is computed. */
+  forward(ids: readonly ArrayLike<number>[], dtype: 'f32' | 'f16' = 'f32'): TextEncoding {
     const { vocab_size: vocabulary, max_position_embeddings: positions } = this.config;
     const length = ids[0]?.length ?? 0;
     if (length === 0 || length > positions || ids.some((text) => text.length !== length))
@@ -195,7 +196,7 @@ export class ClipTextModel extends Module {
       );
     return scope(this.device, () => {
       const { embeddings, encoder, final_layer_norm: norm } = this.text_model;
-      let x = embeddings.forward(tensor(this.device, flat, [ids.length, length]));
+      let x = cast(embeddings.forward(tensor(this.device, flat, [ids.length, length])), dtype);
       const hiddenStates = [x];
       for (const layer of encoder.layers) hiddenStates.push((x = layer.forward(x)));
       const lastHidden = norm.forward(x);

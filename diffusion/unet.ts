@@ -6,7 +6,7 @@ import { z } from 'zod';
 import { reshape, scope, tensor } from '../engine/index.ts';
 import type { Device, Tensor } from '../engine/index.ts';
 import { add, attention, concat, geglu, matmul, silu } from '../kernels/index.ts';
-import { Conv2d, GroupNorm, LayerNorm, Linear } from '../nn/layers.ts';
+import { Conv2d, GroupNorm, LayerNorm, like, Linear } from '../nn/layers.ts';
 import { Module } from '../nn/module.ts';
 import { Downsample, ResnetBlock, Upsample } from './blocks.ts';
 import { channelCount, headWidth, layerCount, parseConfig } from './config.ts';
@@ -222,15 +222,17 @@ class Projection extends Module {
   /** (N, C, H, W) → (N, H·W, C) */
   toTokens(x: Tensor): Tensor {
     const [n, c, h, w] = x.shape as [number, number, number, number];
-    const weight = reshape(this.weight, [c, c]);
-    return add(matmul(reshape(x, [n, c, h * w]), weight, { transposeA: true, transposeB: true }), this.bias);
+    const weight = like(reshape(this.weight, [c, c]), x);
+    const tokens = matmul(reshape(x, [n, c, h * w]), weight, { transposeA: true, transposeB: true });
+    return add(tokens, like(this.bias, x));
   }
 
   /** (N, H·W, C) → (N, C, H, W) */
   toPicture(tokens: Tensor, height: number, width: number): Tensor {
     const [n, , c] = tokens.shape as [number, number, number];
-    const x = matmul(reshape(this.weight, [c, c]), tokens, { transposeB: true }); // (N, C, H·W)
-    return reshape(add(x, reshape(this.bias, [c, 1])), [n, c, height, width]);
+    const weight = like(reshape(this.weight, [c, c]), tokens);
+    const x = matmul(weight, tokens, { transposeB: true }); // (N, C, H·W)
+    return reshape(add(x, reshape(like(this.bias, x), [c, 1])), [n, c, height, width]);
   }
 }
 
@@ -255,11 +257,12 @@ class SpatialTransformer extends Module {
 
   /** x (N, C, H, W), context (N, L, D) → (N, C, H, W) */
   forward(x: Tensor, context: Tensor): Tensor {
-    return scope(this.device, () => {
+    const body = (x: Tensor, context: Tensor) => {
       let tokens = this.proj_in.toTokens(this.norm.forward(x));
       for (const block of this.transformer_blocks) tokens = block.forward(tokens, context);
       return add(this.proj_out.toPicture(tokens, x.shape[2]!, x.shape[3]!), x);
-    });
+    };
+    return this.block(body, x, context);
   }
 }
 
@@ -457,7 +460,9 @@ export class UNet extends Module {
     return scope(this.device, () => {
       const sinusoids = timestepEmbedding(timesteps, channels[0]!, this.config);
       // Every residual block begins with SiLU of the embedding: taken once.
-      const time = silu(this.time_embedding.forward(tensor(this.device, sinusoids, [n!, channels[0]!])));
+      const time = silu(
+        this.time_embedding.forward(tensor(this.device, sinusoids, [n!, channels[0]!], { dtype: sample.dtype })),
+      );
       let x = this.conv_in.forward(sample);
       const skips = [x];
       for (const block of this.down_blocks) {

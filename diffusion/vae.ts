@@ -6,7 +6,7 @@ import { z } from 'zod';
 import { reshape, scope } from '../engine/index.ts';
 import type { Device, Tensor } from '../engine/index.ts';
 import { add, affine, attention, clamp, exp, matmul, mul, slice, softmax } from '../kernels/index.ts';
-import { Conv2d, GroupNorm, Linear } from '../nn/layers.ts';
+import { Conv2d, GroupNorm, like, Linear } from '../nn/layers.ts';
 import { Module } from '../nn/module.ts';
 import { Downsample, ResnetBlock, Upsample } from './blocks.ts';
 import { channelCount, layerCount, parseConfig } from './config.ts';
@@ -77,12 +77,17 @@ class PixelAttention extends Module {
       const pixels = reshape(this.group_norm.forward(x), [n, c, h * w]);
       // Read transposed, (N, C, T) are tokens.
       const project = ({ weight, bias }: Linear) =>
-        reshape(add(matmul(pixels, weight, { transposeA: true, transposeB: true }), bias!), [n, 1, h * w, c]);
+        reshape(add(matmul(pixels, like(weight, x), { transposeA: true, transposeB: true }), like(bias!, x)), [
+          n,
+          1,
+          h * w,
+          c,
+        ]);
       const [q, k, v] = [project(this.to_q), project(this.to_k), project(this.to_v)];
       const y = c <= WIDEST_FUSED ? attention(q, k, v) : composedAttention(q, k, v); // (N, 1, T, C)
       const { weight, bias } = this.to_out[0];
-      const out = matmul(weight, reshape(y, [n, h * w, c]), { transposeB: true }); // (N, C, T)
-      return add(reshape(add(out, reshape(bias!, [c, 1])), x.shape), x);
+      const out = matmul(like(weight, x), reshape(y, [n, h * w, c]), { transposeB: true }); // (N, C, T)
+      return add(reshape(add(out, reshape(like(bias!, x), [c, 1])), x.shape), x);
     });
   }
 }

@@ -8,6 +8,7 @@ const host: Host = {
     return response.text();
   },
   wait: (promise) => promise,
+  cores: navigator.hardwareConcurrency,
 };
 
 /** Opens the browser's default adapter. */

@@ -49,6 +49,8 @@ export interface Host {
   /** `Profile.tuning` of the adapter of this description. */
   tuning?(adapter: string): Promise<Readonly<Record<string, string>>>;
   wait<T>(promise: Promise<T>): Promise<T>;
+  /** Processor cores: a software adapter compiles on as many at once. */
+  readonly cores: number;
 }
 
 /** Thrown when the adapter is gone: reset, removed, or out of memory. */
@@ -75,17 +77,27 @@ export class Device {
   scope: Scope | null = null;
   /** Whether operations record on the tape; see `noGrad`. */
   recording = true;
-  readonly #host: Host;
+  readonly host: Host;
   readonly #kernels = new Map<KernelSource, Map<string, Kernel>>();
   readonly #staging = new Map<number, GPUBuffer[]>();
   #failure: Error | null = null;
   /** Rejects what waits for the device, when it is lost. */
   readonly #waiting = new Set<(error: Error) => void>();
 
-  constructor(gpu: GPUDevice, profile: Profile, host: Host, options: DeviceOptions) {
+  /** Opens another device on the same adapter, for compiling; see `compile`. */
+  readonly openSibling: () => Promise<GPUDevice>;
+
+  constructor(
+    gpu: GPUDevice,
+    profile: Profile,
+    host: Host,
+    options: DeviceOptions,
+    openSibling = () => Promise.resolve(gpu),
+  ) {
+    this.openSibling = openSibling;
     this.gpu = gpu;
     this.profile = profile;
-    this.#host = host;
+    this.host = host;
     this.bindingLimit = Math.min(options.bindingLimit ?? Infinity, gpu.limits.maxStorageBufferBindingSize);
     this.memory = new Pool(gpu, options);
     this.stream = new Stream(gpu);
@@ -211,7 +223,7 @@ export class Device {
     });
     this.#waiting.add(abandon);
     try {
-      const result = await this.#host.wait(settled);
+      const result = await this.host.wait(settled);
       if (this.#failure) throw this.#failure;
       return result;
     } catch (error) {
@@ -293,5 +305,9 @@ export async function openDevice(gpu: GPU, host: Host, options: DeviceOptions = 
     timestamps,
     tuning: options.tuning ?? (await host.tuning?.(description)) ?? {},
   };
-  return new Device(device, profile, host, options);
+  const openSibling = async (): Promise<GPUDevice> => {
+    const again = await gpu.requestAdapter({ powerPreference: 'high-performance' }); // one adapter opens one device
+    return again!.requestDevice({ requiredFeatures: features, requiredLimits: limits });
+  };
+  return new Device(device, profile, host, options, openSibling);
 }

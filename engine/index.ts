@@ -1,3 +1,5 @@
+export { compile } from './compile.ts';
+export type { Specialised } from './compile.ts';
 export { capture, Replay, Variable } from './capture.ts';
 export { Device, DeviceLostError, openDevice } from './device.ts';
 export type { DeviceOptions, Host, Profile, SubgroupMatrixConfig } from './device.ts';

@@ -83,6 +83,8 @@ export const MAX_IMMEDIATE_BYTES = 64;
 
 /** One specialised kernel: its pipeline, its parameters in order, its bind groups by buffers. */
 export class Kernel {
+  readonly source: KernelSource;
+  readonly defines: Defines;
   readonly label: string;
   readonly code: string;
   readonly bindings: readonly Binding[];
@@ -106,6 +108,8 @@ export class Kernel {
   ) {
     const text = wholeText(source);
     this.#gpu = gpu;
+    this.source = source;
+    this.defines = defines;
     this.#onCompile = options.onCompile;
     // Values of several lines are texts inserted into the kernel: no part of its name.
     const flags = Object.entries(defines).filter(([, value]) => value !== false && !String(value).includes('\n'));
@@ -141,6 +145,10 @@ export class Kernel {
       bindGroupLayouts: [this.layout],
       ...(this.immediate ? { immediateSize: bytes } : {}),
     });
+  }
+
+  get compiled(): boolean {
+    return this.#pipeline !== null;
   }
 
   get pipeline(): GPUComputePipeline {

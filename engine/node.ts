@@ -1,6 +1,9 @@
 import { readFile } from 'node:fs/promises';
+import { availableParallelism } from 'node:os';
 import { create, globals } from 'webgpu';
 import { openDevice } from './device.ts';
+import { openDryDevice } from './dry.ts';
+import type { DryOptions } from './dry.ts';
 import type { Device, DeviceOptions, Host } from './device.ts';
 import { readTuning } from './tuning.ts';
 
@@ -26,7 +29,12 @@ export async function waitFor<T>(promise: Promise<T>): Promise<T> {
   return promise;
 }
 
-const host: Host = { readText: (url) => readFile(url, 'utf8'), tuning: readTuning, wait: waitFor };
+const host: Host = {
+  readText: (url) => readFile(url, 'utf8'),
+  tuning: readTuning,
+  wait: waitFor,
+  cores: availableParallelism(),
+};
 
 /** Opens the default adapter through Dawn. */
 export async function openNodeDevice(options: DeviceOptions & { toggles?: readonly string[] } = {}): Promise<Device> {
@@ -34,8 +42,18 @@ export async function openNodeDevice(options: DeviceOptions & { toggles?: readon
   Object.assign(globalThis, globals);
   // f16 on NVIDIA needs its toggle, and subgroup matrices the memory model's; quantised timestamps would round kernels'
   // times to 65 µs.
-  const unsafe = ['allow_unsafe_apis', 'vulkan_enable_f16_on_nvidia', 'use_vulkan_memory_model'];
-  const toggles = [...unsafe, ...(options.toggles ?? [])];
+  const toggles = [
+    'allow_unsafe_apis',
+    'vulkan_enable_f16_on_nvidia',
+    'use_vulkan_memory_model',
+    ...(options.toggles ?? []),
+  ];
   instance ??= create([`enable-dawn-features=${toggles.join(',')}`, 'disable-dawn-features=timestamp_quantization']);
   return openDevice(instance, host, options);
+}
+
+/** Opens a device that takes every step and computes nothing; see `dry.ts`. */
+export function openNodeDryDevice(options: DryOptions = {}): Promise<Device> {
+  Object.assign(globalThis, globals); // the names of buffer usages
+  return openDryDevice(host, options);
 }

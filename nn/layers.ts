@@ -1,6 +1,14 @@
+import { isStorageFormat } from '../engine/index.ts';
 import type { Device, Tensor } from '../engine/index.ts';
-import { conv2d, embedding, groupNorm, layerNorm, linear } from '../kernels/index.ts';
+import { cast, conv2d, embedding, groupNorm, layerNorm, linear } from '../kernels/index.ts';
 import { Module } from './module.ts';
+
+/**
+ * A parameter in the dtype of what it meets: f16 activations take f32 weights rounded, and the gradient is the f32
+ * weights' (mixed precision, Micikevicius et al., 2018).
+ */
+export const like = (parameter: Tensor, x: Tensor): Tensor =>
+  parameter.dtype === x.dtype || isStorageFormat(parameter.dtype) ? parameter : cast(parameter, x.dtype);
 
 /** y = x Wᵀ + b; weight (out, in), x (…, in). */
 export class Linear extends Module {
@@ -15,7 +23,7 @@ export class Linear extends Module {
   }
 
   forward(x: Tensor): Tensor {
-    return linear(x, this.weight, this.bias ?? undefined);
+    return linear(x, like(this.weight, x), this.bias ? like(this.bias, x) : null);
   }
 }
 
@@ -40,7 +48,7 @@ export class Conv2d extends Module {
   }
 
   forward(x: Tensor): Tensor {
-    return conv2d(x, this.weight, this.bias, this.#options);
+    return conv2d(x, like(this.weight, x), like(this.bias, x), this.#options);
   }
 }
 
@@ -60,7 +68,7 @@ export class GroupNorm extends Module {
   }
 
   forward(x: Tensor, { silu = false } = {}): Tensor {
-    return groupNorm(x, this.weight, this.bias, this.#groups, { eps: this.#eps, silu });
+    return groupNorm(x, like(this.weight, x), like(this.bias, x), this.#groups, { eps: this.#eps, silu });
   }
 }
 
@@ -78,7 +86,7 @@ export class LayerNorm extends Module {
   }
 
   forward(x: Tensor): Tensor {
-    return layerNorm(x, this.weight, this.bias, this.#eps);
+    return layerNorm(x, like(this.weight, x), like(this.bias, x), this.#eps);
   }
 }
 

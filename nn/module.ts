@@ -1,4 +1,5 @@
 import {
+  checkpoint,
   clearGradient,
   empty,
   formatShape,
@@ -6,6 +7,7 @@ import {
   keep,
   randomKey,
   sameShape,
+  scope,
   Tensor,
   write,
 } from '../engine/index.ts';
@@ -31,6 +33,7 @@ export interface Weights {
 export abstract class Module {
   readonly device: Device;
   readonly #distributions = new Map<string, Distribution>();
+  #checkpointing = false;
 
   constructor(device: Device) {
     this.device = device;
@@ -73,6 +76,19 @@ export abstract class Module {
   /** Whether `backward` computes gradients for this module's parameters. A frozen branch stores nothing. */
   setTrainable(trainable: boolean): void {
     for (const tensor of this.namedParameters().values()) tensor.requiresGrad = trainable;
+  }
+
+  /**
+   * Whether blocks of layers keep nothing but their inputs for the backward pass, which runs them again: less memory for
+   * about a third more time.
+   */
+  setCheckpointing(on: boolean): void {
+    this.#visit('', (module) => (module.#checkpointing = on));
+  }
+
+  /** Runs a block of layers, in a scope of its own; see `setCheckpointing`. */
+  protected block(body: (...inputs: Tensor[]) => Tensor, ...inputs: Tensor[]): Tensor {
+    return this.#checkpointing ? checkpoint(this.device, body, inputs) : scope(this.device, () => body(...inputs));
   }
 
   /** Fills every parameter from its distribution; values depend on the seed and the parameter's path alone. */

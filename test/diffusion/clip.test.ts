@@ -5,7 +5,7 @@ import type { Device } from '../../engine/index.ts';
 import { ClipTextModel } from '../../diffusion/clip.ts';
 import { loadClipText } from '../../diffusion/folder.ts';
 import { plainDevice } from '../device.ts';
-import { countingDevice } from './helpers.ts';
+import { openNodeDryDevice } from '../../engine/node.ts';
 
 const goldens = new URL('../goldens/', import.meta.url).pathname;
 
@@ -15,8 +15,8 @@ beforeAll(async () => {
 });
 
 describe('CLIP text encoder', () => {
-  it('has the parameters of Stable Diffusion 1', () => {
-    const model = ClipTextModel.fromConfig(countingDevice(), {
+  it('has the parameters of Stable Diffusion 1', async () => {
+    const model = ClipTextModel.fromConfig(await openNodeDryDevice(), {
       _name_or_path: 'openai/clip-vit-large-patch14',
       architectures: ['CLIPTextModel'],
       attention_dropout: 0.0,

@@ -6,7 +6,8 @@ import { mse } from '../../kernels/index.ts';
 import { timestepEmbedding, UNet } from '../../diffusion/unet.ts';
 import { loadUNet } from '../../diffusion/folder.ts';
 import { plainDevice } from '../device.ts';
-import { countingDevice, heldBytes } from './helpers.ts';
+import { openNodeDryDevice } from '../../engine/node.ts';
+import { heldBytes } from './helpers.ts';
 
 const goldens = new URL('../goldens/', import.meta.url).pathname;
 const config = async (name: string): Promise<Record<string, unknown>> =>
@@ -23,7 +24,7 @@ const normal = (shape: Shape, purpose: string): Tensor =>
 describe('UNet', () => {
   it('has the parameters of Stable Diffusion 1', async () => {
     // What diffusers 0.6 wrote for it: everything else is a default.
-    const unet = UNet.fromConfig(countingDevice(), {
+    const unet = UNet.fromConfig(await openNodeDryDevice(), {
       _class_name: 'UNet2DConditionModel',
       _diffusers_version: '0.6.0',
       act_fn: 'silu',

@@ -6,7 +6,8 @@ import { attention } from '../../kernels/index.ts';
 import { loadVae } from '../../diffusion/folder.ts';
 import { composedAttention, Vae } from '../../diffusion/vae.ts';
 import { plainDevice } from '../device.ts';
-import { countingDevice, heldBytes } from './helpers.ts';
+import { openNodeDryDevice } from '../../engine/node.ts';
+import { heldBytes } from './helpers.ts';
 
 const folder = new URL('../goldens/vae', import.meta.url).pathname;
 
@@ -19,8 +20,8 @@ const normal = (shape: Shape, purpose: string): Tensor =>
   tensor(device, new HostRandom(randomKey(0, purpose)).normal(shape.reduce((a, b) => a * b, 1)), shape);
 
 describe('VAE', () => {
-  it('has the parameters of Stable Diffusion 1', () => {
-    const vae = Vae.fromConfig(countingDevice(), {
+  it('has the parameters of Stable Diffusion 1', async () => {
+    const vae = Vae.fromConfig(await openNodeDryDevice(), {
       _class_name: 'AutoencoderKL',
       _diffusers_version: '0.6.0',
       act_fn: 'silu',

@@ -359,7 +359,7 @@ describe('device', () => {
   it('does not open on an adapter that binds fewer buffers than kernels need', async () => {
     const adapter = { limits: { maxStorageBuffersPerShaderStage: 8 } };
     const gpu = { requestAdapter: () => Promise.resolve(adapter) } as unknown as GPU;
-    const host: Host = { readText: () => Promise.resolve(''), wait: (promise) => promise };
+    const host: Host = { readText: () => Promise.resolve(''), wait: (promise) => promise, cores: 1 };
     await expect(openDevice(gpu, host)).rejects.toThrow(
       /lets a kernel bind 8 storage buffers \(maxStorageBuffersPerShaderStage\); 10 are needed/,
     );
