@@ -5,7 +5,10 @@ import { loadStableDiffusion } from '../diffusion/folder.ts';
 import { openNodeDevice } from '../engine/node.ts';
 import { measure, toJson } from './bench/measure.ts';
 import type { Measurement } from './bench/measure.ts';
-import { readCases, tableBenchmarks } from './bench/operations.ts';
+import { caseBenchmark, tableBenchmarks } from './bench/operations.ts';
+import { CASES_HELP, readCases } from './bench/cases.ts';
+import { comparePeers, formatRows, PASSES, PEER_CASES, PEERS } from './bench/peers.ts';
+import type { PeersOptions } from './bench/peers.ts';
 import { samplingStep, trainingStep } from './bench/steps.ts';
 import type { StepResult } from './bench/steps.ts';
 import { loadConfig } from './config.ts';
@@ -22,7 +25,18 @@ const positive = (text: string) => {
   return value;
 };
 
+/** A comma-separated choice of `names`. */
+const among =
+  <T extends string>(names: readonly T[]) =>
+  (text: string): T[] =>
+    text.split(',').map((word) => {
+      const name = names.find((one) => one === word);
+      if (name === undefined) throw new InvalidArgumentError(`there are ${names.join(', ')}.`);
+      return name;
+    });
+
 const command = new Command('node cli/bench.js')
+  .enablePositionalOptions()
   .description(
     "Times the operations of the operations' table, forward and forward + backward, then one training step of the " +
       `default DreamBooth run and one sampling step of ${PICTURES} pictures with guidance.`,
@@ -31,7 +45,10 @@ const command = new Command('node cli/bench.js')
   .option('--cases <file>', "only the cases of a JSON file: [{name, op: 'matmul', m, k, n}, …]; see below")
   .option('--seconds <s>', 'how long each is repeated, at least five times', positive, 1)
   .option('--profile', "after a step, the device's time by kernel")
-  .option('--json', 'a line of JSON for each: {name, ms, min, runs, gflops}; for steps also what is counted')
+  .option(
+    '--json',
+    'a line of JSON for each: {name, ms, min, runs, gflops}; for cases also msWithCopies, for steps what is counted',
+  )
   .addHelpText(
     'after',
     `
@@ -39,13 +56,7 @@ Inputs lie on the device, and the device is drained after each run. ms is the me
 compiles, does not count; it has a column of its own. GFLOP/s counts multiply-adds as two; a backward pass counts as two
 forward passes. Machines are noisy: compare medians that were measured in turn, and quote ratios.
 
-Operations of --cases, with their fields:
-  matmul     m, k, n                               (m, k) · (k, n)
-  conv2d     batch, cin, cout, h, w, kernel        stride 1, padded to keep the size
-  attention  batch, heads, length, [keys], dim     dense
-  layernorm  rows, cols                            along cols
-  softmax    rows, cols                            along cols
-
+${CASES_HELP}
 Examples:
   node cli/bench.js                                everything
   node cli/bench.js attention softmax              two operations
@@ -56,17 +67,22 @@ Examples:
 
 const STEPS = { training: 'training step', sampling: `sampling step, ${PICTURES} pictures with guidance` };
 
-await main(async () => {
-  command.parse();
-  const { cases, seconds, profile = false, json = false } = command.opts<{ cases?: string; seconds: number; profile?: boolean; json?: boolean }>(); // prettier-ignore
-  const filters = command.args.map((word) => word.toLowerCase());
+interface BenchOptions {
+  readonly cases?: string;
+  readonly seconds: number;
+  readonly profile?: boolean;
+  readonly json?: boolean;
+}
+
+command.action(async (words: string[], { cases, seconds, profile = false, json = false }: BenchOptions) => {
+  const filters = words.map((word) => word.toLowerCase());
   const wanted = (name: string) => filters.length === 0 || filters.some((word) => name.toLowerCase().includes(word));
-  const all = cases === undefined ? tableBenchmarks() : await readCases(cases);
+  const all = cases === undefined ? tableBenchmarks() : (await readCases(cases)).map(caseBenchmark);
   const chosen = all.filter(({ name }) => wanted(name));
   const steps = cases === undefined ? Object.values(STEPS).filter(wanted) : [];
   if (chosen.length + steps.length === 0) {
     const names = [...new Set([...all.map(({ name }) => name), ...Object.values(STEPS)])];
-    throw new Error(`[bench] nothing is called ${command.args.join(' or ')}; there are ${names.join(', ')}`);
+    throw new Error(`[bench] nothing is called ${words.join(' or ')}; there are ${names.join(', ')}`);
   }
   const device = await openNodeDevice();
   const print = json ? () => {} : (line: string) => console.log(line);
@@ -74,8 +90,8 @@ await main(async () => {
   print(`\n${row('operation', ['ms', 'min', 'runs', 'GFLOP/s', 'first ms'])}`);
   for (const benchmark of chosen)
     await benchmark.each(device, async (task) => {
-      const { measurement, first } = await measure(device, task, { seconds });
-      if (json) console.log(toJson(measurement));
+      const { measurement, first, msWithCopies } = await measure(device, task, { seconds });
+      if (json) console.log(toJson(measurement, msWithCopies === null ? {} : { msWithCopies: round(msWithCopies) }));
       else print(row(measurement.name, [...figures(measurement), first.toFixed(0)]));
     });
   if (steps.length === 0) return;
@@ -91,6 +107,40 @@ await main(async () => {
     else printStep(result, print);
   }
 });
+
+command
+  .command('peers')
+  .description(
+    `Runs other WebGPU engines and this one in turn on the same adapter: onnxruntime (ort), TensorFlow.js (tfjs) and jax-js
+(jax). They are installed by npm as cli/bench/peers/package-lock.json says, in node_modules/.cache. Each engine
+lives in a process of its own; on each case they take turns, round after round.`,
+  )
+  .option('--cases <file>', 'the cases of a JSON file; see node cli/bench.js --help')
+  .option('--peers <list>', 'some of them', among(PEERS), [...PEERS])
+  .option('--passes <list>', `what is compared: ${PASSES.join(', ')}`, among(PASSES), [...PASSES])
+  .option('--rounds <n>', 'turns that each engine has in a case', positive, 3)
+  .option('--seconds <s>', 'of a turn; at least three runs', positive, 0.3)
+  .option('--json', 'a line of JSON for each row instead of the tables')
+  .addHelpText(
+    'after',
+    `
+What a figure includes: inputs and results stay on the device, and the device is waited for after each run, in slices
+that leave the processor to a software adapter, the same for all. onnxruntime and tfjs can only be waited for by
+reading, so that one element is sliced and copied out. "copies" begins with host arrays and ends with one, for
+onnxruntime and for us. "gradient" is forward and backward, to all inputs, where the peer differentiates. All engines
+compute on the same numbers; where the sum of squares of a result differs from ours by 0.1 %, a note says so.
+`,
+  )
+  .action(
+    async ({ cases, json = false, ...options }: Omit<PeersOptions, 'onRow'> & { cases?: string; json?: boolean }) => {
+      const chosen = cases === undefined ? PEER_CASES : await readCases(cases);
+      const onRow: PeersOptions['onRow'] = json ? (row) => console.log(JSON.stringify(row)) : () => {};
+      const rows = await comparePeers(chosen, { ...options, onRow });
+      if (!json) console.log(formatRows(rows));
+    },
+  );
+
+const round = (ms: number): number => Number(ms.toFixed(3));
 
 /** A line of the table: the name, then cells to the right. */
 function row(name: string, cells: readonly string[]): string {
@@ -122,3 +172,5 @@ function printStep({ measurement, first, counts, kernels }: StepResult, print: (
       ]),
     );
 }
+
+await main(async () => void (await command.parseAsync()));

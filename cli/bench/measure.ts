@@ -18,6 +18,8 @@ export interface Task {
   readonly flops: number;
   /** Records the work; inputs lie on the device. */
   readonly run: () => void | Promise<void>;
+  /** The same with inputs copied in and the result copied out. */
+  readonly withCopies?: () => Promise<void>;
 }
 
 export interface MeasureOptions {
@@ -27,12 +29,29 @@ export interface MeasureOptions {
   readonly onWarm?: () => void;
 }
 
-/** Times a task. Returns the first run's milliseconds beside the measurement: compilation is in it. */
+/** Milliseconds of runs that go on for so many seconds, at least five: the median and the least of them. */
+export async function time(
+  run: () => Promise<void>,
+  seconds: number,
+): Promise<{ ms: number; min: number; runs: number }> {
+  const bench = new Bench({ warmup: false, time: seconds * 1000, iterations: 5, throws: true });
+  bench.add('runs', run);
+  const [task] = await bench.run();
+  const { result } = task!;
+  if (result.state !== 'completed') throw new Error(`[bench] the runs did not complete: ${result.state}`);
+  const { p50, min, samplesCount } = result.latency;
+  return { ms: p50, min, runs: samplesCount };
+}
+
+/**
+ * Times a task. Returns the first run's milliseconds beside the measurement, compilation in it, and those of a run with
+ * copies (the median) where the task has one.
+ */
 export async function measure(
   device: Device,
-  { name, flops, run }: Task,
+  { name, flops, run, withCopies }: Task,
   { seconds, onWarm = () => {} }: MeasureOptions,
-): Promise<{ measurement: Measurement; first: number }> {
+): Promise<{ measurement: Measurement; first: number; msWithCopies: number | null }> {
   const drained = async () => {
     await run();
     await device.drain();
@@ -44,13 +63,9 @@ export async function measure(
   await drained();
   await drained();
   onWarm();
-  const bench = new Bench({ warmup: false, time: seconds * 1000, iterations: 5, throws: true });
-  bench.add(name, drained);
-  const [task] = await bench.run();
-  const { result } = task!;
-  if (result.state !== 'completed') throw new Error(`[bench] ${name} did not complete: ${result.state}`);
-  const { p50, min, samplesCount } = result.latency;
-  return { measurement: { name, ms: p50, min, runs: samplesCount, gflops: flops / p50 / 1e6 }, first };
+  const { ms, ...rest } = await time(drained, seconds);
+  const measurement = { name, ms, ...rest, gflops: flops / ms / 1e6 };
+  return { measurement, first, msWithCopies: withCopies ? (await time(withCopies, seconds)).ms : null };
 }
 
 /** One line of JSON, rounded to what is meaningful. */

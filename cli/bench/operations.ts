@@ -1,6 +1,4 @@
 /** What the benchmark runs of single operations: the samples of the operations' table, or cases from a file. */
-import { readFile } from 'node:fs/promises';
-import { z } from 'zod';
 import {
   backward,
   clearGradient,
@@ -11,11 +9,13 @@ import {
   scope,
   tensor,
 } from '../../engine/index.ts';
-import type { Device, Shape, Tensor } from '../../engine/index.ts';
+import type { Device, Tensor } from '../../engine/index.ts';
 import * as operations from '../../kernels/index.ts';
 import { makeInput } from '../../test/kernels/row.ts';
 import type { Row } from '../../test/kernels/row.ts';
 import { table } from '../../test/kernels/table/index.ts';
+import { describeCase } from './cases.ts';
+import type { Case } from './cases.ts';
 import type { Task } from './measure.ts';
 
 /** Tasks whose inputs are made when their turn comes, and released after it. */
@@ -51,7 +51,8 @@ function rowBenchmark(operation: string, row: AnyRow, sample: BenchSample): Benc
       });
       const forward = () => row.call(call, inputs as Tensor[], sample.attributes);
       const { flops } = sample;
-      await visit({ name, flops, run: () => scope(device, () => void forward()) });
+      // A pending result (an element-wise chain) is computed when a window of it is asked for.
+      await visit({ name, flops, run: () => scope(device, () => void forward().window()) });
       const leaves = row.gradient === 'none' ? [] : row.gradient.flatMap((i) => inputs[i] ?? []);
       if (leaves.length > 0 && !sample.forwardOnly) {
         const result = scope(device, forward);
@@ -61,7 +62,10 @@ function rowBenchmark(operation: string, row: AnyRow, sample: BenchSample): Benc
         const run = () =>
           scope(device, () => {
             backward(forward(), upstream);
-            leaves.forEach(clearGradient);
+            for (const leaf of leaves) {
+              leaf.grad?.window();
+              clearGradient(leaf);
+            }
           });
         // Gradients by inputs and by weights each take as many operations as the forward pass.
         await visit({ name: `${name}, forward + backward`, flops: 3 * flops, run });
@@ -72,104 +76,38 @@ function rowBenchmark(operation: string, row: AnyRow, sample: BenchSample): Benc
   };
 }
 
-const extent = z.int().min(1);
-const caseSchema = z.discriminatedUnion('op', [
-  z.strictObject({ name: z.string(), op: z.literal('matmul'), m: extent, k: extent, n: extent }),
-  z.strictObject({
-    name: z.string(),
-    op: z.literal('conv2d'),
-    batch: extent,
-    cin: extent,
-    cout: extent,
-    h: extent,
-    w: extent,
-    kernel: extent.refine((k) => k % 2 === 1, 'must be odd: the window keeps the size'),
-  }),
-  z.strictObject({
-    name: z.string(),
-    op: z.literal('attention'),
-    batch: extent,
-    heads: extent,
-    length: extent,
-    keys: extent.optional(),
-    dim: extent,
-  }),
-  z.strictObject({ name: z.string(), op: z.literal('layernorm'), rows: extent, cols: extent }),
-  z.strictObject({ name: z.string(), op: z.literal('softmax'), rows: extent, cols: extent }),
-]);
-type Case = z.infer<typeof caseSchema>;
-
-/** Shapes of a case's inputs, the operations it counts for one forward pass, and how it is called. */
-function describeCase(c: Case): { shapes: Shape[]; flops: number; call: (inputs: Tensor[]) => Tensor } {
+/** Runs a case's operation. */
+export function callCase(c: Case, inputs: readonly Tensor[]): Tensor {
+  const [first, second, third] = inputs as [Tensor, Tensor, Tensor];
   switch (c.op) {
-    case 'matmul': {
-      const { m, k, n } = c;
-      return { shapes: [[m, k], [k, n]], flops: 2 * m * k * n, call: ([a, b]) => operations.matmul(a!, b!) }; // prettier-ignore
-    }
-    case 'conv2d': {
-      const { batch, cin, cout, h, w, kernel } = c;
-      return {
-        shapes: [[batch, cin, h, w], [cout, cin, kernel, kernel]], // prettier-ignore
-        flops: 2 * batch * h * w * cin * cout * kernel ** 2,
-        call: ([x, weight]) => operations.conv2d(x!, weight!, null, { padding: (kernel - 1) / 2 }),
-      };
-    }
-    case 'attention': {
-      const { batch, heads, length, keys = length, dim } = c;
-      return {
-        shapes: [length, keys, keys].map((extent) => [batch, heads, extent, dim]),
-        flops: 4 * batch * heads * length * keys * dim, // two products, the softmax left out
-        call: ([q, k, v]) => operations.attention(q!, k!, v!),
-      };
-    }
-    case 'layernorm': {
-      const { rows, cols } = c;
-      return {
-        shapes: [[rows, cols], [cols], [cols]],
-        flops: 8 * rows * cols,
-        call: ([x, weight, bias]) => operations.layerNorm(x!, weight!, bias!),
-      };
-    }
-    case 'softmax': {
-      const { rows, cols } = c;
-      return { shapes: [[rows, cols]], flops: 5 * rows * cols, call: ([x]) => operations.softmax(x!) };
-    }
+    case 'matmul':
+      return operations.matmul(first, second);
+    case 'conv2d':
+      return operations.conv2d(first, second, null, { stride: c.stride, padding: (c.kernel - 1) / 2 });
+    case 'attention':
+      return operations.attention(first, second, third);
+    case 'layernorm':
+      return operations.layerNorm(first, second, third);
+    case 'softmax':
+      return operations.softmax(first);
   }
 }
 
-/** Reads a file of cases: a JSON list of `{name, op, …}`. Throws, naming the case, on what is not known. */
-export async function readCases(file: string): Promise<Benchmark[]> {
-  const fail = (what: string): never => {
-    throw new Error(`[bench] ${file}: ${what}`);
-  };
-  const text = await readFile(file, 'utf8').catch((error: NodeJS.ErrnoException) =>
-    fail(`cannot be read (${error.code})`),
-  );
-  let json: unknown;
-  try {
-    json = JSON.parse(text);
-  } catch (error) {
-    return fail(`is not JSON: ${(error as Error).message}`);
-  }
-  if (!Array.isArray(json)) return fail('must be a list of cases');
-  return json.map((value: unknown, i) => {
-    const result = caseSchema.safeParse(value);
-    if (result.success) return caseBenchmark(result.data);
-    const issue = result.error.issues[0]!;
-    return fail(`case ${i + 1}: ${[...issue.path, issue.message].join(': ')}`);
-  });
-}
-
-function caseBenchmark(c: Case): Benchmark {
-  const { shapes, flops, call } = describeCase(c);
+export function caseBenchmark(c: Case): Benchmark {
+  const { inputs: shapes, flops } = describeCase(c);
   return {
     name: c.name,
     async each(device, visit) {
-      const inputs = shapes.map((shape, i) => {
-        const { data } = makeInput(shape, new HostRandom(randomKey(0, `input ${i}`)));
-        return tensor(device, data, shape);
-      });
-      await visit({ name: c.name, flops, run: () => scope(device, () => void call(inputs)) });
+      const arrays = shapes.map((shape, i) => makeInput(shape, new HostRandom(randomKey(0, `input ${i}`)))); // prettier-ignore
+      const upload = () => arrays.map(({ data, shape }) => tensor(device, data, shape));
+      const inputs = upload();
+      const run = () => scope(device, () => void callCase(c, inputs));
+      const withCopies = async () => {
+        const result = scope(device, () => callCase(c, upload()));
+        await result.read();
+        release(result);
+      };
+      await visit({ name: c.name, flops, run, withCopies });
       release(...inputs);
     },
   };

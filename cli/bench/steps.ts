@@ -58,6 +58,7 @@ export async function trainingStep(
   model.vae.setTrainable(false);
   unet.setTrainable(config.train.unet);
   textEncoder.setTrainable(config.train.text);
+  for (const part of [unet, textEncoder]) part.setCheckpointing(config.memory.checkpointing);
   const task = new DreamBooth(model, examples(model, 'a sks cat', 4), examples(model, 'a cat', config.prior.pictures), {
     seed: config.seed,
     subjectBatch: batch.subject,

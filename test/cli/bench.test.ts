@@ -4,7 +4,8 @@ import path from 'node:path';
 import { afterAll, beforeAll, describe, expect, it } from 'vitest';
 import { textFlops, unetFlops } from '../../cli/bench/flops.ts';
 import { measure, toJson } from '../../cli/bench/measure.ts';
-import { readCases, tableBenchmarks } from '../../cli/bench/operations.ts';
+import { caseBenchmark, tableBenchmarks } from '../../cli/bench/operations.ts';
+import { readCases } from '../../cli/bench/cases.ts';
 import { profile } from '../../cli/bench/profile.ts';
 import { samplingStep, trainingStep } from '../../cli/bench/steps.ts';
 import { loadConfig } from '../../cli/config.ts';
@@ -43,10 +44,11 @@ describe('cases from a file', () => {
       { name: 'rows', op: 'softmax', rows: 4, cols: 16 },
     ]);
     const counted: Record<string, number> = {};
-    for (const benchmark of await readCases(file))
+    for (const benchmark of (await readCases(file)).map(caseBenchmark))
       await benchmark.each(device, async (task) => {
         counted[task.name] = task.flops;
-        const { measurement, first } = await measure(device, task, { seconds: 0.01 });
+        const { measurement, first, msWithCopies } = await measure(device, task, { seconds: 0.01 });
+        expect(msWithCopies).toBeGreaterThan(0);
         expect(measurement).toMatchObject({ name: benchmark.name, gflops: task.flops / measurement.ms / 1e6 });
         expect(measurement.runs).toBeGreaterThanOrEqual(5);
         expect(measurement.min).toBeGreaterThan(0);
