@@ -8,11 +8,12 @@ import type { Geometry } from './geometry.ts';
 import { addParts } from './parts.ts';
 import { suitsWinograd, winogradProduct, winogradWeight } from './winograd.ts';
 
-wgsl(import.meta.url, './geometry.wgsl'); // which the four include
+wgsl(import.meta.url, './geometry.wgsl'); // which all of these include
 const tiledProduct = wgsl(import.meta.url, './conv2d.wgsl');
 const tiledWeight = wgsl(import.meta.url, './conv2d_weight.wgsl');
 const subgroupProduct = wgsl(import.meta.url, './conv2d_subgroup.wgsl');
 const subgroupWeight = wgsl(import.meta.url, './conv2d_weight_subgroup.wgsl');
+const narrowProduct = wgsl(import.meta.url, './conv2d_narrow.wgsl');
 
 /** A 1×1 window that sees every pixel once is a matrix product of the weight and the picture (channels, pixels). */
 const pointwise = (g: Geometry): boolean =>
@@ -20,6 +21,9 @@ const pointwise = (g: Geometry): boolean =>
 
 const winograd = (g: Geometry, { device }: Tensor): boolean =>
   suitsWinograd(g) && variant(device, 'conv2d 3×3') === 'winograd';
+
+/** Groups that would leave most of a tile empty. Depthwise convolutions have as many groups as channels. */
+const narrow = (g: Geometry): boolean => g.groups > 1 && g.channels * g.rows <= 4;
 
 /** Workgroups of tiles that cover `rows` × `columns` of each group. */
 const cover = (g: Geometry, columns: number, down: number, across: number): number =>
@@ -43,7 +47,13 @@ function product(g: Geometry, x: Tensor, weight: Tensor, out: Tensor, bias: Tens
   const tensors = bias ? [x, weight, out, bias] : [x, weight, out];
   const variants = { ...typed(x), TRANSPOSED: transposed, BIAS: bias !== null };
   const phases = transposed ? g.stride_y * g.stride_x : 1;
-  const area = transposed ? Math.ceil(g.oh / g.stride_y) * Math.ceil(g.ow / g.stride_x) : g.oh * g.ow;
+  const [high, wide] = transposed ? [Math.ceil(g.oh / g.stride_y), Math.ceil(g.ow / g.stride_x)] : [g.oh, g.ow];
+  const area = high * wide;
+  if (narrow(g)) {
+    const threads = g.batch * g.groups * g.rows * phases * high * Math.ceil(wide / 4);
+    device.run(device.kernel(narrowProduct, variants), tensors, { ...g }, Math.ceil(threads / 64));
+    return;
+  }
   if (variant(device, 'conv2d') === 'subgroup') {
     const { rounds, defines } = subgroupDefines(g, subgroupSize);
     const kernel = device.kernel(subgroupProduct, { ...variants, ...defines });

@@ -92,7 +92,7 @@ function convolveTransposed(
 }
 
 /** (batch, channels, height, width) → rows with a window. */
-const sample = (
+export const sample = (
   x: Four,
   rows: number,
   window: number | [number, number],
@@ -103,7 +103,7 @@ const sample = (
 };
 
 /** The same the other way: (batch, channels, height, width) → rows. */
-const transposedSample = (
+export const transposedSample = (
   x: Four,
   rows: number,
   window: number | [number, number],
