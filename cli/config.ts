@@ -35,9 +35,16 @@ const run = {
     .prefault({})
     .describe('a checkpoint every so many steps, the last few kept'),
   memory: z
-    .strictObject({ budget: z.number().min(0).default(0).describe('MiB on the device; 0: no limit') })
-    .prefault({})
-    .describe('MiB that the run may take on the device; 0: no limit'),
+    .strictObject({
+      budget: z.number().min(0).default(0).describe('MiB that the run may take on the device; 0: no limit'),
+      checkpointing: z
+        .boolean()
+        .default(false)
+        .describe(
+          'computes blocks again in the backward pass instead of keeping what it needs: less memory, a third more time',
+        ),
+    })
+    .prefault({}),
 };
 
 const sampling = {

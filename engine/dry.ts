@@ -9,7 +9,7 @@ import { readSources } from './kernel.ts';
 /** What the device that is imitated can do. */
 export interface DryOptions extends DeviceOptions {
   readonly profile?: Partial<Profile>;
-  readonly limits?: Partial<Record<keyof GPUSupportedLimits, number>>;
+  readonly limits?: Limits;
 }
 
 /** As a large GPU has them: f16, subgroups of 32, bindings of 2 GiB. */
@@ -41,8 +41,14 @@ export async function openDryDevice(host: Host, { profile, limits, ...options }:
   );
 }
 
+/** A dry device that is to `device` as a rehearsal to the performance: the same profile, limits, and thus kernels. */
+export const rehearsal = ({ gpu, profile, host, bindingLimit }: Device): Device =>
+  new Device(imitation(gpu.limits as unknown as Limits), profile, host, { bindingLimit });
+
+type Limits = Partial<Record<keyof GPUSupportedLimits, number>>;
+
 /** As much of a GPUDevice as the engine calls. */
-function imitation(limits: Partial<Record<keyof GPUSupportedLimits, number>>): GPUDevice {
+function imitation(limits: Limits): GPUDevice {
   const nothing = (): void => {};
   const pass = { setPipeline: nothing, setBindGroup: nothing, setImmediates: nothing, dispatchWorkgroups: nothing, end: nothing }; // prettier-ignore
   const encoder = {

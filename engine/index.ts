@@ -2,6 +2,7 @@ export { compile } from './compile.ts';
 export type { Specialised } from './compile.ts';
 export { capture, Replay, Variable } from './capture.ts';
 export { Device, DeviceLostError, openDevice } from './device.ts';
+export { rehearsal } from './dry.ts';
 export type { DeviceOptions, Host, Profile, SubgroupMatrixConfig } from './device.ts';
 export { Kernel, preprocess, wgsl } from './kernel.ts';
 export type { Defines, KernelSource } from './kernel.ts';

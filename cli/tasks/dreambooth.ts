@@ -2,9 +2,9 @@
 import { existsSync } from 'node:fs';
 import { readdir, readFile } from 'node:fs/promises';
 import path from 'node:path';
-import { backward, clearGradient, scope } from '../../engine/index.ts';
+import { compile, rehearsal } from '../../engine/index.ts';
 import type { Device } from '../../engine/index.ts';
-import { trainableParameters } from '../../nn/arena.ts';
+import { ClipTextModel } from '../../diffusion/clip.ts';
 import { DreamBooth, fillPrompt, loadSubject, makeExamples, priorExamples } from '../../diffusion/dreambooth.ts';
 import type { SubjectPicture } from '../../diffusion/dreambooth.ts';
 import { judge } from '../../diffusion/evidence.ts';
@@ -16,6 +16,8 @@ import { encodePng, grid, loadPicture } from '../../diffusion/pictures.ts';
 import type { Picture } from '../../diffusion/pictures.ts';
 import { encodePictures } from '../../diffusion/training.ts';
 import type { Example } from '../../diffusion/training.ts';
+import { UNet } from '../../diffusion/unet.ts';
+import { Vae } from '../../diffusion/vae.ts';
 import { lineChart } from '../../nn/chart.ts';
 import { writeFileAtomic } from '../../nn/files.ts';
 import { Progress } from '../../nn/progress.ts';
@@ -24,6 +26,7 @@ import type { Schedule } from '../../nn/schedule.ts';
 import { makeFolder } from '../../nn/checkpoint.ts';
 import type { Json } from '../../nn/checkpoint.ts';
 import { Trainer } from '../../nn/trainer.ts';
+import { samplingStep, trainingStep } from '../bench/steps.ts';
 import { ConfigError } from '../config.ts';
 import type { Config } from '../config.ts';
 import { interruptible, recordRun, resolvePath, writeText } from '../run.ts';
@@ -75,7 +78,8 @@ export async function trainDreamBooth(
   model.vae.setTrainable(false);
   model.unet.setTrainable(config.train.unet);
   model.textEncoder.setTrainable(config.train.text);
-  planMemory(model, config);
+  for (const part of [model.unet, model.textEncoder]) part.setCheckpointing(config.memory.checkpointing);
+  await rehearse(model, config);
   const context = await prepare();
   const { folder } = context;
   if (context.resume && existsSync(path.join(folder, 'evidence.json')))
@@ -348,41 +352,38 @@ async function report(
 }
 
 /**
- * Throws, before anything is drawn, where training would not fit the memory budget. What a step takes is measured by one
- * pass over empty pictures, whose activations are as large as any; the rest follows from the parameters.
+ * Rehearses a training step and a drawing step on a device that computes nothing. Throws, before anything is drawn, where
+ * training would not fit the memory budget; then compiles, in parallel, what both steps need.
  */
-function planMemory(model: StableDiffusion, config: DreamBoothConfig): void {
-  const { device } = model.unet;
-  const { memory } = device;
-  const { budget } = memory;
-  if (budget === Infinity) return;
-  memory.budget = Infinity;
-  const [held, side] = [memory.live, model.unet.config.sample_size ?? 64];
-  const values = new Float32Array(model.unet.config.in_channels * side * side);
-  const blank: Example[] = [{ ids: encode(model, ''), crops: [{ mean: values, deviation: values }] }];
-  const { batch, prior } = config;
-  const trial = new DreamBooth(model, blank, prior.weight > 0 && prior.pictures > 0 ? blank : [], {
-    seed: 0,
-    subjectBatch: batch.subject,
-    priorBatch: batch.prior,
-    priorWeight: prior.weight,
-  });
-  memory.resetPeak();
-  const parameters = [...trainableParameters({ unet: model.unet, text: model.textEncoder }).values()];
-  if (parameters.length === 0)
+async function rehearse(model: StableDiffusion, config: DreamBoothConfig): Promise<void> {
+  if (!config.train.unet && !config.train.text)
     throw new ConfigError('train.unet and train.text are both false: nothing would be trained');
-  scope(device, () => backward(trial.loss(0).loss));
-  const [gradients, peak] = [memory.live - held, memory.peak - held];
-  parameters.forEach(clearGradient);
-  memory.trim();
-  memory.budget = budget;
-  const moments = (config.ema > 0 ? 3 : 2) * gradients;
-  const needed = held + peak + moments;
-  if (needed <= budget) return;
-  const size = (bytes: number) => `${Math.ceil(bytes / 2 ** 20)} MiB`;
-  throw new ConfigError(
-    `memory.budget is ${size(budget)}, and this run needs about ${size(needed)}: models ${size(held)}, gradients ${size(gradients)}, ` +
-      `moments${config.ema > 0 ? ' and averages' : ''} ${size(moments)}, activations ${size(peak - gradients)} for ${batch.subject} + ${batch.prior} pictures. ` +
-      'Lower batch.subject and batch.prior (and raise accumulate) for the activations; train.text=false or train.unet=false for the rest',
-  );
+  const { device } = model.unet;
+  const dry = rehearsal(device);
+  const copy = (): StableDiffusion => ({
+    ...model,
+    unet: new UNet(dry, model.unet.config),
+    vae: new Vae(dry, model.vae.config),
+    textEncoder: new ClipTextModel(dry, model.textEncoder.config),
+  });
+  const once = { seconds: 0, profiled: false };
+  const { counts } = await trainingStep(dry, copy(), config, once);
+  const { budget } = device.memory;
+  const averages = config.ema > 0 ? (counts.tags['gradients'] ?? 0) : 0;
+  const needed = counts.peak + averages;
+  if (needed > budget) {
+    const size = (bytes: number) => `${Math.ceil(bytes / 2 ** 20)} MiB`;
+    const parts = Object.entries({ ...counts.tags, averages }).filter(([, bytes]) => bytes >= 2 ** 20);
+    throw new ConfigError(
+      `memory.budget is ${size(budget)}, and a step needs ${size(needed)}: ` +
+        `${parts.map(([tag, bytes]) => `${tag} ${size(bytes)}`).join(', ')}, for ${config.batch.subject} + ${config.batch.prior} pictures. ` +
+        'For the activations set memory.checkpointing=true, or lower batch.subject and batch.prior (and raise accumulate); ' +
+        'train.text=false or train.unet=false for the rest',
+    );
+  }
+  await samplingStep(dry, copy(), 8, once);
+  const progress = new Progress([...dry.kernels()].length, 0, { unit: 'kernel' });
+  const compiled = await compile(device, dry.kernels(), (done) => progress.update(done, {}));
+  progress.stop();
+  if (compiled > 0) console.log(`Compiled ${compiled} kernels`);
 }

@@ -20,7 +20,7 @@ describe('a dry run', () => {
 
   it('knows what freezing and checkpointing save', async () => {
     const device = await openNodeDryDevice();
-    const plan = { size: 64, batch: 2, tokens: 77, precision: 'f32', checkpointing: false } as const;
+    const plan = { size: 256, batch: 2, tokens: 77, precision: 'f32', checkpointing: false } as const;
     const all = planTraining(device, SD15, { ...plan, train: { text: true, vae: true } });
     const frozen = planTraining(device, SD15, { ...plan, train: { text: false, vae: false } });
     const saving = planTraining(device, SD15, { ...plan, checkpointing: true, train: { text: false, vae: false } });
