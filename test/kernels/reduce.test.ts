@@ -5,7 +5,8 @@ import type { Device, Tensor } from '../../engine/index.ts';
 import { openNodeDevice } from '../../engine/node.ts';
 import { max, min, norm, prod } from '../../kernels/index.ts';
 import { guardedDevice } from '../device.ts';
-import { checksOf } from './check.ts';
+import { checksOf, elements } from './check.ts';
+import type { AnySample } from './check.ts';
 
 /** The gradient of x (2, 4) along the last axis, with upstream gradients 6 and 12. */
 async function gradient(f: (x: Tensor) => Tensor, values: readonly number[]): Promise<number[]> {
@@ -46,9 +47,10 @@ describe('a workgroup a row', () => {
     device.destroy();
   });
 
-  const names = ['softmax', 'logSoftmax', 'groupNorm', 'layerNorm', 'rmsNorm', 'sum', 'max', 'mse', 'crossEntropy'];
+  const names = ['softmax', 'groupNorm', 'layerNorm', 'rmsNorm', 'sum', 'max', 'mse', 'crossEntropy'];
+  const small = (sample: AnySample | null) => sample !== null && elements(sample) < 16_000;
   for (const name of names)
     describe(name, () => {
-      for (const { title, sample, run } of checksOf(name)) if (sample) it(title, () => run(device));
+      for (const { title, sample, run } of checksOf(name)) if (small(sample)) it(title, () => run(device));
     });
 });
