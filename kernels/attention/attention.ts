@@ -1,25 +1,51 @@
 import { apply, empty, formatShape, operation, sameShape, wgsl } from '../../engine/index.ts';
 import type { Device, Tensor } from '../../engine/index.ts';
-import { deviceRuns, pattern } from './blocks.ts';
-import type { BlockPattern } from './blocks.ts';
+import { blockLists } from './lists.ts';
+import type { BlockPattern, Lists } from './lists.ts';
 
-export type { BlockPattern } from './blocks.ts';
+export type { BlockPattern } from './lists.ts';
 
-const forwardSource = wgsl(import.meta.url, './attention.wgsl');
-const queryGradientSource = wgsl(import.meta.url, './attention_query_gradient.wgsl');
-const keyGradientSource = wgsl(import.meta.url, './attention_key_gradient.wgsl');
+const sources = {
+  out: {
+    staged: wgsl(import.meta.url, './attention.wgsl'),
+    subgroup: wgsl(import.meta.url, './attention_subgroup.wgsl'),
+  },
+  dq: {
+    staged: wgsl(import.meta.url, './attention_query_gradient.wgsl'),
+    subgroup: wgsl(import.meta.url, './attention_query_gradient_subgroup.wgsl'),
+  },
+  dkv: {
+    staged: wgsl(import.meta.url, './attention_key_gradient.wgsl'),
+    subgroup: wgsl(import.meta.url, './attention_key_gradient_subgroup.wgsl'),
+  },
+};
+// Included by the others.
+wgsl(import.meta.url, './attention_tile.wgsl');
+wgsl(import.meta.url, './attention_staged.wgsl');
+wgsl(import.meta.url, './attention_shared.wgsl');
 
 export interface AttentionOptions {
-  /** Query i sees keys j ≤ i + Tk − Tq only. */
+  /** Query i sees keys j ≤ i + Tk − Tq only: the sequences end together. */
   causal?: boolean;
   /** With `causal`: of those, the last `window` (the query's own position included). */
   window?: number;
+  /** With `window`: and the first `sinks` (Xiao et al. 2023, StreamingLLM). */
+  sinks?: number;
   /** What scores are multiplied by; 1 / √D by default. */
   scale?: number;
   /** Restricts which blocks of keys a block of queries sees. */
   blocks?: BlockPattern;
-  /** (B, 1 | H, Tq, Tk), added to the scores; −∞, or anything below −5e29, hides a pair. It gets no gradient. */
+  /**
+   * (B, 1 | H, Tq, Tk), f32 or f16, added to the scores; −∞, or anything below −5e29, hides a pair. It gets no gradient.
+   */
   mask?: Tensor;
+  /**
+   * How many queries of each sequence count, u32 (B); those after them give zeros and get no gradient. A sequence's length
+   * takes the place of Tq in the rules above.
+   */
+  queryLengths?: Tensor;
+  /** How many keys of each sequence count, u32 (B), e.g. of a cache with room for Tk; likewise. */
+  keyLengths?: Tensor;
   /** Whether heads come before positions, (B, H, T, D), or after, (B, T, H, D), as projections leave them. */
   layout?: 'bhtd' | 'bthd';
 }
@@ -27,12 +53,23 @@ export interface AttentionOptions {
 interface Attributes {
   readonly causal: boolean;
   readonly window: number | null;
+  readonly sinks: number;
   readonly scale: number;
   readonly blocks: BlockPattern | null;
   readonly layout: 'bhtd' | 'bthd';
+  /** Which inputs there are. */
+  readonly given: readonly boolean[];
 }
 
-type Inputs = readonly [q: Tensor, k: Tensor, v: Tensor, mask: Tensor | null];
+type Inputs = readonly [
+  q: Tensor,
+  k: Tensor,
+  v: Tensor,
+  mask: Tensor | null,
+  queryLengths: Tensor | null,
+  keyLengths: Tensor | null,
+  visible: Tensor | null, // of `blocks`, where it lies on the device
+];
 
 interface Extents {
   batch: number;
@@ -43,14 +80,19 @@ interface Extents {
   dim: number;
 }
 
+const isFloat = ({ dtype }: Tensor) => dtype === 'f32' || dtype === 'f16';
+
 /** Extents of valid inputs. Throws on any others. */
-function extents([q, k, v, mask]: Inputs, { causal, window, blocks, layout }: Attributes): Extents {
+function extents([q, k, v, mask, queryLengths, keyLengths]: Inputs, attributes: Attributes): Extents {
+  const { causal, window, sinks, blocks, layout } = attributes;
   const fail = (message: string): never => {
     throw new Error(`[attention] ${message}`);
   };
   const form = layout === 'bhtd' ? '(B, H, T, D)' : '(B, T, H, D)';
   for (const [name, { shape }] of Object.entries({ q, k, v }))
     if (shape.length !== 4) fail(`${name} is ${formatShape(shape)}; with layout '${layout}' it must be ${form}`);
+  if (!isFloat(q) || !isFloat(k) || k.dtype !== v.dtype || (q.dtype === 'f16' && k.dtype === 'f32'))
+    fail(`q is ${q.dtype}, k is ${k.dtype}, v is ${v.dtype}; they must be f32 or f16, all alike, or k and v f16`);
   if (!sameShape(k.shape, v.shape))
     fail(`k is ${formatShape(k.shape)} and v is ${formatShape(v.shape)}; they must be alike`);
   const [head, position] = layout === 'bhtd' ? [1, 2] : [2, 1];
@@ -65,137 +107,187 @@ function extents([q, k, v, mask]: Inputs, { causal, window, blocks, layout }: At
   if (window !== null && !causal) fail('a window counts back from the query, so it needs causal: true');
   if (window !== null && !(Number.isInteger(window) && window >= 1))
     fail(`the window ${window} must be a whole number of keys, at least 1`);
+  if (sinks > 0 && window === null) fail('sinks are keys beyond a window, so they need one');
+  if (!(Number.isInteger(sinks) && sinks >= 0)) fail(`sinks is ${sinks}; it must be a whole number of keys`);
   if (mask) {
     const [b, h, i, j] = mask.shape;
     if (mask.shape.length !== 4 || b !== batch || (h !== 1 && h !== heads) || i !== queries || j !== keys)
       fail(`the mask is ${formatShape(mask.shape)}; it must be (${batch}, 1 or ${heads}, ${queries}, ${keys})`);
+    if (!isFloat(mask)) fail(`the mask is ${mask.dtype}; it must be f32 or f16`);
     if (mask.tracked) fail('the mask asks for a gradient, which it has none; wrap its making in noGrad');
   }
-  if (blocks) {
-    const [rows, columns] = [Math.ceil(queries / blocks.size), Math.ceil(keys / blocks.size)];
-    if (blocks.size < 32 || blocks.size % 32 !== 0) fail(`blocks.size is ${blocks.size}; it must be a multiple of 32`);
-    if (blocks.visible.length !== rows)
-      fail(`blocks.visible lists ${blocks.visible.length} query blocks; ${queries} queries make ${rows}`);
-    for (const j of blocks.visible.flat())
-      if (!(Number.isInteger(j) && j >= 0 && j < columns))
-        fail(`blocks.visible names key block ${j}; ${keys} keys make 0 to ${columns - 1}`);
-  }
+  for (const [name, lengths] of Object.entries({ queryLengths, keyLengths }))
+    if (lengths && !(lengths.dtype === 'u32' && lengths.shape.length === 1 && lengths.shape[0] === batch))
+      fail(`${name} is ${lengths.dtype} ${formatShape(lengths.shape)}; it must be u32 (${batch})`);
+  if (blocks) checkBlocks(blocks, { batch, heads, kvHeads, queries, keys, dim }, fail);
   return { batch, heads, kvHeads, queries, keys, dim };
 }
 
-/**
- * How the kernels are cut: `lanes` a workgroup, `block` rows of the other side at a time, and `queries` a lane in the
- * forward pass (one in the backward pass, where a lane holds more of each).
- * Software adapters hand blocks around by shuffle, everything else by workgroup memory, of which a block takes
- * 2 · block · D floats: 16 KiB at most, which every adapter has. A software adapter without subgroups keeps its loops
- * rolled: unrolled, the reads of workgroup memory took a minute to compile.
- */
-function tiling({ profile }: Device, dim: number) {
-  if (profile.software && profile.subgroupSize > 0)
-    return { subgroups: true, lanes: profile.subgroupSize, block: profile.subgroupSize, queries: 2, rolled: false };
-  const block = dim <= 128 && !profile.software ? 16 : 8;
-  return { subgroups: false, lanes: 32, block, queries: 1, rolled: profile.software };
+function checkBlocks(
+  { size, visible }: BlockPattern,
+  { batch, kvHeads, queries, keys }: Extents,
+  fail: (message: string) => never,
+): void {
+  const [rows, columns] = [Math.ceil(queries / size), Math.ceil(keys / size)];
+  if (size < 32 || size % 32 !== 0) fail(`blocks.size is ${size}; it must be a multiple of 32`);
+  if ('shape' in visible) {
+    const [b, h, i] = visible.shape;
+    const fits = visible.shape.length === 4 && (b === 1 || b === batch) && (h === 1 || h === kvHeads) && i === rows;
+    if (visible.dtype !== 'u32' || !fits)
+      fail(
+        `blocks.visible is ${visible.dtype} ${formatShape(visible.shape)}; it must be u32 (1 or ${batch}, 1 or ${kvHeads}, ${rows}, n)`,
+      );
+    return;
+  }
+  if (visible.length !== rows)
+    fail(`blocks.visible lists ${visible.length} query blocks; ${queries} queries make ${rows}`);
+  for (const j of visible.flat())
+    if (!(Number.isInteger(j) && j >= 0 && j < columns))
+      fail(`blocks.visible names key block ${j}; ${keys} keys make 0 to ${columns - 1}`);
 }
 
-/** What the three kernels share: those of the result and of dq go over tiles of queries, that of dk and dv of keys. */
-function plan(device: Device, inputs: Inputs, attributes: Attributes, kernel: 'out' | 'dq' | 'dk, dv') {
-  const { batch, heads, kvHeads, queries, keys, dim } = extents(inputs, attributes);
-  const { causal, window, scale, blocks, layout } = attributes;
-  const { subgroups, lanes, block, rolled, ...cut } = tiling(device, dim);
-  const rows = kernel === 'out' ? cut.queries : 1;
-  const overKeys = kernel === 'dk, dv';
-  const mask = inputs[3];
-  const seen = pattern(queries, keys, causal, window, blocks);
-  const tiles = Math.ceil((overKeys ? keys : queries) / (lanes * rows));
-  const runs = deviceRuns(device, seen, lanes * rows, block, overKeys);
-  const vec4 = dim % 4 === 0;
+type Kernels = keyof typeof sources;
+
+interface Cut {
+  variant: 'subgroup' | 'staged';
+  lanes: number;
+  /** Rows of a workgroup. */
+  tile: number;
+  /** Columns at a time. */
+  block: number;
+  defines: Record<string, string | boolean>;
+  /** Quads of a row that an invocation holds. */
+  part: number;
+}
+
+/** Columns that each lane of a subgroup loads: two compile in two thirds of the time that four take, and run as fast to a tenth. */
+const OWN = 2;
+
+/**
+ * How the kernels are cut. Software adapters hand columns around by shuffle (attention_tile.wgsl), everything else by
+ * workgroup memory.
+ */
+function cut({ profile }: Device, dim: number, blocks: BlockPattern | null, kernel: Kernels): Cut {
+  const lanes = profile.subgroupSize;
+  const quads = Math.ceil(dim / 4);
+  if (profile.software && lanes > 0 && (!blocks || blocks.size % (4 * lanes) === 0)) {
+    // Room for a row's sums; it is cleared for each tile, so there are three sizes of it.
+    const width = quads <= 16 ? 16 : quads <= 32 ? 32 : 64;
+    const defines = { LANES: `${lanes}u`, OWN: `${OWN}u`, WIDTH: `${width}u` };
+    return { variant: 'subgroup', lanes, tile: 4 * lanes, block: OWN * lanes, part: width, defines };
+  }
+  const parts = Math.ceil(quads / 8);
+  const part = Math.ceil(quads / parts);
+  // Workgroup memory holds one block at a time in the forward pass, two in the backward pass, and the parts' shares.
+  const block = (dim <= 128 ? 16 : 8) / (kernel === 'out' ? 1 : 2);
   const defines = {
-    SUBGROUPS: subgroups,
-    VEC4: vec4,
-    ELEMENT: vec4 ? 'vec4f' : 'f32',
-    MASK: mask !== null,
-    DIM: `${dim}u`,
-    WIDTH: `${Math.ceil(dim / 4)}u`,
-    COLUMNS: rolled ? 'params.width' : 'WIDTH',
-    LANES: `${lanes}u`,
-    ROWS: `${rows}u`,
-    BLOCK: `${block}u`,
-  };
-  // Elements from one position to the next, and from one head to the next.
-  const steps = (h: number, t: number) => (layout === 'bhtd' ? [dim, t * dim] : [h * dim, dim]) as [number, number];
-  const [[qRow, qHead], [kRow, kHead]] = [steps(heads, queries), steps(kvHeads, keys)];
-  const { ahead, behind } = seen;
-  const [maskHeads, width] = [mask?.shape[1] ?? 1, Math.ceil(dim / 4)];
-  const params = {
-    batch, heads, kvHeads, queries, keys, tiles, qRow, qHead, kRow, kHead, ahead, behind, maskHeads, width, scale,
+    LANES: '32u', PARTS: `${parts}u`, PART: `${part}u`, BLOCK: `${block}u`, SPLIT: parts > 1,
+    COLUMNS: profile.software ? 'params.columns' : 'PART',
   }; // prettier-ignore
-  return { defines, params, runs, groups: tiles * batch * (overKeys ? kvHeads : heads) };
+  return { variant: 'staged', lanes: 32, tile: 32, block, part, defines };
+}
+
+/** Whom each tile sees. */
+function listsOf(device: Device, inputs: Inputs, attributes: Attributes, kernel: Kernels): Lists {
+  const { queries, keys, dim } = extents(inputs, attributes);
+  const { causal, window, sinks, blocks } = attributes;
+  const { tile, block } = cut(device, dim, blocks, kernel);
+  const [, , , , queryLengths, keyLengths] = inputs;
+  const pattern = { queries, keys, causal, window: window ?? 0, sinks, blocks, queryLengths, keyLengths };
+  return blockLists(device, pattern, { tile, block, transposed: kernel === 'dkv' });
+}
+
+/** Runs one of the three kernels over `tensors`, in binding order up to the mask. */
+function run(kernel: Kernels, tensors: readonly Tensor[], lists: Lists, inputs: Inputs, attributes: Attributes): void {
+  const [q, k, , mask] = inputs;
+  const { device } = q;
+  const { batch, heads, kvHeads, queries, keys, dim } = extents(inputs, attributes);
+  const { scale, blocks, layout } = attributes;
+  const { variant, tile, part, defines } = cut(device, dim, blocks, kernel);
+  const vec4 = dim % 4 === 0;
+  const element = ({ dtype }: Tensor) => (vec4 ? `vec4<${dtype}>` : dtype);
+  const [rows, columns] = kernel === 'dkv' ? [k, q] : [q, k];
+  const specialised = device.kernel(sources[kernel][variant], {
+    SUBGROUPS: variant === 'subgroup',
+    F16: [q, k, ...(mask ? [mask] : [])].some(({ dtype }) => dtype === 'f16'),
+    VEC4: vec4,
+    ROW: element(rows),
+    COLUMN: element(columns),
+    MASK: mask !== null && mask.dtype,
+    ...defines,
+  });
+  const tiles = Math.ceil((kernel === 'dkv' ? keys : queries) / tile);
+  const params = {
+    batch, heads, kvHeads, queries, keys, dim, positionsFirst: Number(layout === 'bthd'), maskHeads: mask?.shape[1] ?? 1,
+    tiles, ...lists.params, columns: part, scale,
+  }; // prettier-ignore
+  device.run(
+    specialised,
+    [...tensors, ...(mask ? [mask] : [])],
+    params,
+    tiles * batch * (kernel === 'dkv' ? kvHeads : heads),
+  );
 }
 
 const attentionOp = operation<Inputs, Attributes, readonly [Tensor, Tensor]>({
   name: 'attention',
+  dtypes: 'any',
   shape(inputs, attributes) {
     extents(inputs, attributes);
     return inputs[0].shape;
   },
   forward(ctx, inputs, attributes, shape) {
-    const [q, k, v, mask] = inputs;
+    const [q, k, v] = inputs;
     const { batch, heads, queries } = extents(inputs, attributes);
-    const out = empty(ctx.device, shape);
+    const out = empty(ctx.device, shape, q.dtype);
     const lse = empty(ctx.device, [batch, heads, queries]);
-    const { defines, params, runs, groups } = plan(ctx.device, inputs, attributes, 'out');
-    const tensors = [q, k, v, runs, out, lse, ...(mask ? [mask] : [])];
-    ctx.device.run(ctx.device.kernel(forwardSource, defines), tensors, params, groups);
-    ctx.save(q, k, v, out, lse, ...(mask ? [mask] : []));
+    const lists = listsOf(ctx.device, inputs, attributes, 'out');
+    run('out', [q, k, v, lists.tensor, out, lse], lists, inputs, attributes);
+    ctx.save(out, lse, ...inputs.filter((input) => input !== null));
     return [out, lse];
   },
   backward(ctx, [dout, dlse], attributes) {
     const { device } = ctx;
-    const [q, k, v, out, lse, mask] = ctx.saved as [Tensor, Tensor, Tensor, Tensor, Tensor, Tensor?];
+    const [out, lse, ...saved] = ctx.saved as [Tensor, Tensor, ...Tensor[]];
     if (dlse || !dout) throw new Error('[attention] the log-sum-exp has no gradient; use the result alone');
-    const inputs: Inputs = [q, k, v, mask ?? null];
-    const masks = mask ? [mask] : [];
+    const inputs = attributes.given.map((given) => (given ? saved.shift()! : null)) as unknown as Inputs;
+    const [q, k, v] = inputs;
     // The first kernel also makes delta, which the second reads.
     const [dq, delta] = [ctx.gradient(0), empty(device, lse.shape)];
-    const byQuery = plan(device, inputs, attributes, 'dq');
-    device.run(
-      device.kernel(queryGradientSource, byQuery.defines),
-      [q, k, v, byQuery.runs, out, dout, lse, dq, delta, ...masks],
-      byQuery.params,
-      byQuery.groups,
-    );
-    if (!ctx.needs[1] && !ctx.needs[2]) return [dq, null, null, null];
+    const lists = listsOf(device, inputs, attributes, 'dq');
+    run('dq', [q, k, v, lists.tensor, out, dout, lse, dq, delta], lists, inputs, attributes);
+    if (!ctx.needs[1] && !ctx.needs[2]) return [dq];
     const [dk, dv] = [ctx.gradient(1), ctx.gradient(2)];
-    const byKey = plan(device, inputs, attributes, 'dk, dv');
-    device.run(
-      device.kernel(keyGradientSource, byKey.defines),
-      [q, k, v, byKey.runs, dout, lse, delta, dk, dv, ...masks],
-      byKey.params,
-      byKey.groups,
-    );
-    return [dq, dk, dv, null];
+    const transposed = listsOf(device, inputs, attributes, 'dkv');
+    run('dkv', [q, k, v, transposed.tensor, dout, lse, delta, dk, dv], transposed, inputs, attributes);
+    return [dq, dk, dv];
   },
 });
 
 /**
  * Scaled dot-product attention, softmax(scale · q kᵀ + mask) v, without a (Tq, Tk) matrix in memory (Dao 2023,
  * FlashAttention-2). q is (B, H, Tq, D), k and v are (B, KV, Tk, D), and so is their gradient; the result is as q.
- * Query head h reads key head ⌊h / (H / KV)⌋. D is at most 256. A query that sees no key gives zeros.
+ * Query head h reads key head ⌊h / (H / KV)⌋. D is at most 256. A query that sees no key gives zeros. f32 or f16, computed
+ * in f32; k and v may be f16 beside a q in f32.
  * Throws where extents don't fit, or an option does not.
  */
 export function attention(q: Tensor, k: Tensor, v: Tensor, options: AttentionOptions = {}): Tensor {
   return attentionWithLogSumExp(q, k, v, options).out;
 }
 
-/** The same, with the log-sum-exp of each query's scores, (B, H, Tq): −1e30 where it sees no key. */
+/** The same, with the log-sum-exp of each query's scores, f32 (B, H, Tq): −1e30 where it sees no key. */
 export function attentionWithLogSumExp(
   q: Tensor,
   k: Tensor,
   v: Tensor,
   options: AttentionOptions = {},
 ): { out: Tensor; logSumExp: Tensor } {
-  const { causal = false, window = null, blocks = null, mask = null, layout = 'bhtd' } = options;
+  const { causal = false, window = null, sinks = 0, blocks = null, mask = null, layout = 'bhtd' } = options;
+  const { queryLengths = null, keyLengths = null } = options;
   const scale = options.scale ?? 1 / Math.sqrt(q.shape.at(-1) ?? 1);
-  const [out, logSumExp] = apply(attentionOp, [q, k, v, mask], { causal, window, scale, blocks, layout });
+  const visible = blocks && 'shape' in blocks.visible ? blocks.visible : null;
+  const inputs: Inputs = [q, k, v, mask, queryLengths, keyLengths, visible];
+  const given = inputs.map((input) => input !== null);
+  const [out, logSumExp] = apply(attentionOp, inputs, { causal, window, sinks, scale, blocks, layout, given });
   return { out, logSumExp };
 }

@@ -1,9 +1,9 @@
 import fc from 'fast-check';
 import { nd } from '../row.ts';
 import type { NdArray, Rows, Sample } from '../row.ts';
-import type { AttentionOptions } from '../../../kernels/index.ts';
+import type { AttentionOptions, BlockPattern } from '../../../kernels/index.ts';
 
-export type Attributes = Omit<AttentionOptions, 'mask'>;
+export type Attributes = Omit<AttentionOptions, 'mask' | 'queryLengths' | 'keyLengths'>;
 
 interface Shapes {
   B?: number;
@@ -14,12 +14,27 @@ interface Shapes {
   D: number;
   /** Heads of an additive mask, (B, mask, Tq, Tk). */
   mask?: number;
+  /** How many queries and keys of each sequence count. */
+  queryLengths?: readonly number[];
+  keyLengths?: readonly number[];
+  /** Key blocks that are selected on the device: (B or 1, KV or 1, query blocks, n), nested. */
+  selected?: readonly (readonly (readonly (readonly number[])[])[])[];
+}
+
+/** The key blocks that each query block of a sample and key head sees. */
+function visibleBlocks(blocks: BlockPattern, selected: NdArray | null | undefined, b: number, head: number) {
+  if (!selected) return blocks.visible as readonly (readonly number[])[];
+  const [batches, heads, rows, n] = selected.shape as [number, number, number, number];
+  const first = (b % batches) * heads + (head % heads);
+  return Array.from({ length: rows }, (_, i) => [
+    ...selected.data.subarray((first * rows + i) * n, (first * rows + i + 1) * n),
+  ]);
 }
 
 /** Attention and its log-sum-exp written out: every score, then the softmax over the keys that a query sees. */
 export function attentionReference(
-  [q, k, v, mask]: (NdArray | null)[],
-  { causal = false, window, blocks, layout = 'bhtd', ...options }: Attributes,
+  [q, k, v, mask, queryLengths, keyLengths, selected]: (NdArray | null | undefined)[],
+  { causal = false, window, sinks = 0, blocks, layout = 'bhtd', ...options }: Attributes,
 ): { out: NdArray; logSumExp: NdArray } {
   const [head, position] = layout === 'bhtd' ? [1, 2] : [2, 1];
   const [B, D] = [q!.shape[0]!, q!.shape[3]!];
@@ -32,13 +47,16 @@ export function attentionReference(
   for (let b = 0; b < B; b++)
     for (let h = 0; h < H; h++)
       for (let i = 0; i < Tq; i++) {
+        const kvHead = Math.floor(h / (H / KV));
+        const visible = blocks && visibleBlocks(blocks, selected, b, kvHead);
+        const [queries, keys] = [queryLengths?.data[b] ?? Tq, keyLengths?.data[b] ?? Tk];
         const qRow = row(b, h, i, H, Tq);
-        const kRow = (j: number) => row(b, Math.floor(h / (H / KV)), j, KV, Tk);
+        const kRow = (j: number) => row(b, kvHead, j, KV, Tk);
         const scores = Array.from({ length: Tk }, (_, j) => {
-          if (causal && j > i + Tk - Tq) return -Infinity;
-          if (window !== undefined && j <= i + Tk - Tq - window) return -Infinity;
-          if (blocks && !blocks.visible[Math.floor(i / blocks.size)]!.includes(Math.floor(j / blocks.size)))
-            return -Infinity;
+          if (i >= queries || j >= keys) return -Infinity;
+          if (causal && j > i + keys - queries) return -Infinity;
+          if (window !== undefined && j <= i + keys - queries - window && j >= sinks) return -Infinity;
+          if (visible && !visible[Math.floor(i / blocks.size)]!.includes(Math.floor(j / blocks.size))) return -Infinity;
           let score = 0;
           for (let d = 0; d < D; d++) score += q!.data[qRow + d]! * k!.data[kRow(j) + d]!;
           const maskHeads = mask?.shape[1] ?? 1;
@@ -58,14 +76,28 @@ export function attentionReference(
 }
 
 function sample(
-  { B = 1, H = 1, KV = H, Tq, Tk = Tq, D, mask }: Shapes,
+  { B = 1, H = 1, KV = H, Tq, Tk = Tq, D, mask, queryLengths, keyLengths, selected }: Shapes,
   attributes: Attributes = {},
 ): Sample<Attributes> {
+  const words = (shape: readonly number[], values: readonly number[]) => ({
+    shape,
+    dtype: 'u32' as const,
+    value: (_: unknown, i: number) => values[i]!,
+  });
   const shape = (heads: number, length: number) =>
     attributes.layout === 'bthd' ? [B, length, heads, D] : [B, heads, length, D];
-  const inputs = [shape(H, Tq), shape(KV, Tk), shape(KV, Tk), mask ? [B, mask, Tq, Tk] : null];
-  const extents = Object.entries({ B, H, KV, Tq, Tk, D, ...(mask ? { mask } : {}) });
-  const name = extents.map(([key, value]) => `${key}=${value}`).join(' ');
+  const ids = selected && [selected.length, selected[0]!.length, selected[0]![0]!.length, selected[0]![0]![0]!.length];
+  const inputs = [
+    shape(H, Tq),
+    shape(KV, Tk),
+    shape(KV, Tk),
+    mask ? [B, mask, Tq, Tk] : null,
+    queryLengths ? words([B], queryLengths) : null,
+    keyLengths ? words([B], keyLengths) : null,
+    ids ? words(ids, selected.flat(3)) : null,
+  ];
+  const extents = Object.entries({ B, H, KV, Tq, Tk, D, mask, queryLengths, keyLengths }).filter(([, value]) => value);
+  const name = extents.map(([key, value]) => `${key}=${String(value)}`).join(' ');
   return { name: `${name} ${JSON.stringify(attributes)}`, inputs, attributes };
 }
 
@@ -80,12 +112,44 @@ const samples: Sample<Attributes>[] = [
   sample({ H: 2, Tq: 70, D: 8 }, { causal: true }),
   sample({ H: 2, Tq: 70, D: 8 }, { causal: true, window: 9 }),
   sample({ H: 2, Tq: 20, Tk: 70, D: 8 }, { causal: true, window: 33 }),
+  sample({ H: 2, Tq: 70, D: 8 }, { causal: true, window: 9, sinks: 5 }),
+  sample({ H: 2, KV: 1, Tq: 40, Tk: 90, D: 8 }, { causal: true, window: 20, sinks: 37 }),
+  // sequences of their own lengths, an empty one among them, and a cache that is not full
+  sample({ B: 3, H: 2, Tq: 40, D: 8, queryLengths: [40, 0, 33], keyLengths: [40, 17, 33] }, { causal: true }),
+  sample({ B: 2, H: 2, KV: 1, Tq: 5, Tk: 80, D: 8, keyLengths: [7, 64] }, { causal: true, window: 12, sinks: 2 }),
+  sample({ B: 2, H: 2, Tq: 35, Tk: 70, D: 10, queryLengths: [35, 3] }, { layout: 'bthd' }),
   sample({ Tq: 20, Tk: 7, D: 8 }, { causal: true }), // the first 13 queries see nothing
   sample({ B: 2, H: 6, KV: 2, Tq: 18, Tk: 23, D: 8 }, { causal: true, scale: 0.5 }),
   sample({ B: 2, H: 2, Tq: 13, Tk: 21, D: 8, mask: 1 }),
   sample({ B: 2, H: 2, KV: 1, Tq: 13, Tk: 21, D: 8, mask: 2 }, { causal: true }),
   sample({ Tq: 100, Tk: 130, D: 8 }, { blocks: { size: 32, visible: [[0, 4], [], [1, 2], [2, 3, 4]] } }),
   sample({ Tq: 128, D: 8 }, { causal: true, blocks: { size: 64, visible: [[0], [0, 1]] } }),
+  // selected on the device, in any order, filled up by what is past the end
+  sample(
+    {
+      B: 2,
+      H: 4,
+      KV: 2,
+      Tq: 70,
+      D: 8,
+      selected: [
+        [
+          [
+            [0, 9],
+            [1, 0],
+            [2, 0],
+          ],
+          [
+            [0, 0],
+            [1, 9],
+            [0, 2],
+          ],
+        ],
+      ],
+      keyLengths: [70, 50],
+    },
+    { causal: true, blocks: { size: 32, visible: [] } },
+  ),
   { ...sample({ Tq: 20, Tk: 40, D: 160 }), forwardOnly: true },
   { ...sample({ Tq: 3, Tk: 10, D: 256 }), forwardOnly: true },
   { ...sample({ B: 66000, Tq: 1, Tk: 2, D: 8 }), forwardOnly: true }, // past 65,535 workgroups
@@ -117,8 +181,14 @@ const cases: readonly (readonly [string, Shapes])[] = [
 
 export const attentionRows: Rows<'attention'> = {
   attention: {
-    call: (operation, [q, k, v, mask], attributes: Attributes) =>
-      operation(q!, k!, v!, { ...attributes, ...(mask ? { mask } : {}) }),
+    call: (operation, [q, k, v, mask, queryLengths, keyLengths, visible], { blocks, ...attributes }: Attributes) =>
+      operation(q!, k!, v!, {
+        ...attributes,
+        ...(mask ? { mask } : {}),
+        ...(queryLengths ? { queryLengths } : {}),
+        ...(keyLengths ? { keyLengths } : {}),
+        ...(blocks ? { blocks: visible ? { size: blocks.size, visible } : blocks } : {}),
+      }),
     reference: (inputs, attributes: Attributes) => attentionReference(inputs, attributes).out,
     samples,
     gradient: [0, 1, 2],
@@ -131,7 +201,7 @@ export const attentionRows: Rows<'attention'> = {
       [(f, t) => f(t([1, 1, 1, 260]), t([1, 1, 1, 260]), t([1, 1, 1, 260])), /head width 260 must be 1 to 256/],
       [
         (f, t) => f(t([1, 1, 1, 4], 'i32'), t([1, 1, 1, 4]), t([1, 1, 1, 4])),
-        /\[attention\] input 0 is i32; f32 or f16 is needed/,
+        /\[attention\] q is i32, k is f32, v is f32; they must be f32 or f16/,
       ],
       [(f, t) => f(t([1, 1, 3, 4]), t([1, 1, 3, 4]), t([1, 1, 3, 4]), { window: 2 }), /needs causal: true/],
       [

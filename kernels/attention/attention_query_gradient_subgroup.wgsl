@@ -1,0 +1,109 @@
+// attention_query_gradient.wgsl for software adapters: 4 · LANES queries a workgroup, four of them an invocation's; see attention_tile.wgsl.
+
+@group(0) @binding(0) var<storage, read> q: array<$ROW>; // (B, H, Tq, D) or (B, Tq, H, D)
+@group(0) @binding(1) var<storage, read> k: array<$COLUMN>; // (B, KV, Tk, D) or (B, Tk, KV, D)
+@group(0) @binding(2) var<storage, read> v: array<$COLUMN>; // as k
+@group(0) @binding(3) var<storage, read> lists: array<u32>; // a list for each tile of queries
+@group(0) @binding(4) var<storage, read> out: array<$ROW>; // as q
+@group(0) @binding(5) var<storage, read> dout: array<$ROW>; // as q
+@group(0) @binding(6) var<storage, read> lse: array<f32>; // (B, H, Tq)
+@group(0) @binding(7) var<storage, read_write> dq: array<$ROW>; // as q
+@group(0) @binding(8) var<storage, read_write> delta: array<f32>; // (B, H, Tq)
+#if MASK
+@group(0) @binding(9) var<storage, read> mask: array<$MASK>; // (B, maskHeads, Tq, Tk)
+#endif
+
+@compute @workgroup_size(LANES)
+fn main(
+  @builtin(workgroup_id) wg: vec3u,
+  @builtin(num_workgroups) groups: vec3u,
+  @builtin(subgroup_invocation_id) lane: u32,
+) {
+  let group = wg.x + wg.y * groups.x;
+  let tileIndex = group % params.tiles;
+  let head = (group / params.tiles) % params.heads;
+  let batch = group / (params.tiles * params.heads);
+  if (batch >= params.batch) { return; }
+  let kvHead = head / (params.heads / params.kvHeads);
+  let rows = (tileIndex * LANES + lane) * 4u + vec4u(0u, 1u, 2u, 3u); // this lane's queries
+  let quads = (params.dim + 3u) / 4u * 4u; // of the four rows
+  let inside = min(rows, vec4u(params.queries - 1u));
+  let at = queryRow(batch, head, inside);
+  let statistics = (batch * params.heads + head) * params.queries + inside;
+  let total = LOG2E * vec4f(lse[statistics.x], lse[statistics.y], lse[statistics.z], lse[statistics.w]);
+  var mean = vec4f(0.0); // delta
+  for (var i = 0u; i < quads; i++) {
+    let r = i % 4u;
+    let product = dot(loadRow(&out, at[r], i / 4u), loadRow(&dout, at[r], i / 4u));
+    mean += select(vec4f(0.0), vec4f(product), vec4u(r) == vec4u(0u, 1u, 2u, 3u));
+  }
+  let scale = params.scale * LOG2E;
+
+  var sums: Rows; // Σ ds k
+  let list = listOf(batch, kvHead, tileIndex);
+  let rule = ruleOf(list);
+  let span = spanOfQueries(rule, rows);
+  var run = list + RULE_WORDS;
+  var block = lists[run];
+  var end = lists[run + 1u] / 2u;
+  while (block < end) {
+    let partial = lists[run + 1u] % 2u == 1u;
+    var keyAt: array<u32, OWN>; // this lane's keys of the block
+    for (var b = 0u; b < OWN; b++) {
+      keyAt[b] = keyRow(batch, kvHead, vec4u(min(block * BLOCK + b * LANES + lane, rule.keys - 1u))).x;
+    }
+
+    var score: Tile;
+    products(&score, &q, at, &k, keyAt);
+    for (var b = 0u; b < OWN; b++) {
+      for (var l = 0u; l < LANES; l++) { score[b][l] *= scale; }
+    }
+#if MASK
+    for (var b = 0u; b < OWN; b++) {
+      for (var l = 0u; l < LANES; l++) {
+        let key = block * BLOCK + b * LANES + l;
+        let s = score[b][l];
+        score[b][l] = vec4f(
+          masked(s.x, batch, head, rows.x, key),
+          masked(s.y, batch, head, rows.y, key),
+          masked(s.z, batch, head, rows.z, key),
+          masked(s.w, batch, head, rows.w, key),
+        );
+      }
+    }
+#endif
+    if (partial) {
+      for (var b = 0u; b < OWN; b++) {
+        for (var l = 0u; l < LANES; l++) {
+          score[b][l] = select(score[b][l], vec4f(HIDDEN), outside(span, block * BLOCK + b * LANES + l));
+        }
+      }
+    }
+    var ds: Tile; // first dout · v
+    products(&ds, &dout, at, &v, keyAt);
+    for (var b = 0u; b < OWN; b++) {
+      for (var l = 0u; l < LANES; l++) {
+        let p = select(exp2(score[b][l] - total), vec4f(0.0), score[b][l] <= vec4f(0.5 * HIDDEN));
+        ds[b][l] = p * (ds[b][l] - mean);
+      }
+    }
+    accumulate(&sums, vec4f(1.0), &ds, &k, keyAt);
+
+    block += 1u;
+    if (block == end) {
+      run += 2u;
+      block = lists[run];
+      end = lists[run + 1u] / 2u;
+    }
+  }
+
+  for (var i = 0u; i < quads; i++) {
+    let r = i % 4u;
+    if (rows[r] < params.queries) {
+      if (i < 4u) { delta[statistics[r]] = mean[r]; }
+      store(&dq, at[r], i / 4u, select(vec4f(0.0), sums[r][i / 4u] * params.scale, rows[r] < rule.queries));
+    }
+  }
+}
+
+#include ./attention_tile.wgsl

@@ -1,0 +1,119 @@
+/** Which blocks of keys a tile of queries visits, as data on the device: runs of neighbouring blocks. */
+import { empty, keep, noGrad, scope, tensor, wgsl } from '../../engine/index.ts';
+import type { Device, Tensor } from '../../engine/index.ts';
+
+const listsSource = wgsl(import.meta.url, './attention_lists.wgsl');
+const selectionSource = wgsl(import.meta.url, './attention_selection.wgsl');
+
+/**
+ * Any pattern of blocks: queries and keys are cut into blocks of `size`, a multiple of 32, and `visible` says which key
+ * blocks each query block sees; a causal mask or window still applies inside them.
+ */
+export interface BlockPattern {
+  readonly size: number;
+  /**
+   * `visible[i]` lists the key blocks of query block i. Lists made from it are kept as long as the device, by the object's
+   * identity: make it once, and don't change it. Or a u32 tensor (B or 1, KV or 1, query blocks, n) of key blocks, in any
+   * order, made by the program as it runs; what is past the last key block fills up shorter lists.
+   */
+  readonly visible: readonly (readonly number[])[] | Tensor;
+}
+
+/** Who sees whom: query i key j where j − i lies between two bounds or j is a sink, and where their blocks are selected. */
+export interface Pattern {
+  readonly queries: number;
+  readonly keys: number;
+  readonly causal: boolean;
+  /** 0 where there is none. */
+  readonly window: number;
+  readonly sinks: number;
+  readonly blocks: BlockPattern | null;
+  /** How many queries and keys of each sequence count: (B), u32. */
+  readonly queryLengths: Tensor | null;
+  readonly keyLengths: Tensor | null;
+}
+
+/** How rows (queries, or keys when `transposed`) and columns are cut. */
+export interface Tiling {
+  readonly tile: number;
+  readonly block: number;
+  readonly transposed: boolean;
+}
+
+/** Lists on the device and how kernels find theirs: parameters of attention_shared.wgsl. */
+export interface Lists {
+  readonly tensor: Tensor;
+  readonly params: { listTiles: number; listWords: number; listHeads: number; listBatches: number };
+}
+
+/** A bit for each selected key block: (batches, heads, query blocks, words). */
+function selectionBits(device: Device, { queries, keys, blocks }: Pattern): Tensor {
+  const { size, visible } = blocks!;
+  let ids: Tensor;
+  if (Array.isArray(visible)) {
+    const listed = Math.max(1, ...visible.map((list) => list.length));
+    const padded = (visible as number[][]).flatMap((list) => Array.from({ length: listed }, (_, i) => list[i] ?? -1));
+    ids = tensor(device, Uint32Array.from(padded), [1, 1, visible.length, listed]);
+  } else ids = visible as Tensor;
+  const [batches, heads, , listed] = ids.shape as [number, number, number, number];
+  const [rows, words] = [Math.ceil(queries / size), Math.ceil(keys / size / 32)];
+  const bits = empty(device, [batches, heads, rows, words], 'u32');
+  const lists = batches * heads * rows;
+  device.run(device.kernel(selectionSource), [ids, bits], { lists, listed, words }, Math.ceil((lists * words) / 64));
+  return bits;
+}
+
+function makeLists(device: Device, pattern: Pattern, { tile, block, transposed }: Tiling): Lists {
+  const { queries, keys, causal, window, sinks, blocks, queryLengths, keyLengths } = pattern;
+  const bits = blocks ? selectionBits(device, pattern) : null;
+  const [selectedBatches, selectedHeads] = bits ? [bits.shape[0]!, bits.shape[1]!] : [1, 1];
+  const batches = queryLengths?.size ?? keyLengths?.size ?? selectedBatches;
+  // With a selection, the tiles of a selected block share a list: there may be many runs in it.
+  const size = blocks?.size ?? tile;
+  const [rowCount, columnCount] = transposed ? [keys, queries] : [queries, keys];
+  const count = Math.ceil(rowCount / size);
+  const runs = 6 + (blocks ? Math.ceil(columnCount / size) : 0); // at most: between five places, and the selected blocks
+  const words = 5 + 2 * (runs + 1);
+  const lists = empty(device, [batches, selectedHeads, count, words], 'u32', 'attention lists');
+  const data = [lists];
+  const binding = (given: Tensor | null) => given !== null && data.push(given) - 1;
+  const defines = {
+    TRANSPOSED: transposed,
+    QUERY_LENGTHS: binding(queryLengths),
+    KEY_LENGTHS: binding(keyLengths),
+    SELECTION: binding(bits),
+  };
+  const params = {
+    batches, heads: selectedHeads, count, words, rows: size, block, queries, keys, causal: Number(causal), window, sinks,
+    size, bitWords: bits?.shape[3] ?? 0, selectedBatches, selectedHeads,
+  }; // prettier-ignore
+  device.run(device.kernel(listsSource, defines), data, params, Math.ceil((batches * selectedHeads * count) / 64));
+  return {
+    tensor: lists,
+    params: { listTiles: size / tile, listWords: words, listHeads: selectedHeads, listBatches: batches },
+  };
+}
+
+const cache = new WeakMap<Device, Map<string, Lists>>();
+const identities = new WeakMap<BlockPattern, number>();
+let nextIdentity = 1;
+
+/** The lists of a pattern: made once where nothing of it lies on the device, else anew. */
+export function blockLists(device: Device, pattern: Pattern, tiling: Tiling): Lists {
+  const { queries, keys, causal, window, sinks, blocks, queryLengths, keyLengths } = pattern;
+  if (queryLengths || keyLengths || (blocks && !Array.isArray(blocks.visible)))
+    return makeLists(device, pattern, tiling);
+  if (blocks && !identities.has(blocks)) identities.set(blocks, nextIdentity++);
+  const identity = blocks ? identities.get(blocks)! : 0;
+  const key = [queries, keys, causal, window, sinks, identity, ...Object.values(tiling)].join();
+  let known = cache.get(device);
+  if (!known) cache.set(device, (known = new Map<string, Lists>()));
+  let lists = known.get(key);
+  if (!lists) {
+    lists = scope(device, () => noGrad(device, () => makeLists(device, pattern, tiling)));
+    // Kept: a tensor made in a scope is released with it.
+    if (device.scope) keep(lists.tensor);
+    known.set(key, lists);
+  }
+  return lists;
+}
