@@ -3,6 +3,7 @@
  * the adapter at hand and writes what it found into a file, whose word then counts instead (`Profile.tuning`).
  */
 import type { Device, Profile } from '../engine/index.ts';
+import { matrixConfig } from './matmul/matrix.ts';
 
 /** One way to compute what a family computes. */
 interface Variant {
@@ -23,6 +24,12 @@ const subgroups = (profile: Profile) => profile.subgroupSize > 0;
 export const VARIANTS = {
   /** Matrix products. */
   matmul: { subgroup: { runs: subgroups, best: software }, tiled: {} },
+  /** Those in f16, of at least 32 rows and columns that are whole vec4s. `matrix`: subgroup matrices, unmeasured. */
+  'matmul f16': {
+    matrix: { runs: (profile) => matrixConfig(profile) !== null },
+    subgroup: { runs: subgroups, best: software },
+    tiled: {},
+  },
   /** Matrix products of a few rows with (n, k): whether a subgroup or a workgroup makes four columns. */
   'few rows': { subgroup: { runs: subgroups }, workgroup: {} },
   /** Convolutions with a window: forward and by inputs. */

@@ -14,6 +14,7 @@
 // Every sum runs over k in order, by `fma`, whatever the tile: which of them it is may follow from the batch.
 
 #include ./product.wgsl
+#include ./blocks.wgsl
 
 const TILE: u32 = $TILE; // 64 or 32
 const QUADS = TILE / 4u;

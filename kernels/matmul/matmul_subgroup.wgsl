@@ -11,6 +11,7 @@
 // Arrays are as long as the loop over them, else the loop isn't unrolled and they land in memory lane by lane: 16.
 
 #include ./product.wgsl
+#include ./blocks.wgsl
 
 // Element l of an array that must stay in registers, where the compiler can't know l.
 fn pick(values: ptr<function, array<vec4f, $ROUNDS>>, l: u32) -> vec4f {

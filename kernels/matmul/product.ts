@@ -13,14 +13,19 @@ import type { Defines, Device, Kernel, KernelSource, Tensor, Window } from '../.
 import { evaluate } from '../elementwise/chain.ts';
 import { variant } from '../variants.ts';
 import { hasScales, reader } from './formats.ts';
+import { matrixConfig } from './matrix.ts';
 
 wgsl(import.meta.url, './product.wgsl');
+wgsl(import.meta.url, './blocks.wgsl');
 const tiled = wgsl(import.meta.url, './matmul.wgsl');
 const broadcast = wgsl(import.meta.url, './matmul_subgroup.wgsl');
+const matrices = wgsl(import.meta.url, './matmul_matrix.wgsl');
 const fewRows = wgsl(import.meta.url, './matvec.wgsl');
 
 /** Rows of A up to which a product reads B once for all of them, and is bound by that. */
 const FEW_ROWS = 4;
+/** Rows and columns from which subgroup matrices are worth their tile. */
+const LARGE = 32;
 /** Workgroups under which a product is cut into smaller tiles, so that it spreads over a GPU. */
 const SPREAD = 16;
 
@@ -224,13 +229,24 @@ function choose({ m, n, k, batch, sum, a, b, out, bias, rowSum }: Part, form: Fo
     const defines = { ...lanes, ROWS: `${together}u`, VEC4_A: true, VEC4_B: true, VEC4_OUT: n % 4 === 0 };
     return { source: fewRows, defines, tile: [together, 4] };
   }
-  if (variant(device, 'matmul') === 'subgroup') {
+  const half = a.tensor.dtype === 'f16' && b.tensor.dtype === 'f16' && vec4 && Math.min(rows, n) >= LARGE;
+  const way = half ? variant(device, 'matmul f16') : variant(device, 'matmul');
+  if (way === 'matrix') {
+    const { M, N, K } = matrixConfig(device.profile)!;
+    const operands = { A: HALF_OPERAND('a', 0), B: HALF_OPERAND('b', 1) };
+    return { source: matrices, defines: { ...all, ...subgroups, ...operands, M: `${M}u`, N: `${N}u`, K: `${K}u` }, tile: [8 * M, 8 * N] }; // prettier-ignore
+  }
+  if (way === 'subgroup') {
     const rounds = roundsFor(m, subgroupSize);
     return { source: broadcast, defines: { ...all, ...subgroups, ROUNDS: `${rounds}u` }, tile: [4 * rounds, 4 * subgroupSize] }; // prettier-ignore
   }
   const tile = batch * Math.ceil(m / 64) * Math.ceil(n / 64) < SPREAD ? 32 : 64;
   return { source: tiled, defines: { ...all, TILE: `${tile}u` }, tile: [tile, tile] };
 }
+
+/** How subgroup matrices' kernel reads: f16 as it is. Ends in a line break, as inserted texts do. */
+const HALF_OPERAND = (name: string, binding: number) =>
+  `@group(0) @binding(${binding}) var<storage, read> ${name}: array<vec4<f16>>;\n`;
 
 const kernels = new WeakMap<Device, Map<string, Kernel>>();
 
