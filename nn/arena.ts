@@ -1,5 +1,5 @@
-import { ALIGNMENT, byteLength, clearGradient, formatShape, keep, tensor, view, zeros } from '../engine/index.ts';
-import type { Device, Shape, Tensor } from '../engine/index.ts';
+import { ALIGNMENT, byteLength, clearGradient, keep, Tensor, tensor, view, zeros } from '../engine/index.ts';
+import type { Device, Shape } from '../engine/index.ts';
 import { TILE } from '../kernels/index.ts';
 import type { Module } from './module.ts';
 
@@ -7,24 +7,25 @@ const ITEM = 4; // bytes of an f32
 
 /** Where a parameter lies. */
 interface Place {
-  readonly chunk: number;
+  readonly chunk: number; // where it begins; one that is larger than a chunk goes on in the next ones
   readonly first: number; // element of the chunk
   readonly size: number;
   readonly shape: Shape;
 }
 
-/** One buffer of parameters with that of their gradients, and how optimizers divide it. */
+/** What of the parameters a kernel can bind at once, with their gradients, and how optimizers divide it. */
 export interface Chunk {
   readonly parameters: Tensor; // (elements,)
   readonly gradients: Tensor; // (elements,)
   readonly tiles: Tensor; // (tiles, 3) u32; see kernels/optim
-  /** Names of the parameters; the n-th has segment n. */
+  /** Names of the parameters, one that is cut among them; the n-th has segment n. */
   readonly names: readonly string[];
 }
 
 /**
  * The trainable parameters of some modules, side by side in a few large buffers (chunks) of at most what a kernel can
- * bind, so that an optimizer's step is one dispatch a chunk. Each parameter becomes a window of its chunk, its gradient the
+ * bind, so that an optimizer's step is one dispatch a chunk. A parameter that is larger than that has a buffer of its own,
+ * and its chunks are windows of it. Each parameter becomes a window of its chunk, its gradient the
  * same window of the gradients' buffer, which `backward` writes directly. Moments and averages are further buffers of the
  * chunks' shapes: `like`. What needs no gradient stays outside.
  */
@@ -34,6 +35,8 @@ export class Arena {
   /** By path, the module's name in front: `unet.conv_in.weight`. */
   readonly parameters: ReadonlyMap<string, Tensor>;
   readonly #places: ReadonlyMap<string, Place>;
+  /** Elements of each buffer's chunks. */
+  readonly #buffers: readonly (readonly number[])[];
   readonly #gradients: ReadonlyMap<string, Tensor>;
 
   /**
@@ -45,46 +48,60 @@ export class Arena {
     const any = old.values().next().value;
     if (!any) throw new Error('[arena] nothing to train: every parameter is frozen');
     const device = (this.device = any.device);
-    const { maxStorageBufferBindingSize, maxBufferSize } = device.gpu.limits;
-    const { places, sizes } = divide(old, Math.min(chunkBytes, maxStorageBufferBindingSize, maxBufferSize));
+    const { maxBufferSize } = device.gpu.limits;
+    const limit = Math.floor(Math.min(chunkBytes, device.bindingLimit, maxBufferSize) / ALIGNMENT) * ALIGNMENT;
+    const { places, buffers } = divide(old, limit / ITEM);
     this.#places = places;
-    this.chunks = sizes.map((size, chunk) => {
-      const names = [...places.keys()].filter((name) => places.get(name)!.chunk === chunk);
-      const tiles = Uint32Array.from(names.flatMap((name, segment) => tilesOf(places.get(name)!, segment)));
+    this.#buffers = buffers;
+    const [parameters, gradients] = [this.like('parameters'), this.like('gradients')];
+    this.chunks = buffers.flat().map((_, chunk) => {
+      const inside = [...places].flatMap(([name, place]) => partOf(place, chunk, limit / ITEM, name));
+      const tiles = Uint32Array.from(inside.flatMap(({ first, size }, segment) => tilesOf(first, size, segment)));
       return {
-        parameters: own(zeros(device, [size], 'f32', 'parameters')),
-        gradients: own(zeros(device, [size], 'f32', 'gradients')),
+        parameters: parameters[chunk]!,
+        gradients: gradients[chunk]!,
         tiles: own(tensor(device, tiles, [tiles.length / 3, 3], { tag: 'parameters' })),
-        names,
+        names: inside.map(({ name }) => name),
       };
     });
-    const parameters = this.windows(this.chunks.map((chunk) => chunk.parameters));
-    this.parameters = parameters;
-    this.#gradients = this.windows(this.chunks.map((chunk) => chunk.gradients));
-    for (const [name, parameter] of parameters) {
+    this.parameters = this.windows(parameters);
+    this.#gradients = this.windows(gradients);
+    for (const [name, parameter] of this.parameters) {
       const source = old.get(name)!;
       device.stream.copy(source.window(), parameter.window(), byteLength(source.size, 'f32'));
       parameter.requiresGrad = true;
       parameter.gradTarget = this.#gradients.get(name)!;
     }
     for (const [prefix, module] of Object.entries(modules)) {
-      const paths = [...module.namedParameters().keys()].filter((path) => parameters.has(join(prefix, path)));
-      module.replaceParameters(new Map(paths.map((path) => [path, parameters.get(join(prefix, path))!])));
+      const paths = [...module.namedParameters().keys()].filter((path) => this.parameters.has(join(prefix, path)));
+      module.replaceParameters(new Map(paths.map((path) => [path, this.parameters.get(join(prefix, path))!])));
     }
     device.stream.flush(); // the copies come before the buffers they read are destroyed
     device.memory.trim();
   }
 
-  /** Zeros of the chunks' shapes, one buffer a chunk, counted under `tag`. They belong to the caller. */
+  /** Zeros of the chunks' shapes, in buffers as the parameters', counted under `tag`. They belong to the caller. */
   like(tag: string): Tensor[] {
-    return this.chunks.map(({ parameters }) => own(zeros(this.device, parameters.shape, 'f32', tag)));
+    return this.#buffers.flatMap((chunks) => {
+      const whole = zeros(this.device, [chunks.reduce((sum, size) => sum + size, 0)], 'f32', tag);
+      let offset = 0;
+      const parts = chunks.map((size) => {
+        offset += size;
+        return own(view(whole, (offset - size) * ITEM, [size]));
+      });
+      if (!this.device.scope) whole.storage.drop(); // the parts hold it
+      return parts;
+    });
   }
 
   /** What `buffers`, of the chunks' shapes, hold for each parameter. The windows belong to the caller. */
   windows(buffers: readonly Tensor[]): Map<string, Tensor> {
     const found = new Map<string, Tensor>();
-    for (const [name, { chunk, first, shape }] of this.#places)
-      found.set(name, own(view(buffers[chunk]!, first * ITEM, shape)));
+    for (const [name, { chunk, first, shape }] of this.#places) {
+      const { device, storage, offset } = buffers[chunk]!;
+      storage.retain();
+      found.set(name, own(new Tensor(device, storage, offset + first * ITEM, shape, 'f32')));
+    }
     return found;
   }
 
@@ -129,31 +146,43 @@ export function trainableParameters(modules: Readonly<Record<string, Module>>): 
   return found;
 }
 
-/** Puts parameters one after the other, each at a multiple of 256 bytes, into chunks of at most `limit` bytes. */
+/** Puts parameters one after the other, each at a multiple of 256 bytes, into chunks of at most `limit` elements. */
 function divide(
   parameters: ReadonlyMap<string, Tensor>,
   limit: number,
-): { places: Map<string, Place>; sizes: number[] } {
+): { places: Map<string, Place>; buffers: number[][] } {
   const places = new Map<string, Place>();
-  const sizes: number[] = [0];
+  const buffers: number[][] = [];
+  let [chunk, used] = [-1, Infinity]; // the chunk that is being filled
   for (const [name, { size, shape }] of parameters) {
     const padded = (Math.ceil((size * ITEM) / ALIGNMENT) * ALIGNMENT) / ITEM;
-    if (padded * ITEM > limit)
-      throw new Error(
-        `[arena] ${name} is ${formatShape(shape)}, ${mebibytes(size * ITEM)}: more than the ${mebibytes(limit)} ` +
-          'that can be bound at once here. Freeze it, or take an adapter with a larger limit',
-      );
-    if (sizes.at(-1)! > 0 && (sizes.at(-1)! + padded) * ITEM > limit) sizes.push(0);
-    places.set(name, { chunk: sizes.length - 1, first: sizes.at(-1)!, size, shape });
-    sizes[sizes.length - 1]! += padded;
+    if (padded > limit) {
+      const chunks = Array.from({ length: Math.ceil(padded / limit) }, (_, i) => Math.min(limit, padded - i * limit));
+      places.set(name, { chunk: chunk + 1, first: 0, size, shape });
+      buffers.push(chunks);
+      [chunk, used] = [chunk + chunks.length, Infinity];
+      continue;
+    }
+    if (used + padded > limit) {
+      buffers.push([0]);
+      [chunk, used] = [chunk + 1, 0];
+    }
+    places.set(name, { chunk, first: used, size, shape });
+    used += padded;
+    buffers.at(-1)![0] = used;
   }
-  return { places, sizes };
+  return { places, buffers };
 }
 
-const mebibytes = (bytes: number): string => `${(bytes / 2 ** 20).toFixed(1)} MiB`;
+/** What of a parameter lies in a chunk, if anything does. */
+function partOf(place: Place, chunk: number, limit: number, name: string) {
+  const before = (chunk - place.chunk) * limit; // elements of it in earlier chunks
+  if (chunk < place.chunk || before >= place.size) return [];
+  return [{ name, first: before === 0 ? place.first : 0, size: Math.min(limit, place.size - before) }];
+}
 
-/** The tiles of one parameter: (first element, count, segment) each. */
-function tilesOf({ first, size }: Place, segment: number): number[] {
+/** The tiles of `size` elements of one parameter: (first element, count, segment) each. */
+function tilesOf(first: number, size: number, segment: number): number[] {
   const tiles: number[] = [];
   for (let at = 0; at < size; at += TILE) tiles.push(first + at, Math.min(TILE, size - at), segment);
   return tiles;

@@ -83,10 +83,22 @@ describe('Arena', () => {
     expect(device.memory.live).toBe(before);
   });
 
-  it('refuses a parameter beyond the limit', () => {
+  it('cuts a parameter beyond the limit into chunks of one buffer', async () => {
+    const live = device.memory.live;
     const module = new Parameters(shapes);
-    expect(() => new Arena({ module }, { chunkBytes: 512 })).toThrow(/module\.c is \(70, 2\).*more than.*Freeze it/);
+    module.initialize(1);
+    const before = await values(module.namedParameters());
+    const arena = new Arena({ '': module }, { chunkBytes: 512 });
+    expect(arena.chunks.map(({ names, parameters }) => [names.join(), parameters.size])).toEqual([
+      ['a,b', 128],
+      ['c', 128],
+      ['c', 64], // 140 elements, padded to 192
+      ['d', 64],
+    ]);
+    expect(await values(module.namedParameters())).toEqual(before);
+    arena.release();
     module.release();
+    expect(device.memory.live).toBe(live);
   });
 
   it('counts memory by what it is for', () => {
@@ -142,53 +154,59 @@ describe('AdamW', () => {
     }
   }
 
-  it('is PyTorch’s over several steps, chunks, groups and gradients that do not come', async () => {
-    const shapes = { a: [5, 7], b: [3], c: [9000], never: [10] };
-    const module = new Parameters(shapes);
-    module.initialize(3);
-    const arena = new Arena({ '': module }, { chunkBytes: 36_096 });
-    expect(arena.chunks.length).toBe(3);
-    const group = (name: string) => ({ rate: name === 'b' ? 0.1 : 1, decay: name === 'c' ? 0 : 0.05 });
-    const optimizer = new AdamW(arena, { betas: [0.9, 0.99], weightDecay: 0.05, maxNorm: 2, group });
-    const expected: Record<string, Float64Array> = {};
-    for (const [name, value] of Object.entries(await values(arena.parameters)))
-      expected[name] = Float64Array.from(value);
-    const reference = new Reference();
-    const random = new HostRandom(randomKey(4, 'targets'));
-    for (let step = 0; step < 6; step++) {
-      // loss = Σ (p · t)² of each parameter; in odd steps b has none
-      const targets = Object.fromEntries(
-        ['a', 'b', 'c'].map((name) => [name, random.normal(arena.parameters.get(name)!.size).map((x) => 0.1 * x)]),
-      );
-      const used = step % 2 === 1 ? ['a', 'c'] : ['a', 'b', 'c'];
-      const norm = scope(device, () => {
-        const losses = used.map((name) => {
-          const p = arena.parameters.get(name)!;
-          return sum(square(mul(p, tensor(device, targets[name]!, p.shape))));
+  it.each([
+    [36_096, 3],
+    [16_384, 5],
+  ])(
+    'is PyTorch’s over several steps, chunks of %i bytes, groups and gradients that do not come',
+    async (bytes, chunks) => {
+      const shapes = { a: [5, 7], b: [3], c: [9000], never: [10] };
+      const module = new Parameters(shapes);
+      module.initialize(3);
+      const arena = new Arena({ '': module }, { chunkBytes: bytes });
+      expect(arena.chunks.length).toBe(chunks);
+      const group = (name: string) => ({ rate: name === 'b' ? 0.1 : 1, decay: name === 'c' ? 0 : 0.05 });
+      const optimizer = new AdamW(arena, { betas: [0.9, 0.99], weightDecay: 0.05, maxNorm: 2, group });
+      const expected: Record<string, Float64Array> = {};
+      for (const [name, value] of Object.entries(await values(arena.parameters)))
+        expected[name] = Float64Array.from(value);
+      const reference = new Reference();
+      const random = new HostRandom(randomKey(4, 'targets'));
+      for (let step = 0; step < 6; step++) {
+        // loss = Σ (p · t)² of each parameter; in odd steps b has none
+        const targets = Object.fromEntries(
+          ['a', 'b', 'c'].map((name) => [name, random.normal(arena.parameters.get(name)!.size).map((x) => 0.1 * x)]),
+        );
+        const used = step % 2 === 1 ? ['a', 'c'] : ['a', 'b', 'c'];
+        const norm = scope(device, () => {
+          const losses = used.map((name) => {
+            const p = arena.parameters.get(name)!;
+            return sum(square(mul(p, tensor(device, targets[name]!, p.shape))));
+          });
+          backward(losses.reduce((x, y) => add(x, y)));
+          return optimizer.step(0.01 * (step + 1));
         });
-        backward(losses.reduce((x, y) => add(x, y)));
-        return optimizer.step(0.01 * (step + 1));
-      });
-      const gradients = Object.fromEntries(
-        Object.entries(expected).map(([name, p]) => [
-          name,
-          p.map((x, i) => (used.includes(name) ? 2 * x * targets[name]![i]! ** 2 : 0)),
-        ]),
-      );
-      const expectedNorm = reference.update(expected, gradients, 0.01 * (step + 1), 2, group);
-      const [squares, strange] = await read(norm);
-      norm.storage.drop();
-      expect(strange).toBe(0);
-      expect(Math.abs(Math.sqrt(squares!) / expectedNorm - 1)).toBeLessThan(1e-5);
-    }
-    const got = await values(arena.parameters);
-    // Adam divides by √v, so where g is tiny its relative error in f32 moves the parameter by that share of the rate.
-    for (const name of Object.keys(shapes))
-      got[name]!.forEach((x, i) => expect(Math.abs(x - expected[name]![i]!)).toBeLessThan(2e-6));
-    optimizer.release();
-    arena.release();
-    module.release();
-  });
+        const gradients = Object.fromEntries(
+          Object.entries(expected).map(([name, p]) => [
+            name,
+            p.map((x, i) => (used.includes(name) ? 2 * x * targets[name]![i]! ** 2 : 0)),
+          ]),
+        );
+        const expectedNorm = reference.update(expected, gradients, 0.01 * (step + 1), 2, group);
+        const [squares, strange] = await read(norm);
+        norm.storage.drop();
+        expect(strange).toBe(0);
+        expect(Math.abs(Math.sqrt(squares!) / expectedNorm - 1)).toBeLessThan(1e-5);
+      }
+      const got = await values(arena.parameters);
+      // Adam divides by √v, so where g is tiny its relative error in f32 moves the parameter by that share of the rate.
+      for (const name of Object.keys(shapes))
+        got[name]!.forEach((x, i) => expect(Math.abs(x - expected[name]![i]!)).toBeLessThan(2e-6));
+      optimizer.release();
+      arena.release();
+      module.release();
+    },
+  );
 
   it('takes PyTorch’s recorded first step from its recorded gradients', async () => {
     const folder = new URL('../goldens/', import.meta.url).pathname;
