@@ -1,11 +1,14 @@
 import { readFile } from 'node:fs/promises';
 import { beforeAll, describe, expect, it } from 'vitest';
-import { noGrad, release, scope } from '../../engine/index.ts';
+import { backward, noGrad, release, scope } from '../../engine/index.ts';
 import type { Device } from '../../engine/index.ts';
 import { ClipTextModel } from '../../diffusion/clip.ts';
 import { loadClipText } from '../../diffusion/folder.ts';
 import { plainDevice } from '../device.ts';
-import { openNodeDryDevice } from '../../engine/node.ts';
+import { openNodeDevice, openNodeDryDevice } from '../../engine/node.ts';
+import { square, sum } from '../../kernels/index.ts';
+import { AdamW } from '../../nn/adamw.ts';
+import { Arena } from '../../nn/arena.ts';
 
 const goldens = new URL('../goldens/', import.meta.url).pathname;
 
@@ -70,6 +73,31 @@ describe('CLIP text encoder', () => {
     expect(() => model.skipped(encoding, 4)).toThrow('[clip] cannot skip 4 of 3 layers');
     release(before, encoding.lastHidden, encoding.pooled, ...encoding.hiddenStates);
     model.release();
+  });
+
+  it('runs and learns with a table of embeddings that no kernel can bind at once', async () => {
+    const limited = await openNodeDevice({ bindingLimit: 65_536 }); // the table is 1,000 rows of 32: 125 KiB
+    const steps = async (on: Device) => {
+      const model = await loadClipText(on, `${goldens}clip_text`);
+      const arena = new Arena({ model });
+      const optimizer = new AdamW(arena, { maxNorm: 1 });
+      for (let step = 0; step < 2; step++)
+        scope(on, () => {
+          backward(sum(square(model.forward([[998, 5, 700, 999]]).lastHidden)));
+          optimizer.step(1e-2);
+        });
+      const learned = await model.text_model.embeddings.token_embedding.weight.read();
+      const chunks = arena.chunks.length;
+      optimizer.release();
+      arena.release();
+      model.release();
+      return { learned, chunks };
+    };
+    const [whole, parts] = [await steps(device), await steps(limited)];
+    expect(parts.chunks).toBeGreaterThan(whole.chunks);
+    // The same sums, but the norm of the gradients is summed over other chunks.
+    whole.learned.forEach((value, i) => expect(Math.abs(value - parts.learned[i]!)).toBeLessThan(1e-5));
+    limited.destroy();
   });
 
   it('refuses ids and configurations that do not fit it', async () => {
