@@ -69,12 +69,12 @@ const embeddingOp = operation<readonly [Tensor, Tensor], { dtype: 'f32' | 'f16' 
   shape([table, ids]) {
     if (table.dtype === 'i32' || table.dtype === 'u32')
       throw new Error(`[embedding] the table is ${table.dtype}; f32, f16, bf16, q8 or q4 is needed`);
-    refuseGradient('embedding', table);
     if (table.shape.length !== 2)
       throw new Error(`[embedding] the table must be (V, D), not ${formatShape(table.shape)}`);
     return [...ids.shape, table.shape[1]!];
   },
   forward(ctx, [table, ids], { dtype }, shape) {
+    if (ctx.needs[0]) refuseGradient('embedding', table);
     const { device } = table;
     const [total, columns] = table.shape as [number, number];
     const unit = columns % 4 === 0 ? 4 : 1;

@@ -29,10 +29,10 @@ fn main(@builtin(workgroup_id) wg: vec3u, @builtin(num_workgroups) groups: vec3u
   let i = (wg.x + wg.y * groups.x) * 64u + lane;
   if (i >= params.size) { return; }
   let id = ids[i / params.width];
+  let known = id >= 0 && id < params.total;
   let row = id - params.first;
-  if (id < 0 || id >= params.total) {
-    if (params.first == 0) { out[i] = Out($T(bitcast<f32>(params.nan))); }
-  } else if (row >= 0 && row < params.rows) {
-    out[i] = Out(load_table(u32(row) * params.width + i % params.width));
-  }
+  let here = known && row >= 0 && row < params.rows;
+  if (!here && (known || params.first > 0)) { return; } // another window's
+  let value = load_table(select(0u, u32(row) * params.width + i % params.width, here));
+  out[i] = select(Out($T(bitcast<f32>(params.nan))), Out(value), here);
 }

@@ -34,14 +34,13 @@ fn main(@builtin(workgroup_id) wg: vec3u, @builtin(num_workgroups) groups: vec3u
 #if SCATTER
   if (known) { out[place] = x[i]; }
 #else
-  if (known) {
-    out[i] = x[place];
-  } else {
+  // Read in any case, from a place that exists: a branch around a load costs a software adapter more.
+  let value = x[select(0u, place, known)];
 #if F16
-    out[i] = bitcast<vec2<f16>>(params.missing).x;
+  let missing = bitcast<vec2<f16>>(params.missing).x;
 #else
-    out[i] = $T(params.missing);
+  let missing = $T(params.missing);
 #endif
-  }
+  out[i] = select(missing, value, known);
 #endif
 }

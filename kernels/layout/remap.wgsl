@@ -31,15 +31,7 @@ fn main(@builtin(workgroup_id) wg: vec3u, @builtin(num_workgroups) groups: vec3u
   let j = i32(row % u32(params.length));
   let last = params.n - 1;
 #if CONSTANT
-  let k = j - params.at;
-  if (k < 0 || k > last) {
-#if F16
-    out[index] = bitcast<vec2<f16>>(params.fill).x;
-#else
-    out[index] = $T(params.fill);
-#endif
-    return;
-  }
+  let k = clamp(j - params.at, 0, max(last, 0));
 #endif
 #if REPLICATE
   let k = clamp(j - params.at, 0, last);
@@ -54,5 +46,16 @@ fn main(@builtin(workgroup_id) wg: vec3u, @builtin(num_workgroups) groups: vec3u
   let k = last - j;
 #endif
   let line = row / u32(params.length) * u32(params.n) + u32(k);
+#if CONSTANT
+  // Read in any case, and chosen after: a branch costs a software adapter more. Of an empty axis, anything.
+  let value = x[select(line * params.inner + index % params.inner, 0u, params.n == 0)];
+#if F16
+  let fill = bitcast<vec2<f16>>(params.fill).x;
+#else
+  let fill = $T(params.fill);
+#endif
+  out[index] = select(fill, value, k == j - params.at && params.n > 0);
+#else
   out[index] = x[line * params.inner + index % params.inner];
+#endif
 }

@@ -115,7 +115,7 @@ describe('embedding of tables in parts', () => {
       expect(() => embedding(zeros(limited, [3, 5000]), ids)).toThrow(/1[26]* rows of the table \(3, 5000\) exceed the 16384/);
       const stored = zeros(limited, [3, 32], 'bf16');
       stored.requiresGrad = true;
-      expect(() => embedding(stored, ids)).toThrow(/\[embedding\] a weight in bf16 has no gradient/);
+      expect(() => embedding(stored, ids)).toThrow(/\[embedding\] a weight in bf16 .* has no gradient/);
       expect(() => embedding(zeros(limited, [3, 32], 'i32'), ids)).toThrow(/\[embedding\] the table is i32/);
     });
   }); // prettier-ignore

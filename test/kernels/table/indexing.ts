@@ -120,6 +120,9 @@ export const indexingRows: Rows<'gather' | 'scatterAdd' | 'indexSelect' | 'oneHo
       { inputs: [indices([0], 9)], attributes: { classes: 4 } },
     ],
     gradient: 'none',
+    arbitrary: fc
+      .tuple(fc.array(fc.nat({ max: 5 }), { maxLength: 3 }), fc.integer({ min: 1, max: 7 }))
+      .map(([shape, classes]) => ({ inputs: [indices(shape, 7)], attributes: { classes } })),
     bad: [
       [(operation, t) => operation(t([2], 'i32'), 0), /\[oneHot\] the number of classes .* ≥ 1, not 0/],
       [(operation, t) => operation(t([2]), 3), /\[oneHot\] input 0 is f32; i32 is needed/],

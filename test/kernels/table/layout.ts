@@ -371,6 +371,9 @@ export const layoutRows: Rows<
       { inputs: [[], []], attributes: { axis: 0 } },
     ],
     gradient: [0, 1, 2],
+    arbitrary: fc
+      .tuple(axes, fc.integer({ min: 1, max: 3 }))
+      .map(([[shape, axis], count]) => ({ inputs: Array<Shape>(count).fill(shape), attributes: { axis } })),
     bad: [
       [(operation) => operation([], 0), /\[stack\] needs at least one tensor/],
       [(operation, t) => operation([t([2]), t([3])], 0), /tensor 1 is \(3,\), the first \(2,\): all must be alike/],
@@ -396,6 +399,18 @@ export const layoutRows: Rows<
       { inputs: [[8]], attributes: { axis: 0, extents: [4, 0, 4] } },
     ],
     gradient: [0],
+    arbitrary: fc
+      .tuple(axes, fc.array(fc.nat({ max: 4 }), { minLength: 1, maxLength: 3 }))
+      .map(([[shape, axis], parts]) => ({
+        inputs: [
+          resized(
+            shape,
+            axis,
+            parts.reduce((sum, part) => sum + part, 0),
+          ),
+        ],
+        attributes: { axis, extents: parts },
+      })),
     bad: [
       [(operation, t) => operation(t([2, 3]), [1, 1], 1), /the parts \(1, 1\) do not add up to axis 1 of \(2, 3\)/],
       [(operation, t) => operation(t([2, 3]), [4, -1], 1), /do not add up/],

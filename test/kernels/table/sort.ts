@@ -69,6 +69,7 @@ export const sortRows: Rows<'argSort' | 'sort' | 'topK'> = {
     gradient: 'none',
     tolerance: 0,
     f16: 0, // places
+    arbitrary: cases.map(([[shape, axis], descending]) => sorting(whole(shape), { axis, descending })),
     bad: [[(operation, t) => operation(t([2, 3]), { axis: 2 }), /\[argSort\] axis 2 does not exist in \(2, 3\)/]],
   },
   sort: {
