@@ -7,9 +7,9 @@ import { diffusionLoss, noiseBatch } from '../../diffusion/training.ts';
 import { AdamW } from '../../nn/adamw.ts';
 import { Arena } from '../../nn/arena.ts';
 
-/** Draws one picture, with guidance. Two steps: SwiftShader takes seconds for each. */
+/** Draws one picture, with guidance, in a few steps: SwiftShader takes a second for each. */
 export async function drawPicture(model: StableDiffusion): Promise<Picture> {
-  const [picture] = await generate(model, { prompts: ['a crying cat'], seeds: [1], steps: 2, scale: 5 });
+  const [picture] = await generate(model, { prompts: ['a crying cat'], seeds: [1], steps: 12, scale: 5 });
   return picture!;
 }
 
