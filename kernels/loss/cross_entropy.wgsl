@@ -29,10 +29,17 @@ fn main(@builtin(workgroup_id) wg: vec3u, @builtin(num_workgroups) groups: vec3u
   let shift = maxLanes(foldMax(highest), lane);
   var exponentials = V(0.0);
   var distances = V(0.0);
-  for (var i = lane; i < params.columns; i += LANES) {
-    let d = load(base + i) - shift;
-    exponentials += exp(d);
-    distances += d;
+  for (var block = 0u; block < params.columns; block += BLOCK) {
+    let end = min(block + BLOCK, params.columns);
+    var some = V(0.0);
+    var far = V(0.0);
+    for (var i = block + lane; i < end; i += LANES) {
+      let d = load(base + i) - shift;
+      some += exp(d);
+      far += d;
+    }
+    exponentials += some;
+    distances += far;
   }
   let sums = sumLanes2(vec2f(fold(exponentials), fold(distances)), lane);
   if (lane > 0u) { return; }

@@ -7,9 +7,6 @@ import { walkRows } from '../reduce/rows.ts';
 const forwardSource = wgsl(import.meta.url, './pointwise.wgsl');
 const backwardSource = wgsl(import.meta.url, './pointwise_backward.wgsl');
 
-/** Elements of a piece. */
-const PIECE = 1024;
-
 /** Bodies of WGSL functions of a and b, each a V: f32, or vec4f for four elements at a time (`Hit` are their bools). */
 interface Definition {
   readonly name: string;
@@ -49,8 +46,8 @@ function define({ name, loss, slopes, helpers = '', of }: Definition) {
       const { device } = a;
       const samples = a.shape[0] ?? 1;
       const length = a.size / samples;
-      const walk = walkRows(a, Math.min(length, PIECE), length % 4 === 0);
-      const pieces = Math.ceil(length / PIECE);
+      const walk = walkRows(a, length);
+      const pieces = Math.ceil(length / walk.piece);
       const rows = samples * pieces;
       const losses = empty(device, [rows]);
       device.run(
@@ -65,7 +62,7 @@ function define({ name, loss, slopes, helpers = '', of }: Definition) {
           rows,
           length: length / walk.width,
           pieces,
-          piece: PIECE / walk.width,
+          piece: walk.piece / walk.width,
           scale: scaleOf(a, weights),
           alpha,
         },

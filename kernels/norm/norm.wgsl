@@ -58,9 +58,14 @@ fn main(@builtin(workgroup_id) wg: vec3u, @builtin(num_workgroups) groups: vec3u
   let mean = 0.0;
   let rest = 0.0;
   var squares = V(0.0);
-  for (var i = lane; i < length; i += LANES) {
-    let v = load(base + i);
-    squares += v * v;
+  for (var block = 0u; block < length; block += BLOCK) {
+    let end = min(block + BLOCK, length);
+    var some = V(0.0);
+    for (var i = block + lane; i < end; i += LANES) {
+      let v = load(base + i);
+      some += v * v;
+    }
+    squares += some;
   }
   let rstd = inverseSqrt(sumLanes(fold(squares), lane) / f32(length * WIDTH) + params.eps);
 #else

@@ -11,8 +11,7 @@ const columnsSource = wgsl(import.meta.url, './reduce_columns.wgsl');
 const argSource = wgsl(import.meta.url, './arg.wgsl');
 const prodBackwardSource = wgsl(import.meta.url, './prod_backward.wgsl');
 
-/** Elements of a piece, along rows and along columns. */
-const ROW_PIECE = 1024;
+/** Elements of a piece of columns. */
 const COLUMN_PIECE = 128;
 /** Rows shorter than this are walked by an invocation each, as columns are. */
 const SHORT = 16;
@@ -31,20 +30,24 @@ export const MAX_OF_SIZES: Kind = { map: 'abs(v)', combine: 'max(a, b)' };
 const NEGATED_MIN: Kind = { map: '-v', combine: 'max(a, b)' };
 const PRODUCT: Kind = { map: 'v', combine: 'a * b' };
 
+/** Whether (outer, n, inner) is walked as rows: products are too few to be worth a kernel of their own. */
+const byRows = (n: number, inner: number, { combine }: Kind) => inner === 1 && n >= SHORT && combine !== 'a * b';
+
 /** (outer, n, inner) → (outer, pieces, inner). */
 function reducePieces(
   x: Tensor,
   [outer, n, inner]: readonly [number, number, number],
-  { map, combine }: Kind,
+  kind: Kind,
   piece: number,
   scale: number,
   dtype: DType,
 ): Tensor {
   const { device } = x;
+  const { map, combine } = kind;
   const pieces = Math.ceil(n / piece);
   const out = empty(device, [outer, pieces, inner], dtype);
   const defines = { OUT: dtype, MAP: map, ...(dtype === 'f16' ? { F16: true } : {}) };
-  if (inner === 1 && n >= SHORT && combine !== 'a * b') {
+  if (byRows(n, inner, kind)) {
     const walk = walkRows(x, Math.min(n, piece), n % 4 === 0);
     const rows = outer * pieces;
     device.run(
@@ -97,7 +100,7 @@ export function reduceAxes(x: Tensor, keep: readonly boolean[], kind: Kind, as: 
     const inner = sizeOf(shape.slice(last + 1));
     let n = sizeOf(shape.slice(first, last + 1));
     do {
-      const piece = inner === 1 ? ROW_PIECE : COLUMN_PIECE;
+      const piece = byRows(n, inner, kind) ? walkRows(current, n).piece : COLUMN_PIECE;
       const final = n <= piece && kept.indexOf(false) === first;
       const step = { ...kind, map };
       current = reducePieces(current, [outer, n, inner], step, piece, final ? scale : 1, final ? dtype : 'f32');

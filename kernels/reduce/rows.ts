@@ -7,6 +7,8 @@ const source = wgsl(import.meta.url, './rows.wgsl');
 
 /** Lanes of a workgroup that walks a row: few where that gives each no more than four loads, else many. */
 const [FEW, MANY] = [32, 256];
+/** Elements of a piece that one lane sums up. */
+const LANE_PIECE = 128;
 /** Rows of a workgroup, where one lane walks a row and the adapter has no subgroups of one width. */
 const ROWS = 8;
 
@@ -18,6 +20,8 @@ export interface Walk {
   readonly lanes: number;
   /** Rows of a workgroup. */
   readonly rows: number;
+  /** Elements of the pieces that long sums are cut into: the more, the fewer passes; the fewer, the less rounding. */
+  readonly piece: number;
   /** The kernel of `source` that walks so, with more defines of its own. */
   kernel(source: KernelSource, more?: Defines): Kernel;
 }
@@ -44,6 +48,7 @@ export function walkRows(x: Tensor, length: number, vec4 = length % 4 === 0): Wa
       width,
       lanes,
       rows,
+      piece: single ? LANE_PIECE : 32 * lanes,
       kernel(of, more = {}) {
         const name = `${of.name} ${Object.values(more).join(' ')}`;
         let kernel = kernels.get(name);

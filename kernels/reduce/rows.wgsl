@@ -34,6 +34,9 @@ fn isElement(i: u32, k: u32) -> Hit { return i == k; }
 #endif
 
 const LANES: u32 = $LANES;
+// Part of a row, in V, that is summed up before it joins the row's sum: in long rows a sum term by term would gather the
+// rounding of all of them.
+const BLOCK: u32 = 32u * LANES;
 
 #if LANE
 fn rowOf(group: u32, invocation: u32) -> u32 { return group * $GROUP + invocation; }

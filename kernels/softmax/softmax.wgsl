@@ -24,7 +24,12 @@ fn main(@builtin(workgroup_id) wg: vec3u, @builtin(num_workgroups) groups: vec3u
   for (var i = lane; i < params.columns; i += LANES) { highest = max(highest, load(base + i)); }
   let shift = maxLanes(foldMax(highest), lane);
   var sums = V(0.0);
-  for (var i = lane; i < params.columns; i += LANES) { sums += exp(load(base + i) - shift); }
+  for (var block = 0u; block < params.columns; block += BLOCK) {
+    let end = min(block + BLOCK, params.columns);
+    var some = V(0.0);
+    for (var i = block + lane; i < end; i += LANES) { some += exp(load(base + i) - shift); }
+    sums += some;
+  }
   let sum = sumLanes(fold(sums), lane);
 #if LOG
   let rest = log(sum);

@@ -162,6 +162,12 @@ export const normRows: Rows<'groupNorm' | 'layerNorm' | 'rmsNorm'> = {
       rmsSample([4, 1], { eps: 0.5 }),
       { ...rmsSample([0, 8], {}), name: 'no rows' },
       {
+        name: 'equal values',
+        inputs: [{ shape: [2, 4096], value: () => 0.1 }, [4096]],
+        attributes: {},
+        forwardOnly: true,
+      },
+      {
         name: 'eps under the root counts',
         inputs: [{ shape: [3, 16], value: (random) => 1e-3 * (random.uniform() - 0.5) }, [16]],
         attributes: { eps: 1e-6 },

@@ -136,7 +136,13 @@ const orders = [1, 2, Infinity] as const;
 export const reduceRows: Rows<Names> = {
   sum: {
     ...row('sum', add),
-    samples: [...samples, noElements],
+    samples: [
+      ...samples,
+      noElements,
+      // Term by term, each rounding would be in the same direction.
+      { name: 'equal values', inputs: [{ shape: [3, 5000], value: () => 0.1 }], attributes: { axes: [1] } },
+      { name: 'equal values in columns', inputs: [{ shape: [5000, 3], value: () => 0.1 }], attributes: { axes: [0] } },
+    ],
     bench: [
       { inputs: [[1024, 1024]], attributes: {}, flops: 1024 * 1024 },
       { inputs: [[2048, 320]], attributes: { axes: [0] }, flops: 2048 * 320 },

@@ -38,6 +38,12 @@ const samples: Sample<object>[] = [
     inputs: [{ shape: [4, 32], value: (random, i) => (i < 64 ? 1e4 : -1e4) + 60 * random.uniform() }],
     attributes: {},
   },
+  {
+    name: 'a long row of nearly equal values',
+    inputs: [{ shape: [2, 8192], value: (_, i) => 1e-5 * i }],
+    attributes: {},
+    forwardOnly: true,
+  },
   { name: 'no rows', inputs: [[0, 5]], attributes: {} },
   { name: 'no columns', inputs: [[3, 0]], attributes: {} },
   { name: 'past 65,535 workgroups', inputs: [[65_540, 3]], attributes: {}, forwardOnly: true },
