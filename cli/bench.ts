@@ -7,6 +7,9 @@ import { measure, toJson } from './bench/measure.ts';
 import type { Measurement } from './bench/measure.ts';
 import { caseBenchmark, tableBenchmarks } from './bench/operations.ts';
 import { CASES_HELP, readCases } from './bench/cases.ts';
+import { profile } from './bench/profile.ts';
+import type { Dispatch } from './bench/profile.ts';
+import { reportProfiles, row } from './bench/report.ts';
 import { comparePeers, formatRows, PASSES, PEER_CASES, PEERS } from './bench/peers.ts';
 import type { PeersOptions } from './bench/peers.ts';
 import { samplingStep, trainingStep } from './bench/steps.ts';
@@ -44,7 +47,8 @@ const command = new Command('node cli/bench.js')
   .argument('[filter...]', 'only what has one of these words in its name, such as: matmul conv2d "training step"')
   .option('--cases <file>', "only the cases of a JSON file: [{name, op: 'matmul', m, k, n}, …]; see below")
   .option('--seconds <s>', 'how long each is repeated, at least five times', positive, 1)
-  .option('--profile', "after a step, the device's time by kernel")
+  .option('--profile', "then once more, with the device's time by kernel; see also --trace")
+  .option('--trace <file>', 'where --profile writes its trace, for https://ui.perfetto.dev', 'profile.json')
   .option(
     '--json',
     'a line of JSON for each: {name, ms, min, runs, gflops}; for cases also msWithCopies, for steps what is counted',
@@ -60,7 +64,7 @@ ${CASES_HELP}
 Examples:
   node cli/bench.js                                everything
   node cli/bench.js attention softmax              two operations
-  node cli/bench.js step --profile                 both steps, with the time by kernel
+  node cli/bench.js step --profile                 both steps, with the time by kernel and a trace
   node cli/bench.js --cases cases.json --json      for scripts
 `,
   );
@@ -71,42 +75,49 @@ interface BenchOptions {
   readonly cases?: string;
   readonly seconds: number;
   readonly profile?: boolean;
+  readonly trace: string;
   readonly json?: boolean;
 }
 
-command.action(async (words: string[], { cases, seconds, profile = false, json = false }: BenchOptions) => {
-  const filters = words.map((word) => word.toLowerCase());
-  const wanted = (name: string) => filters.length === 0 || filters.some((word) => name.toLowerCase().includes(word));
-  const all = cases === undefined ? tableBenchmarks() : (await readCases(cases)).map(caseBenchmark);
-  const chosen = all.filter(({ name }) => wanted(name));
-  const steps = cases === undefined ? Object.values(STEPS).filter(wanted) : [];
-  if (chosen.length + steps.length === 0) {
-    const names = [...new Set([...all.map(({ name }) => name), ...Object.values(STEPS)])];
-    throw new Error(`[bench] nothing is called ${words.join(' or ')}; there are ${names.join(', ')}`);
-  }
-  const device = await openNodeDevice();
-  const print = json ? () => {} : (line: string) => console.log(line);
-  print(`Adapter: ${device.profile.description}`);
-  print(`\n${row('operation', ['ms', 'min', 'runs', 'GFLOP/s', 'first ms'])}`);
-  for (const benchmark of chosen)
-    await benchmark.each(device, async (task) => {
-      const { measurement, first, msWithCopies } = await measure(device, task, { seconds });
-      if (json) console.log(toJson(measurement, msWithCopies === null ? {} : { msWithCopies: round(msWithCopies) }));
-      else print(row(measurement.name, [...figures(measurement), first.toFixed(0)]));
-    });
-  if (steps.length === 0) return;
-  const config = (await loadConfig(path.join(ROOT, 'assets/configs/dreambooth.yaml'))) as Config<'dreambooth'>;
-  const model = await loadStableDiffusion(device, resolvePath(config.model));
-  const options = { seconds: Math.max(seconds, 5), profiled: profile };
-  for (const step of steps) {
-    const result = await (step === STEPS.training
-      ? trainingStep(device, model, config, options)
-      : samplingStep(device, model, PICTURES, options));
-    if (json)
-      console.log(toJson(result.measurement, { first: Math.round(result.first), ...result.counts, ...(result.kernels ? { kernels: result.kernels } : {}) })); // prettier-ignore
-    else printStep(result, print);
-  }
-});
+command.action(
+  async (words: string[], { cases, seconds, profile: profiled = false, trace, json = false }: BenchOptions) => {
+    const filters = words.map((word) => word.toLowerCase());
+    const wanted = (name: string) => filters.length === 0 || filters.some((word) => name.toLowerCase().includes(word));
+    const all = cases === undefined ? tableBenchmarks() : (await readCases(cases)).map(caseBenchmark);
+    const chosen = all.filter(({ name }) => wanted(name));
+    const steps = cases === undefined ? Object.values(STEPS).filter(wanted) : [];
+    if (chosen.length + steps.length === 0) {
+      const names = [...new Set([...all.map(({ name }) => name), ...Object.values(STEPS)])];
+      throw new Error(`[bench] nothing is called ${words.join(' or ')}; there are ${names.join(', ')}`);
+    }
+    const device = await openNodeDevice();
+    const print = json ? () => {} : (line: string) => console.log(line);
+    const profiles: Record<string, readonly Dispatch[]> = {};
+    print(`Adapter: ${device.profile.description}`);
+    print(`\n${row('operation', ['ms', 'min', 'runs', 'GFLOP/s', 'first ms'])}`);
+    for (const benchmark of chosen)
+      await benchmark.each(device, async (task) => {
+        const { measurement, first, msWithCopies } = await measure(device, task, { seconds });
+        if (json) console.log(toJson(measurement, msWithCopies === null ? {} : { msWithCopies: round(msWithCopies) }));
+        else print(row(measurement.name, [...figures(measurement), first.toFixed(0)]));
+        if (profiled) profiles[task.name] = await profile(device, task.run);
+      });
+    if (steps.length > 0) {
+      const config = (await loadConfig(path.join(ROOT, 'assets/configs/dreambooth.yaml'))) as Config<'dreambooth'>;
+      const model = await loadStableDiffusion(device, resolvePath(config.model));
+      const options = { seconds: Math.max(seconds, 5), profiled };
+      for (const step of steps) {
+        const result = await (step === STEPS.training
+          ? trainingStep(device, model, config, options)
+          : samplingStep(device, model, PICTURES, options));
+        if (json) console.log(toJson(result.measurement, { first: Math.round(result.first), ...result.counts }));
+        else printStep(result, print);
+        if (result.dispatches) profiles[step] = result.dispatches;
+      }
+    }
+    if (profiled) await reportProfiles(device, profiles, trace, print);
+  },
+);
 
 command
   .command('peers')
@@ -142,16 +153,11 @@ compute on the same numbers; where the sum of squares of a result differs from o
 
 const round = (ms: number): number => Number(ms.toFixed(3));
 
-/** A line of the table: the name, then cells to the right. */
-function row(name: string, cells: readonly string[]): string {
-  return name.padEnd(64) + cells.map((cell) => cell.padStart(10)).join('');
-}
-
 function figures({ ms, min, runs, gflops }: Measurement): string[] {
   return [ms.toFixed(2), min.toFixed(2), String(runs), gflops.toFixed(2)];
 }
 
-function printStep({ measurement, first, counts, kernels }: StepResult, print: (line: string) => void): void {
+function printStep({ measurement, first, counts }: StepResult, print: (line: string) => void): void {
   const mebibytes = (bytes: number) => `${(bytes / 2 ** 20).toFixed(1)} MiB`;
   print(row(measurement.name, [...figures(measurement), first.toFixed(0)]));
   print(`  ${counts.dispatches} dispatches in ${counts.submits} submissions; recorded by the host in ${counts.host.toFixed(1)} ms`); // prettier-ignore
@@ -160,17 +166,6 @@ function printStep({ measurement, first, counts, kernels }: StepResult, print: (
   print(`  made in a steady step: ${Object.entries(made).map(([what, count]) => `${count.toFixed(0)} ${what}`).join(', ')}`); // prettier-ignore
   const tags = Object.entries(counts.tags).map(([tag, bytes]) => `${tag} ${mebibytes(bytes)}`);
   print(`  peak memory ${mebibytes(counts.peak)}: ${tags.join(', ')}`);
-  if (!kernels) return;
-  const total = kernels.reduce((sum, { ms }) => sum + ms, 0);
-  print(`\n${row('  kernel', ['calls', 'ms', '%'])}`);
-  for (const { kernel, calls, ms } of kernels)
-    print(
-      row(`  ${kernel.length > 60 ? `${kernel.slice(0, 59)}…` : kernel}`, [
-        String(calls),
-        ms.toFixed(2),
-        ((100 * ms) / total).toFixed(1),
-      ]),
-    );
 }
 
 await main(async () => void (await command.parseAsync()));

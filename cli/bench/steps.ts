@@ -13,7 +13,7 @@ import { textFlops, unetFlops } from './flops.ts';
 import { measure } from './measure.ts';
 import type { Measurement, Task } from './measure.ts';
 import { profile } from './profile.ts';
-import type { KernelShare } from './profile.ts';
+import type { Dispatch } from './profile.ts';
 
 /** What is counted of a whole step beside its time; counts are of one steady step. */
 export interface StepCounts {
@@ -36,7 +36,8 @@ export interface StepResult {
   readonly measurement: Measurement;
   readonly first: number;
   readonly counts: StepCounts;
-  readonly kernels: readonly KernelShare[] | null;
+  /** One more step's, where it was to be profiled. */
+  readonly dispatches: readonly Dispatch[] | null;
 }
 
 export interface StepOptions {
@@ -159,5 +160,5 @@ async function measureStep(device: Device, task: Task, { seconds, profiled }: St
     peak: memory.peak,
     tags: Object.fromEntries([...memory.usage].map(([tag, { peak }]) => [tag, peak])),
   };
-  return { measurement, first, counts, kernels: profiled ? await profile(device, task.run) : null };
+  return { measurement, first, counts, dispatches: profiled ? await profile(device, task.run) : null };
 }

@@ -1,4 +1,4 @@
-import { mkdtemp, rm, writeFile } from 'node:fs/promises';
+import { mkdtemp, readFile, rm, writeFile } from 'node:fs/promises';
 import { tmpdir } from 'node:os';
 import path from 'node:path';
 import { afterAll, beforeAll, describe, expect, it } from 'vitest';
@@ -6,15 +6,19 @@ import { textFlops, unetFlops } from '../../cli/bench/flops.ts';
 import { measure, toJson } from '../../cli/bench/measure.ts';
 import { caseBenchmark, tableBenchmarks } from '../../cli/bench/operations.ts';
 import { readCases } from '../../cli/bench/cases.ts';
-import { profile } from '../../cli/bench/profile.ts';
+import { measureCeilings } from '../../cli/bench/ceilings.ts';
+import { byKernel, profile } from '../../cli/bench/profile.ts';
+import { profileTable } from '../../cli/bench/report.ts';
+import { traceEvents, writeTrace } from '../../cli/bench/trace.ts';
+import type { TraceEvent } from '../../cli/bench/trace.ts';
 import { samplingStep, trainingStep } from '../../cli/bench/steps.ts';
 import { loadConfig } from '../../cli/config.ts';
 import type { Config } from '../../cli/config.ts';
 import { loadStableDiffusion } from '../../diffusion/folder.ts';
 import type { StableDiffusion } from '../../diffusion/folder.ts';
-import { scope, tensor } from '../../engine/index.ts';
-import type { Device } from '../../engine/index.ts';
-import { add, matmul } from '../../kernels/index.ts';
+import { backward, capture, clearGradient, HostRandom, randomKey, scope, sizeOf, tensor } from '../../engine/index.ts';
+import type { Device, Tensor } from '../../engine/index.ts';
+import { add, attention, conv2d, matmul, softmax } from '../../kernels/index.ts';
 import record from '../../assets/base/record.json' with { type: 'json' };
 import { plainDevice } from '../device.ts';
 
@@ -99,15 +103,102 @@ describe("the operations' table", () => {
 });
 
 describe('the profile', () => {
-  it('times each dispatch by kernel, and leaves the device as it was', async () => {
-    const a = tensor(device, new Float32Array(64 * 64).fill(1), [64, 64]);
+  const square = (n: number) => tensor(device, new Float32Array(n * n).fill(1), [n, n]);
+  const ceilings = { gflops: 10, gigabytes: 2 };
+
+  it('times each dispatch, and leaves the device as it was', async () => {
+    const a = square(64);
     const { dispatches } = device.stream;
-    const shares = await profile(device, () => scope(device, () => void add(add(matmul(a, a), a), a)));
-    expect(shares.map(({ kernel, calls }) => [/^\w+?(?=_|\[)/.exec(kernel)![0], calls]).sort()).toEqual([['elementwise', 2], ['matmul', 1]]); // prettier-ignore
-    for (const { ms } of shares) expect(ms).toBeGreaterThan(0);
+    const profiled = await profile(device, () => scope(device, () => void add(softmax(matmul(a, a)), a).window()));
+    expect(profiled.map(({ kernel }) => /^[a-z]+/.exec(kernel)![0])).toEqual(['matmul', 'softmax', 'elementwise']);
+    for (const [i, { ms, began, recorded, recording }] of profiled.entries()) {
+      expect(ms).toBeGreaterThan(0);
+      expect(recording).toBeGreaterThan(0);
+      if (i > 0) expect(began).toBeGreaterThanOrEqual(profiled[i - 1]!.began);
+      if (i > 0) expect(recorded).toBeGreaterThan(profiled[i - 1]!.recorded);
+    }
+    expect(profiled.map(({ bytes }) => bytes)).toEqual([3, 2, 3].map((tensors) => tensors * 64 * 64 * 4));
     expect(device.stream.dispatches - dispatches).toBe(3);
     expect(Object.hasOwn(device.gpu, 'createCommandEncoder')).toBe(false);
-    expect(Object.hasOwn(device.stream, 'dispatch')).toBe(false);
+    for (const method of ['dispatch', 'replay']) expect(Object.hasOwn(device.stream, method)).toBe(false);
+  });
+
+  it('sees what a replay runs', async () => {
+    const a = square(16);
+    const replay = capture(device, () => matmul(a, a));
+    const profiled = await profile(device, () => replay.run());
+    expect(profiled.map(({ operations }) => operations)).toEqual([2 * 16 ** 3]);
+    expect((await replay.result.read())[0]).toBe(16);
+    replay.release();
+  });
+
+  it('counts the operations of products, forward and backward', async () => {
+    const random = (...shape: number[]) =>
+      tensor(device, new HostRandom(randomKey(0, 'x')).normal(sizeOf(shape)), shape);
+    const count = async (inputs: Tensor[], call: () => Tensor) => {
+      for (const input of inputs) input.requiresGrad = true;
+      const profiled = await profile(device, () =>
+        scope(device, () => {
+          const result = call();
+          backward(result, random(...result.shape));
+          inputs.forEach(clearGradient);
+        }),
+      );
+      const counts = profiled.flatMap(({ operations }) => operations ?? []);
+      return counts.sort((a, b) => a - b);
+    };
+    const [a, b] = [random(8, 12), random(12, 20)];
+    expect(await count([a, b], () => matmul(a, b))).toEqual(Array(3).fill(2 * 8 * 12 * 20));
+    const [x, w] = [random(2, 4, 6, 5), random(3, 4, 3, 3)];
+    expect(await count([x, w], () => conv2d(x, w, null, { padding: 1 }))).toEqual(
+      Array(3).fill(2 * 2 * 30 * 3 * 4 * 9),
+    );
+    const [q, k, v] = [random(2, 2, 9, 8), random(2, 2, 5, 8), random(2, 2, 5, 8)];
+    const product = 2 * 2 * 2 * 9 * 5 * 8;
+    expect(await count([q, k, v], () => attention(q, k, v))).toEqual([2 * product, 3 * product, 4 * product]);
+  });
+
+  const dispatch = { kernel: 'matmul', recorded: 5, recording: 0.5, began: 6, ms: 2, bytes: 1e6, operations: 1e7 };
+  const other = { ...dispatch, kernel: 'sum', recorded: 6, began: 8, ms: 1, operations: null };
+
+  it('adds up by kernel, and tells the share of the nearer ceiling', () => {
+    expect(byKernel([other, dispatch, dispatch], ceilings)).toEqual([
+      { kernel: 'matmul', calls: 2, ms: 4, gflops: 5, gigabytes: 0.5, ceiling: 0.5 },
+      { kernel: 'sum', calls: 1, ms: 1, gflops: null, gigabytes: 1, ceiling: 0.5 },
+    ]);
+    expect(profileTable([dispatch, other], ceilings)).toMatch(
+      /^ {2}kernel +calls +ms +% +GFLOP\/s +GB\/s +% of best\n {2}matmul +1 +2\.00 +66\.7 +5\.0 +0\.5 +50\n {2}sum +1 +1\.00 +33\.3 +1\.0 +50$/,
+    );
+  });
+
+  it('has ceilings that are measured', async () => {
+    const measured = await measureCeilings(device);
+    for (const value of Object.values(measured)) expect(value).toBeGreaterThan(0.01);
+  });
+
+  it('becomes trace events: complete ones in order, on named tracks of host and device', async () => {
+    const file = path.join(folder, 'trace.json');
+    await writeTrace(file, [dispatch, other], 'an adapter');
+    const { traceEvents } = JSON.parse(await readFile(file, 'utf8')) as { traceEvents: TraceEvent[] };
+    for (const { ph, name, pid, tid } of traceEvents) {
+      expect(['X', 'M']).toContain(ph);
+      expect(typeof name).toBe('string');
+      for (const id of [pid, tid]) expect(Number.isInteger(id)).toBe(true);
+    }
+    const complete = traceEvents.filter(({ ph }) => ph === 'X');
+    expect(complete.map(({ name, tid, ts, dur }) => [name, tid, ts, dur])).toEqual([
+      ['matmul', 1, 0, 500],
+      ['matmul', 2, 1000, 2000],
+      ['sum', 1, 1000, 500],
+      ['sum', 2, 3000, 1000],
+    ]);
+    const names = traceEvents.filter(({ name }) => name === 'thread_name').map(({ tid, args }) => [tid, args!['name']]);
+    expect(names).toEqual([[1, 'host: recording'], [2, 'an adapter']]); // prettier-ignore
+  });
+
+  it('has no negative durations, whatever the clock says', () => {
+    const events = traceEvents([{ ...dispatch, ms: -1e-9 }], '').filter(({ ph }) => ph === 'X');
+    for (const { ts, dur } of events) for (const time of [ts, dur]) expect(time).toBeGreaterThanOrEqual(0);
   });
 });
 
@@ -133,13 +224,13 @@ describe('whole steps', () => {
     const options = { seconds: 0.01, profiled: false };
     const training = await trainingStep(device, model, config, options);
     const sampling = await samplingStep(device, model, 1, options);
-    for (const { measurement, counts, kernels } of [training, sampling]) {
+    for (const { measurement, counts, dispatches } of [training, sampling]) {
       expect(measurement.ms).toBeGreaterThan(0);
       expect(counts).toMatchObject({ pipelines: 0, buffers: 0, bindGroups: 0 });
       expect(Number.isInteger(counts.dispatches)).toBe(true);
       expect(counts.submits).toBeLessThan(counts.dispatches / 10);
       expect(counts.peak).toBeGreaterThan(0);
-      expect(kernels).toBeNull();
+      expect(dispatches).toBeNull();
     }
     expect(training.measurement.name).toBe('training step, batch 1+1');
     expect(training.counts.dispatches).toBeGreaterThan(sampling.counts.dispatches);

@@ -1,0 +1,52 @@
+/**
+ * A profile as a file that Perfetto (https://ui.perfetto.dev) and chrome://tracing open: Chrome's trace events in JSON, of
+ * which two kinds are used, complete events (ph X, with ts and dur in microseconds) and names of the tracks (ph M).
+ */
+import { writeFile } from 'node:fs/promises';
+import type { Dispatch } from './profile.ts';
+
+const PROCESS = 1;
+const HOST = 1;
+const DEVICE = 2;
+
+export interface TraceEvent {
+  readonly ph: 'X' | 'M';
+  readonly name: string;
+  readonly pid: number;
+  readonly tid: number;
+  readonly ts?: number;
+  readonly dur?: number;
+  readonly cat?: string;
+  readonly args?: Readonly<Record<string, unknown>>;
+}
+
+/** Two tracks: the host recording dispatches, and the device running them. In order of time, which begins at 0. */
+export function traceEvents(dispatches: readonly Dispatch[], adapter: string): TraceEvent[] {
+  const track = (name: string, tid: number, text: string): TraceEvent => ({ ph: 'M', name, pid: PROCESS, tid, args: { name: text } }); // prettier-ignore
+  const zero = Math.min(...dispatches.flatMap(({ recorded, began }) => [recorded, began]));
+  const events = dispatches.flatMap(({ kernel, recorded, recording, began, ms, bytes, operations }): TraceEvent[] => {
+    const event = (tid: number, start: number, length: number, args: object): TraceEvent => ({
+      ph: 'X',
+      name: kernel,
+      cat: tid === HOST ? 'record' : 'kernel',
+      pid: PROCESS,
+      tid,
+      ts: microseconds(start - zero),
+      dur: microseconds(length),
+      args: { ...args },
+    });
+    return [event(HOST, recorded, recording, {}), event(DEVICE, began, ms, { bytes, operations })];
+  });
+  return [
+    track('process_name', HOST, 'dawngrad'),
+    track('thread_name', HOST, 'host: recording'),
+    track('thread_name', DEVICE, adapter),
+    ...events.sort((a, b) => a.ts! - b.ts!),
+  ];
+}
+
+const microseconds = (ms: number): number => Math.max(0, Math.round(ms * 1e6) / 1e3);
+
+export async function writeTrace(file: string, dispatches: readonly Dispatch[], adapter: string): Promise<void> {
+  await writeFile(file, JSON.stringify({ traceEvents: traceEvents(dispatches, adapter), displayTimeUnit: 'ms' }));
+}
