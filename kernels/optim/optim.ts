@@ -25,6 +25,7 @@ export interface Layout {
  */
 export function gradientNorm(chunks: readonly (Layout & { readonly gradients: Tensor })[]): Tensor {
   const device = chunks[0]!.gradients.device;
+  requireF32('gradientNorm', ...chunks.map(({ gradients }) => gradients));
   return noGrad(device, () =>
     scope(device, () => {
       const total = chunks.reduce((count, { tiles }) => count + tiles.shape[0]!, 0);
@@ -38,6 +39,12 @@ export function gradientNorm(chunks: readonly (Layout & { readonly gradients: Te
       return sum(partials, [0]);
     }),
   );
+}
+
+/** Arenas hold f32: the master weights and what is kept for them. */
+function requireF32(operation: string, ...arenas: Tensor[]): void {
+  for (const { dtype, shape } of arenas)
+    if (dtype !== 'f32') throw new Error(`[${operation}] ${formatShape(shape)} is ${dtype}; what lies in arenas is f32`);
 }
 
 /** One chunk with what AdamW keeps for it; all four arrays have the chunk's shape. */
@@ -73,6 +80,7 @@ export function adamw(
       throw new Error(
         `[adamw] parameters, gradients and moments have one shape, got ${formatShape(parameters.shape)} and ${formatShape(other.shape)}`,
       );
+  requireF32('adamw', parameters, gradients, first, second, norm);
   const device = parameters.device;
   const count = tiles.shape[0]!;
   device.run(
@@ -100,8 +108,7 @@ export function lerp(target: Tensor, source: Tensor, share: number): void {
     throw new Error(
       `[lerp] needs equal shapes of a multiple of four elements, got ${formatShape(target.shape)} and ${formatShape(source.shape)}`,
     );
-  if (target.dtype !== 'f32' || source.dtype !== 'f32')
-    throw new Error(`[lerp] master weights and their averages are f32, not ${target.dtype} and ${source.dtype}`);
+  requireF32('lerp', target, source);
   const device = target.device;
   device.run(device.kernel(lerpSource), [target, source], { size: target.size, share }, Math.ceil(target.size / 256));
 }
