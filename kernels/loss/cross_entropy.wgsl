@@ -30,10 +30,9 @@ fn main(@builtin(workgroup_id) wg: vec3u, @builtin(num_workgroups) groups: vec3u
   var exponentials = V(0.0);
   var distances = V(0.0);
   for (var block = 0u; block < params.columns; block += BLOCK) {
-    let end = min(block + BLOCK, params.columns);
     var some = V(0.0);
     var far = V(0.0);
-    for (var i = block + lane; i < end; i += LANES) {
+    for (var i = block + lane; i < min(block + BLOCK, params.columns); i += LANES) {
       let d = load(base + i) - shift;
       some += exp(d);
       far += d;

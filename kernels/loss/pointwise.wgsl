@@ -31,9 +31,13 @@ fn main(@builtin(workgroup_id) wg: vec3u, @builtin(num_workgroups) groups: vec3u
   let sample = row / params.pieces;
   let base = sample * params.length;
   let begin = (row % params.pieces) * params.piece;
-  let end = min(begin + params.piece, params.length);
+  let end = base + min(begin + params.piece, params.length);
   var sums = V(0.0);
-  for (var i = begin + lane; i < end; i += LANES) { sums += load(base + i); }
+  for (var block = base + begin; block < end; block += BLOCK) {
+    var some = V(0.0);
+    for (var i = block + lane; i < min(block + BLOCK, end); i += LANES) { some += load(i); }
+    sums += some;
+  }
   let total = sumLanes(fold(sums), lane) * params.scale;
 #if WEIGHTS
   if (lane == 0u) { out[row] = total * f32(weights[sample]); }

@@ -59,9 +59,8 @@ fn main(@builtin(workgroup_id) wg: vec3u, @builtin(num_workgroups) groups: vec3u
   let rest = 0.0;
   var squares = V(0.0);
   for (var block = 0u; block < length; block += BLOCK) {
-    let end = min(block + BLOCK, length);
     var some = V(0.0);
-    for (var i = block + lane; i < end; i += LANES) {
+    for (var i = block + lane; i < min(block + BLOCK, length); i += LANES) {
       let v = load(base + i);
       some += v * v;
     }

@@ -1,6 +1,6 @@
 import { apply, empty, formatShape, operation, reshape, sameShape, sizeOf, tensor, typed, view, wgsl, zeros } from '../../engine/index.ts'; // prettier-ignore
 import type { DType, Shape, Tensor } from '../../engine/index.ts';
-import { evaluate } from '../elementwise/chain.ts';
+import { cached, evaluate, operandOf } from '../elementwise/chain.ts';
 import type { Expression } from '../elementwise/chain.ts';
 import { scaled } from '../elementwise/elementwise.ts';
 import { around, resolveAxis } from '../layout/axis.ts';
@@ -46,26 +46,37 @@ function reducePieces(
   const { map, combine } = kind;
   const pieces = Math.ceil(n / piece);
   const out = empty(device, [outer, pieces, inner], dtype);
-  const defines = { OUT: dtype, MAP: map, ...(dtype === 'f16' ? { F16: true } : {}) };
-  if (byRows(n, inner, kind)) {
-    const walk = walkRows(x, Math.min(n, piece), n % 4 === 0);
+  const rowwise = byRows(n, inner, kind);
+  const operand = operandOf(x, (rowwise ? n : inner) % 4 === 0, 'reduce');
+  const { vec4, windows } = operand;
+  const width = vec4 ? 4 : 1;
+  const defines = () => ({
+    OUT: dtype,
+    MAP: map,
+    OPERAND: operand.text,
+    OUT_AT: `@group(0) @binding(${windows.length})\n`,
+    FIELDS: `${operand.fields}\n`,
+    ...(operand.f16 || dtype === 'f16' ? { F16: true } : {}),
+  });
+  const key = `${map} ${combine} ${dtype} ${operand.key}`;
+  const shared = { pieces, scale, ...operand.params };
+  const bound = [...windows, out.window()];
+  if (rowwise) {
+    const walk = walkRows(x, Math.min(n, piece), vec4);
     const rows = outer * pieces;
-    device.run(
-      walk.kernel(rowsSource, { ...defines, MAX: combine === 'max(a, b)' }),
-      [x, out],
-      { rows, n: n / walk.width, pieces, piece: piece / walk.width, scale },
-      Math.ceil(rows / walk.rows),
+    const kernel = cached(device, `rows ${walk.lanes} ${key}`, () =>
+      walk.kernel(rowsSource, { ...defines(), MAX: combine === 'max(a, b)' }),
     );
+    const params = { ...shared, rows, n: n / width, piece: piece / width };
+    device.dispatch(kernel, bound, params, Math.ceil(rows / walk.rows));
   } else {
-    const vec4 = inner % 4 === 0;
-    const columns = vec4 ? inner / 4 : inner;
+    const columns = inner / width;
     const outputs = outer * pieces * columns;
-    device.run(
-      device.kernel(columnsSource, { ...typed(x), ...defines, COMBINE: combine, VEC4: vec4 }),
-      [x, out],
-      { outputs, n, inner: columns, pieces, piece, scale },
-      Math.ceil(outputs / 64),
+    const kernel = cached(device, `columns ${key}`, () =>
+      device.kernel(columnsSource, { ...defines(), COMBINE: combine, VEC4: vec4 }),
     );
+    const params = { ...shared, outputs, n, inner: columns, piece };
+    device.dispatch(kernel, bound, params, Math.ceil(outputs / 64));
   }
   return out;
 }

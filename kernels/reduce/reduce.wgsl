@@ -2,8 +2,10 @@
 // the host repeats until one piece is left. The order of additions is so a matter of the shape alone, and the error that of
 // a tree over pieces.
 
-@group(0) @binding(0) var<storage, read> x: array<Stored>; // (rows, n)
-@group(0) @binding(1) var<storage, read_write> out: array<$OUT>; // (rows, pieces)
+// `load(i)` of x (rows, n): from memory, or a chain of element-wise operations computed on the way (elementwise/chain.ts).
+$OPERAND
+
+$OUT_AT var<storage, read_write> out: array<$OUT>; // (rows, pieces)
 
 struct Params {
   rows: u32, // times pieces
@@ -11,9 +13,9 @@ struct Params {
   pieces: u32,
   piece: u32, // of n, in V
   scale: f32, // 1, or in the last pass what the result is multiplied by
+  $FIELDS
 }
 
-fn load(i: u32) -> V { return V(x[i]); }
 // What is added up: the element, its square, …
 fn map(v: V) -> V { return $MAP; }
 
@@ -31,7 +33,11 @@ fn main(@builtin(workgroup_id) wg: vec3u, @builtin(num_workgroups) groups: vec3u
   let result = maxLanes(foldMax(highest), lane);
 #else
   var sums = V(0.0);
-  for (var i = base + begin + lane; i < end; i += LANES) { sums += map(load(i)); }
+  for (var block = base + begin; block < end; block += BLOCK) {
+    var some = V(0.0);
+    for (var i = block + lane; i < min(block + BLOCK, end); i += LANES) { some += map(load(i)); }
+    sums += some;
+  }
   let result = sumLanes(fold(sums), lane);
 #endif
   if (lane == 0u) { out[row] = $OUT(result * params.scale); }

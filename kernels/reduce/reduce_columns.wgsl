@@ -5,16 +5,16 @@
 
 #if VEC4
 alias V = vec4f;
-alias Stored = vec4<$T>;
 alias Result = vec4<$OUT>;
 #else
 alias V = f32;
-alias Stored = $T;
 alias Result = $OUT;
 #endif
 
-@group(0) @binding(0) var<storage, read> x: array<Stored>; // (outer, n, inner)
-@group(0) @binding(1) var<storage, read_write> out: array<Result>; // (outer, pieces, inner)
+// `load(i)` of x (outer, n, inner); see reduce.wgsl.
+$OPERAND
+
+$OUT_AT var<storage, read_write> out: array<Result>; // (outer, pieces, inner)
 
 struct Params {
   outputs: u32, // outer · pieces · inner, in V
@@ -23,9 +23,9 @@ struct Params {
   pieces: u32,
   piece: u32, // of n
   scale: f32, // 1, or in the last pass what the result is multiplied by
+  $FIELDS
 }
 
-fn load(i: u32) -> V { return V(x[i]); }
 fn map(v: V) -> V { return $MAP; }
 fn combine(a: V, b: V) -> V { return $COMBINE; }
 

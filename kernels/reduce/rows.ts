@@ -8,7 +8,7 @@ const source = wgsl(import.meta.url, './rows.wgsl');
 /** Lanes of a workgroup that walks a row: few where that gives each no more than four loads, else many. */
 const [FEW, MANY] = [32, 256];
 /** Elements of a piece that one lane sums up. */
-const LANE_PIECE = 128;
+const LANE_PIECE = 1024;
 /** Rows of a workgroup, where one lane walks a row and the adapter has no subgroups of one width. */
 const ROWS = 8;
 
@@ -20,7 +20,7 @@ export interface Walk {
   readonly lanes: number;
   /** Rows of a workgroup. */
   readonly rows: number;
-  /** Elements of the pieces that long sums are cut into: the more, the fewer passes; the fewer, the less rounding. */
+  /** Elements of the pieces that long sums are cut into, so that a single row keeps a whole device busy. */
   readonly piece: number;
   /** The kernel of `source` that walks so, with more defines of its own. */
   kernel(source: KernelSource, more?: Defines): Kernel;

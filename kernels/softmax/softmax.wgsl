@@ -25,9 +25,8 @@ fn main(@builtin(workgroup_id) wg: vec3u, @builtin(num_workgroups) groups: vec3u
   let shift = maxLanes(foldMax(highest), lane);
   var sums = V(0.0);
   for (var block = 0u; block < params.columns; block += BLOCK) {
-    let end = min(block + BLOCK, params.columns);
     var some = V(0.0);
-    for (var i = block + lane; i < end; i += LANES) { some += exp(load(base + i) - shift); }
+    for (var i = block + lane; i < min(block + BLOCK, params.columns); i += LANES) { some += exp(load(base + i) - shift); }
     sums += some;
   }
   let sum = sumLanes(fold(sums), lane);
