@@ -44,7 +44,8 @@ export function gradientNorm(chunks: readonly (Layout & { readonly gradients: Te
 /** Arenas hold f32: the master weights and what is kept for them. */
 function requireF32(operation: string, ...arenas: Tensor[]): void {
   for (const { dtype, shape } of arenas)
-    if (dtype !== 'f32') throw new Error(`[${operation}] ${formatShape(shape)} is ${dtype}; what lies in arenas is f32`);
+    if (dtype !== 'f32')
+      throw new Error(`[${operation}] ${formatShape(shape)} is ${dtype}; what lies in arenas is f32`);
 }
 
 /** One chunk with what AdamW keeps for it; all four arrays have the chunk's shape. */
