@@ -148,7 +148,7 @@ export class Device {
     params: Params,
     groups: number | readonly [number, number, number],
   ): void {
-    const windows = tensors.map((tensor) => this.#bindable(kernel, tensor));
+    const windows = tensors.map((tensor) => this.bindable(tensor, kernel.label));
     this.dispatch(kernel, windows, params, groups);
   }
 
@@ -165,11 +165,12 @@ export class Device {
     this.stream.dispatch(kernel, windows, params, grid);
   }
 
-  #bindable(kernel: Kernel, tensor: Tensor): Window {
+  /** A tensor's window, for `kernel`. Throws where it is larger than what the adapter can bind. */
+  bindable(tensor: Tensor, kernel: string): Window {
     const window = tensor.window();
     if (window.bytes > this.bindingLimit)
       throw new Error(
-        `[${kernel.label}] ${formatShape(tensor.shape)} takes ${mebibytes(window.bytes)}, more than the ` +
+        `[${kernel}] ${formatShape(tensor.shape)} takes ${mebibytes(window.bytes)}, more than the ` +
           `${mebibytes(this.bindingLimit)} that can be bound at once here. Lower the batch, or compute it in parts`,
       );
     return window;

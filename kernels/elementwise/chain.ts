@@ -321,7 +321,7 @@ export interface Operand {
   /** Identifies text and fields. */
   readonly key: string;
   readonly name: string;
-  /** Whether the text gives `load4(i) -> vec4f` (elements 4i … 4i + 3), else `load(i) -> f32`; integers accordingly. */
+  /** Whether `load(i)` of the text gives a vec4f, elements 4i … 4i + 3, or one f32; of integers a vec4i, an i32, …. */
   readonly vec4: boolean;
   /** Whether the text needs the f16 extension. */
   readonly f16: boolean;
@@ -365,7 +365,7 @@ function operandText(leaves: readonly Leaf[], modes: string[], order: readonly S
     ...calls,
     `  return r${order.length - 1};`,
     '}',
-    `fn ${vec4 ? 'load4' : 'load'}(i: u32) -> ${vec4 ? `vec4<${type}>` : type} {`,
+    `fn load(i: u32) -> ${vec4 ? `vec4<${type}>` : type} {`,
   );
   if (modes.some((mode) => mode !== 'flat'))
     lines.push(
@@ -394,8 +394,8 @@ function operandText(leaves: readonly Leaf[], modes: string[], order: readonly S
 
 const kernels = new WeakMap<Device, Map<string, Kernel>>();
 
-/** A kernel by a short key: texts are made once. */
-function cached(device: Device, key: string, make: () => Kernel): Kernel {
+/** A kernel by a short key, such as an operand's: texts are made once. */
+export function cached(device: Device, key: string, make: () => Kernel): Kernel {
   let known = kernels.get(device);
   if (!known) kernels.set(device, (known = new Map<string, Kernel>()));
   let kernel = known.get(key);
@@ -426,4 +426,29 @@ export function evaluate(expression: Expression, inputs: readonly Tensor[], targ
   const storage = device.memory.defer(byteLength(sizeOf(shape), dtype), chain);
   chain.defer(storage);
   return new Tensor(device, storage, 0, shape, dtype);
+}
+
+/**
+ * What a kernel reads in place of a binding of x: a pending chain is computed on the way, and x stays pending. Four at a
+ * time where `wantVec4` and the operands allow; `kernel` stands in errors.
+ */
+export function operandOf(x: Tensor, wantVec4: boolean, kernel: string): Operand {
+  const chain = pendingChain(x);
+  if (chain && chain.leaves.every(({ window }) => window.bytes <= x.device.bindingLimit))
+    return chain.operand(wantVec4);
+  const [stored, loaded] = wantVec4
+    ? [`vec4<${x.dtype}>`, `vec4<${arithmetic(x.dtype)}>`]
+    : [x.dtype, arithmetic(x.dtype)];
+  return {
+    key: `${wantVec4 ? 4 : 1} ${x.dtype}`,
+    name: '',
+    vec4: wantVec4,
+    f16: x.dtype === 'f16',
+    windows: [x.device.bindable(x, kernel)],
+    params: {},
+    fields: '',
+    text:
+      `@group(0) @binding(0) var<storage, read> x: array<${stored}>;\n` +
+      `fn load(i: u32) -> ${loaded} { return ${loaded}(x[i]); }`,
+  };
 }

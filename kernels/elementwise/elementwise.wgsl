@@ -1,7 +1,8 @@
 // out = a chain of element-wise operations on operands that may be broadcast.
 //
 // The text of the chain is made from the operations' expressions (chain.ts): the operands' bindings, one function an
-// operation, and `load4` (or `load`), which reads element i of every operand and goes through the chain in registers.
+// operation, and `load`, which reads element i of every operand (or four from 4i on) and goes through the chain in
+// registers.
 //
 // Each invocation makes four neighbouring elements of the innermost dimension, so that loads are vec4: on a software
 // adapter a load whose address differs by lane costs a hundred arithmetic instructions, however wide it is.
@@ -28,7 +29,7 @@ fn main(@builtin(workgroup_id) wg: vec3u, @builtin(num_workgroups) groups: vec3u
   let i = (wg.x + wg.y * groups.x) * 64u + lane;
 #if VEC4
   if (i * 4u >= params.size) { return; }
-  out[i] = vec4<$T>(load4(i));
+  out[i] = vec4<$T>(load(i));
 #else
   if (i >= params.size) { return; }
   out[i] = $T(load(i));

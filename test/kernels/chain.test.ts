@@ -1,16 +1,6 @@
 /** Fusion of element-wise chains: fewer dispatches, the same values, and nothing read after it was overwritten. */
 import { beforeAll, describe, expect, it } from 'vitest';
-import {
-  backward,
-  HostRandom,
-  randomKey,
-  release,
-  reshape,
-  scope,
-  tensor,
-  write,
-  zeros,
-} from '../../engine/index.ts';
+import { backward, HostRandom, randomKey, release, reshape, scope, tensor, write, zeros } from '../../engine/index.ts';
 import { add, affine, cast, clamp, matmul, mul, sigmoid, silu, square, sub, sum, tanh } from '../../kernels/index.ts';
 import type { Device, Tensor } from '../../engine/index.ts';
 import { openNodeDevice } from '../../engine/node.ts';
@@ -125,6 +115,25 @@ describe('a chain', () => {
     const { dispatches, values } = await run(() => cast(affine(cast(x, 'f16'), 0.5), 'f32'));
     expect(dispatches).toBeLessThanOrEqual(1);
     (await x.read()).forEach((v, i) => expect(Math.abs(values[i]! - v / 2)).toBeLessThan(1e-3 * Math.abs(v) + 1e-6));
+  });
+
+  it.each([
+    ['rows', [6, 32], [1]],
+    ['odd rows', [6, 33], [1]],
+    ['columns', [40, 12], [0]],
+    ['everything', [3, 5, 8], undefined],
+  ] as const)('closes with a reduction in the same kernel: %s', async (_, shape, axes) => {
+    const [x, b] = [random([...shape]), random([shape.at(-1)!], 1)];
+    const { dispatches, values } = await run(() => sum(square(add(x, b)), axes));
+    expect(dispatches).toBe(1);
+    const [vx, vb] = [await x.read(), await b.read()];
+    const columns = shape.at(-1)!;
+    const expected = values.map(() => 0);
+    vx.forEach((v, i) => {
+      const place = !axes ? 0 : axes[0] === 0 ? i % columns : Math.floor(i / columns);
+      expected[place]! += (v + vb[i % columns]!) ** 2;
+    });
+    values.forEach((value, i) => expect(Math.abs(value - expected[i]!)).toBeLessThan(1e-5 * expected[i]!));
   });
 
   it('takes gradients in as few', async () => {
