@@ -2,11 +2,13 @@
 //
 //   out[row, position] = Σ over taps (ky, kx) and channels c of weight[row, c, ky, kx] · x[n, c, y, x of tap and position]
 //
-// The tile is that of matmul.wgsl: 16×8 threads make 64 rows × 64 positions, 8×4 a thread, from steps of 16 channels of one
-// tap staged in workgroup memory as f32. Where a sample gives a GPU fewer than 16 such tiles, 8×8 threads make 32×32, 4×4 a
-// thread. Positions run through the whole batch (n, oy, ox). A thread stages a single position (neighbouring threads
-// neighbouring ones), so where it looks is worked out once for a tap. Loads are scalar: a tap's four neighbours are not
-// aligned, and a row's channels lie kh · kw apart. Groups are products of their own.
+// A workgroup makes a square tile: 64 rows × 64 positions by 16×8 threads, each 8×4 in registers; or, where a sample gives a
+// GPU fewer than 16 such tiles, 32×32 by 8×8 threads of 4×4. Positions run through the whole batch (n, oy, ox). In each step
+// 16 channels of one tap are staged in workgroup memory as f32, as vec4 of four rows and of four positions, so that a thread
+// reads two or three vec4 for 32 or 16 multiply-adds. A thread stages the same four positions all along: where they
+// look is worked out once for a tap. Rows of the tiles are one vec4 longer than they need be, against bank conflicts.
+// Loads are scalar: a tap's neighbours are not aligned, and a row's channels lie kh · kw apart. Groups are products of their
+// own.
 //
 // With TRANSPOSED it is the adjoint: rows are input channels, c runs over output channels, and a position looks at the
 // outputs that it contributed to. Which taps those are depends on the position's phase, its remainder by the stride, alone;
@@ -23,13 +25,16 @@
 
 #include ./geometry.wgsl
 
-const TILE = $TILE;
-const ROWS = $ROWS; // of a thread
+const TILE: u32 = $TILE; // 64 or 32
+const QUADS = TILE / 4u;
+const BLOCKS = TILE / 32u; // of four rows, to a thread
 const DEPTH = 16u;
-const THREADS = TILE / ROWS * TILE / 4u;
+const THREADS = 2u * TILE;
 
-var<workgroup> tile_w: array<array<f32, TILE + 4u>, DEPTH>; // (channel, row), rows padded against bank conflicts
-var<workgroup> tile_x: array<array<f32, TILE + 4u>, DEPTH>; // (channel, position)
+const QUAD = vec4u(0u, 1u, 2u, 3u);
+
+var<workgroup> tile_w: array<array<vec4f, QUADS + 1u>, DEPTH>; // (channel, four rows)
+var<workgroup> tile_x: array<array<vec4f, QUADS + 1u>, DEPTH>; // (channel, four positions)
 
 @compute @workgroup_size(THREADS)
 fn main(@builtin(workgroup_id) wg: vec3u, @builtin(num_workgroups) groups: vec3u, @builtin(local_invocation_index) thread: u32) {
@@ -64,17 +69,27 @@ fn main(@builtin(workgroup_id) wg: vec3u, @builtin(num_workgroups) groups: vec3u
   let taps_y = vec3u(0u, 1u, params.kh);
 #endif
 
-  // the position that this thread stages
-  let position = first + thread % TILE;
+  // the positions that this thread stages and computes
+  let p = thread % QUADS;
+  let position = first + 4u * p + QUAD;
   let n = position / (high * wide);
   let py = position % (high * wide) / wide;
   let px = position % wide;
+#if TRANSPOSED
+  let oy = py * stride.y + offset.y;
+  let ox = px * stride.x + offset.x;
+#else
+  let oy = py;
+  let ox = px;
+#endif
+  let present = (n < vec4u(params.batch)) & (oy < vec4u(params.oh)) & (ox < vec4u(params.ow));
   let start = (n * params.groups + group) * params.channels * plane;
-  // the rows and positions that it computes
-  let r = thread / (TILE / 4u) * ROWS;
-  let p = thread % (TILE / 4u) * 4u;
+  let r = thread / QUADS * BLOCKS; // the quads of rows that it computes
 
-  var acc: array<vec4f, ROWS>;
+  var acc0: array<vec4f, BLOCKS>; // row 4·(r + l)
+  var acc1: array<vec4f, BLOCKS>; // row 4·(r + l) + 1
+  var acc2: array<vec4f, BLOCKS>;
+  var acc3: array<vec4f, BLOCKS>;
   let taps = taps_y.z * taps_x.z;
   for (var t = 0u; t < taps; t++) {
     let ky = taps_y.x + t / taps_x.z * taps_y.y;
@@ -88,50 +103,63 @@ fn main(@builtin(workgroup_id) wg: vec3u, @builtin(num_workgroups) groups: vec3u
     let iy = py * stride.y + ky * params.dilation_y - params.top;
     let ix = px * stride.x + kx * params.dilation_x - params.left;
 #endif
-    let inside = n < params.batch && iy < params.h && ix < params.w;
-    let seen = start + iy * params.w + ix;
+    let inside = present & (iy < vec4u(params.h)) & (ix < vec4u(params.w));
+    let seen = select(vec4u(), start + iy * params.w + ix, inside);
     for (var c = 0u; c < params.channels; c += DEPTH) {
-      for (var i = thread; i < TILE * DEPTH; i += THREADS) {
+      for (var i = thread; i < QUADS * DEPTH; i += THREADS) {
+        // Neighbouring threads load what lies closest together.
 #if TRANSPOSED
-        let rw = i % TILE; let cw = i / TILE;
-        let at = ((group * params.channels + c + cw) * params.rows + row + rw) * kernel + tap;
+        let rw = i % QUADS; let cw = i / QUADS;
+        let rows = row + 4u * rw + QUAD;
+        let at = ((group * params.channels + c + cw) * params.rows + rows) * kernel + tap;
 #else
         let rw = i / DEPTH; let cw = i % DEPTH;
-        let at = ((group * params.rows + row + rw) * params.channels + c + cw) * kernel + tap;
+        let rows = row + 4u * rw + QUAD;
+        let at = ((group * params.rows + rows) * params.channels + c + cw) * kernel + tap;
 #endif
-        tile_w[cw][rw] = 0.0;
-        if (row + rw < params.rows && c + cw < params.channels) { tile_w[cw][rw] = f32(weight[at]); }
-        let cx = i / TILE;
-        tile_x[cx][thread % TILE] = 0.0;
-        if (inside && c + cx < params.channels) { tile_x[cx][thread % TILE] = f32(x[seen + (c + cx) * plane]); }
+        tile_w[cw][rw] = weights(at, (rows < vec4u(params.rows)) & vec4<bool>(c + cw < params.channels));
+        let cx = i / QUADS;
+        tile_x[cx][p] = pixels(seen + (c + cx) * plane, inside & vec4<bool>(c + cx < params.channels));
       }
       workgroupBarrier();
       for (var i = 0u; i < DEPTH; i++) {
-        let y = vec4f(tile_x[i][p], tile_x[i][p + 1u], tile_x[i][p + 2u], tile_x[i][p + 3u]);
-        for (var j = 0u; j < ROWS; j++) { acc[j] = fma(vec4f(tile_w[i][r + j]), y, acc[j]); }
+        let y = tile_x[i][p];
+        for (var l = 0u; l < BLOCKS; l++) {
+          let w = tile_w[i][r + l];
+          acc0[l] = fma(vec4f(w.x), y, acc0[l]);
+          acc1[l] = fma(vec4f(w.y), y, acc1[l]);
+          acc2[l] = fma(vec4f(w.z), y, acc2[l]);
+          acc3[l] = fma(vec4f(w.w), y, acc3[l]);
+        }
       }
       workgroupBarrier();
     }
   }
 
-  for (var i = 0u; i < 4u; i++) {
-    let at = first + p + i;
-    let sample = at / (high * wide);
-    var oy = at % (high * wide) / wide;
-    var ox = at % wide;
-#if TRANSPOSED
-    oy = oy * stride.y + offset.y;
-    ox = ox * stride.x + offset.x;
-#endif
-    if (sample >= params.batch || oy >= params.oh || ox >= params.ow) { continue; }
-    for (var j = 0u; j < ROWS; j++) {
-      if (row + r + j >= params.rows) { continue; }
-      let out_row = group * params.rows + row + r + j;
-      var value = acc[j][i];
+  let result = n * params.groups * params.rows * area + oy * params.ow + ox;
+  for (var l = 0u; l < BLOCKS; l++) {
+    let sums = array(acc0[l], acc1[l], acc2[l], acc3[l]);
+    for (var i = 0u; i < 4u; i++) {
+      let at_row = row + 4u * (r + l) + i;
+      if (at_row >= params.rows) { continue; }
+      let out_row = group * params.rows + at_row;
+      var value = sums[i];
 #if BIAS
       value += f32(bias[out_row]);
 #endif
-      out[(sample * params.groups * params.rows + out_row) * area + oy * params.ow + ox] = $T(value);
+      for (var j = 0u; j < 4u; j++) {
+        if (present[j]) { out[result[j] + out_row * area] = $T(value[j]); }
+      }
     }
   }
+}
+
+fn weights(at: vec4u, valid: vec4<bool>) -> vec4f {
+  let a = select(vec4u(), at, valid);
+  return select(vec4f(), vec4f(vec4<$T>(weight[a.x], weight[a.y], weight[a.z], weight[a.w])), valid);
+}
+
+fn pixels(at: vec4u, valid: vec4<bool>) -> vec4f {
+  let a = select(vec4u(), at, valid);
+  return select(vec4f(), vec4f(vec4<$T>(x[a.x], x[a.y], x[a.z], x[a.w])), valid);
 }

@@ -32,9 +32,6 @@ const cover = (g: Geometry, columns: number, down: number, across: number): numb
 /** The side of a tile for workgroup memory, by one sample's columns: the smaller one where 64 leave a GPU little to do. */
 const tileFor = (g: Geometry, columns: number): 64 | 32 => (cover(g, columns, 64, 64) >= 16 ? 64 : 32);
 
-/** A tile's side and the rows of it that a thread computes, by which the kernels are specialised. */
-const tileDefines = (tile: 64 | 32) => ({ TILE: `${tile}u`, ROWS: `${tile / 8}u` });
-
 function subgroupDefines(g: Geometry, subgroupSize: number) {
   const rounds = roundsFor(g.rows, subgroupSize);
   return { rounds, defines: { SUBGROUPS: true, SUBGROUP: `${subgroupSize}u`, ROUNDS: `${rounds}u` } };
@@ -60,7 +57,7 @@ function product(g: Geometry, x: Tensor, weight: Tensor, out: Tensor, bias: Tens
     device.run(kernel, tensors, { ...g }, phases * cover(g, g.batch * area, 4 * rounds, 4 * subgroupSize));
   } else {
     const tile = tileFor(g, phases * area);
-    const kernel = device.kernel(tiledProduct, { ...variants, ...tileDefines(tile) });
+    const kernel = device.kernel(tiledProduct, { ...variants, TILE: `${tile}u` });
     device.run(kernel, tensors, { ...g }, phases * cover(g, g.batch * area, tile, tile));
   }
 }
@@ -85,14 +82,14 @@ function weightProduct(g: Geometry, x: Tensor, grad: Tensor, out: Tensor): void 
     const kernel = device.kernel(tiledWeight, {
       ...typed(x),
       OUT: typed(out)['T']!,
-      ...tileDefines(tile),
+      TILE: `${tile}u`,
       PARTS: false,
     });
     device.run(kernel, [x, grad, out], { ...g }, tiles);
   } else {
     const each = Math.ceil((g.oh * g.ow) / POSITIONS); // parts of a sample
     const parts = empty(device, [g.batch * each, ...out.shape]);
-    const kernel = device.kernel(tiledWeight, { ...typed(x), OUT: 'f32', ...tileDefines(tile), PARTS: true });
+    const kernel = device.kernel(tiledWeight, { ...typed(x), OUT: 'f32', TILE: `${tile}u`, PARTS: true });
     device.run(kernel, [x, grad, parts], { ...g }, [tiles, 1, g.batch * each]);
     addParts(parts, out);
   }
