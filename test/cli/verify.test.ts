@@ -43,7 +43,7 @@ describe('recordings of diffusers and transformers', () => {
     pipeline: { checks: 11, notRun: ['latents_pndm', 'latents_euler', 'latents_dpmpp2m'] },
     dreambooth: { checks: 73, notRun: [] },
     attention: { checks: 45, notRun: [] },
-    layers: { checks: 78, notRun: ['rms_norm', 'rms_norm_gemma', 'relu2'] },
+    layers: { checks: 86, notRun: [] },
   };
   it.each(Object.entries(expected))('%s', async (name, { checks, notRun }) => {
     const before = heldBytes(device);
