@@ -37,7 +37,7 @@ export const indexingRows: Rows<'gather' | 'scatterAdd' | 'indexSelect' | 'oneHo
       gathering([2, 5, 3], 1, 7), // indices repeat
       gathering([6], 0, 4),
       gathering([3, 40], 1, 1), // one of each row: the target's log-probability
-      gathering([1, 3], 1, 600), // several runs of the sort
+      gathering([1, 3], 1, 800), // several runs of the sort
       gathering([2, 3], 1, 0),
       {
         ...gathering([3, 7], 1, 5),

@@ -39,8 +39,9 @@ const taken = (x: NdArray, places: NdArray, axis: number): NdArray => {
 const samples: Sample<Attributes>[] = [
   sorting(apart([3, 13])),
   sorting(apart([2, 9, 4]), { axis: 1, descending: true }),
-  sorting(apart([1, 700]), {}, 'several runs'), // five of 128 and one of 60
-  sorting(apart([2, 200, 2]), { axis: 1, descending: true }, 'two runs of an inner axis'),
+  sorting(apart([1, 900]), {}, 'several runs'), // seven of 128 and one of 4
+  sorting(apart([1, 600]), {}, 'in one pass'),
+  { ...sorting(whole([3, 250, 4]), { axis: 1, descending: true }, 'runs of an inner axis'), forwardOnly: true },
   sorting(apart([5, 1])),
   sorting(apart([3, 0])),
   { ...sorting(whole([2, 600]), {}, 'whole numbers, many alike'), forwardOnly: true },
@@ -89,7 +90,7 @@ export const sortRows: Rows<'argSort' | 'sort' | 'topK'> = {
       top([3, 13], 4),
       top([2, 9, 3], 2, 1, true),
       top([1, 900], 5), // eight runs, cut to 5 each
-      top([1, 600], 300), // runs whole at first, cut as they grow
+      top([1, 800], 300), // runs whole at first, cut as they grow
       top([2, 5], 0),
       top([2, 5], 5),
     ],
