@@ -11,6 +11,7 @@ import { makeFolder } from '../nn/checkpoint.ts';
 import { reason, writeFileAtomic } from '../nn/files.ts';
 import { Progress } from '../nn/progress.ts';
 import { main } from './errors.ts';
+import { rehearse } from './rehearse.ts';
 import { resolvePath } from './run.ts';
 
 const whole = (least: number, most: number) => (text: string) => {
@@ -74,7 +75,14 @@ await main(async () => {
   const shots = prompts.flatMap((prompt) => Array.from({ length: count }, (_, i) => ({ prompt, seed: seed + i })));
   // Before the drawing, which may take minutes.
   await writableFolder(options.out);
-  console.log(`Drawing ${shots.length} pictures; the first step compiles kernels`);
+  const pass = Math.min(8, shots.length);
+  await rehearse(model, async (copy) => {
+    for (const part of new Set([pass, shots.length % 8 || pass])) {
+      const [prompts, seeds] = [Array<string>(part).fill(''), Array<number>(part).fill(0)];
+      await generate(copy(), { prompts, seeds, steps: 2, scale, sampler });
+    }
+  });
+  console.log(`Drawing ${shots.length} pictures`);
   const progress = new Progress(steps * Math.ceil(shots.length / 8), 0, { unit: 'drawing step' });
   const pictures = await generate(model, {
     prompts: shots.map((shot) => shot.prompt),

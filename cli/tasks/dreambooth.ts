@@ -2,9 +2,7 @@
 import { existsSync } from 'node:fs';
 import { readdir, readFile } from 'node:fs/promises';
 import path from 'node:path';
-import { compile, rehearsal } from '../../engine/index.ts';
 import type { Device } from '../../engine/index.ts';
-import { ClipTextModel } from '../../diffusion/clip.ts';
 import { DreamBooth, fillPrompt, loadSubject, makeExamples, priorExamples } from '../../diffusion/dreambooth.ts';
 import type { SubjectPicture } from '../../diffusion/dreambooth.ts';
 import { judge } from '../../diffusion/evidence.ts';
@@ -16,8 +14,6 @@ import { encodePng, grid, loadPicture } from '../../diffusion/pictures.ts';
 import type { Picture } from '../../diffusion/pictures.ts';
 import { encodePictures } from '../../diffusion/training.ts';
 import type { Example } from '../../diffusion/training.ts';
-import { UNet } from '../../diffusion/unet.ts';
-import { Vae } from '../../diffusion/vae.ts';
 import { lineChart } from '../../nn/chart.ts';
 import { writeFileAtomic } from '../../nn/files.ts';
 import { Progress } from '../../nn/progress.ts';
@@ -26,9 +22,10 @@ import type { Schedule } from '../../nn/schedule.ts';
 import { makeFolder } from '../../nn/checkpoint.ts';
 import type { Json } from '../../nn/checkpoint.ts';
 import { Trainer } from '../../nn/trainer.ts';
-import { samplingStep, trainingStep } from '../bench/steps.ts';
+import { trainingStep } from '../bench/steps.ts';
 import { ConfigError } from '../config.ts';
 import type { Config } from '../config.ts';
+import { rehearse } from '../rehearse.ts';
 import { interruptible, recordRun, resolvePath, writeText } from '../run.ts';
 import type { TaskContext } from '../run.ts';
 
@@ -79,7 +76,7 @@ export async function trainDreamBooth(
   model.unet.setTrainable(config.train.unet);
   model.textEncoder.setTrainable(config.train.text);
   for (const part of [model.unet, model.textEncoder]) part.setCheckpointing(config.memory.checkpointing);
-  await rehearse(model, config);
+  await planRun(model, config);
   const context = await prepare();
   const { folder } = context;
   if (context.resume && existsSync(path.join(folder, 'evidence.json')))
@@ -352,38 +349,36 @@ async function report(
 }
 
 /**
- * Rehearses a training step and a drawing step on a device that computes nothing. Throws, before anything is drawn, where
- * training would not fit the memory budget; then compiles, in parallel, what both steps need.
+ * Rehearses the run's parts. Throws, before anything is drawn, where training would not fit the memory budget; then
+ * compiles, in parallel, what drawing and training need.
  */
-async function rehearse(model: StableDiffusion, config: DreamBoothConfig): Promise<void> {
+async function planRun(model: StableDiffusion, config: DreamBoothConfig): Promise<void> {
   if (!config.train.unet && !config.train.text)
     throw new ConfigError('train.unet and train.text are both false: nothing would be trained');
-  const { device } = model.unet;
-  const dry = rehearsal(device);
-  const copy = (): StableDiffusion => ({
-    ...model,
-    unet: new UNet(dry, model.unet.config),
-    vae: new Vae(dry, model.vae.config),
-    textEncoder: new ClipTextModel(dry, model.textEncoder.config),
+  const { budget } = model.unet.device.memory;
+  await rehearse(model, async (copy) => {
+    const rehearsed = copy();
+    const { counts } = await trainingStep(rehearsed.unet.device, rehearsed, config, { seconds: 0, profiled: false });
+    const averages = config.ema > 0 ? (counts.tags['gradients'] ?? 0) : 0;
+    const needed = counts.peak + averages;
+    if (needed > budget) {
+      const size = (bytes: number) => `${Math.ceil(bytes / 2 ** 20)} MiB`;
+      const parts = Object.entries({ ...counts.tags, averages }).filter(([, bytes]) => bytes >= 2 ** 20);
+      throw new ConfigError(
+        `memory.budget is ${size(budget)}, and a step needs ${size(needed)}: ` +
+          `${parts.map(([tag, bytes]) => `${tag} ${size(bytes)}`).join(', ')}, for ${config.batch.subject} + ${config.batch.prior} pictures. ` +
+          'For the activations set memory.checkpointing=true, or lower batch.subject and batch.prior (and raise accumulate); ' +
+          'train.text=false or train.unet=false for the rest',
+      );
+    }
+    const drawn = copy();
+    const pictures = await generate(drawn, {
+      prompts: Array<string>(8).fill(''),
+      seeds: Array<number>(8).fill(0),
+      steps: 2,
+      scale: config.sample.scale,
+      sampler: config.sample.sampler,
+    });
+    await encodePictures(drawn.vae, pictures);
   });
-  const once = { seconds: 0, profiled: false };
-  const { counts } = await trainingStep(dry, copy(), config, once);
-  const { budget } = device.memory;
-  const averages = config.ema > 0 ? (counts.tags['gradients'] ?? 0) : 0;
-  const needed = counts.peak + averages;
-  if (needed > budget) {
-    const size = (bytes: number) => `${Math.ceil(bytes / 2 ** 20)} MiB`;
-    const parts = Object.entries({ ...counts.tags, averages }).filter(([, bytes]) => bytes >= 2 ** 20);
-    throw new ConfigError(
-      `memory.budget is ${size(budget)}, and a step needs ${size(needed)}: ` +
-        `${parts.map(([tag, bytes]) => `${tag} ${size(bytes)}`).join(', ')}, for ${config.batch.subject} + ${config.batch.prior} pictures. ` +
-        'For the activations set memory.checkpointing=true, or lower batch.subject and batch.prior (and raise accumulate); ' +
-        'train.text=false or train.unet=false for the rest',
-    );
-  }
-  await samplingStep(dry, copy(), 8, once);
-  const progress = new Progress([...dry.kernels()].length, 0, { unit: 'kernel' });
-  const compiled = await compile(device, dry.kernels(), (done) => progress.update(done, {}));
-  progress.stop();
-  if (compiled > 0) console.log(`Compiled ${compiled} kernels`);
 }
