@@ -19,6 +19,8 @@ const sources = {
     subgroup: wgsl(import.meta.url, './attention_key_gradient_subgroup.wgsl'),
   },
 };
+const splitSource = wgsl(import.meta.url, './attention_split.wgsl');
+const combineSource = wgsl(import.meta.url, './attention_combine.wgsl');
 // Included by the others.
 wgsl(import.meta.url, './attention_tile.wgsl');
 wgsl(import.meta.url, './attention_staged.wgsl');
@@ -197,35 +199,87 @@ function listsOf(device: Device, inputs: Inputs, attributes: Attributes, kernel:
   return blockLists(device, pattern, { tile, block, transposed: kernel === 'dkv' });
 }
 
-/** Runs one of the three kernels over `tensors`, in binding order up to the mask. */
-function run(kernel: Kernels, tensors: readonly Tensor[], lists: Lists, inputs: Inputs, attributes: Attributes): void {
-  const [q, k, , mask] = inputs;
-  const { device } = q;
-  const { batch, heads, kvHeads, queries, keys, dim } = extents(inputs, attributes);
-  const { scale, blocks, layout } = attributes;
-  const { variant, tile, part, defines } = cut(device, dim, blocks, kernel);
-  const vec4 = dim % 4 === 0;
+/** What specialises every kernel: the types of its rows and columns. */
+function typeDefines([q, k, , mask]: Inputs, kernel: Kernels) {
+  const vec4 = q.shape[3]! % 4 === 0;
   const element = ({ dtype }: Tensor) => (vec4 ? `vec4<${dtype}>` : dtype);
   const [rows, columns] = kernel === 'dkv' ? [k, q] : [q, k];
-  const specialised = device.kernel(sources[kernel][variant], {
-    SUBGROUPS: variant === 'subgroup',
+  return {
     F16: [q, k, ...(mask ? [mask] : [])].some(({ dtype }) => dtype === 'f16'),
     VEC4: vec4,
     ROW: element(rows),
     COLUMN: element(columns),
     MASK: mask !== null && mask.dtype,
-    ...defines,
-  });
+  };
+}
+
+/** Parameters of attention_shared.wgsl. */
+function parameters(inputs: Inputs, attributes: Attributes, tiles: number, lists: Lists, columns: number) {
+  const { scale, layout } = attributes;
+  const positionsFirst = Number(layout === 'bthd');
+  const maskHeads = inputs[3]?.shape[1] ?? 1;
+  return { ...extents(inputs, attributes), positionsFirst, maskHeads, tiles, ...lists.params, columns, scale };
+}
+
+/** Runs one of the three kernels over `tensors`, in binding order up to the mask. */
+function run(kernel: Kernels, tensors: readonly Tensor[], lists: Lists, inputs: Inputs, attributes: Attributes): void {
+  const { device } = inputs[0];
+  const mask = inputs[3] ? [inputs[3]] : [];
+  const { batch, heads, kvHeads, queries, keys, dim } = extents(inputs, attributes);
+  const { variant, tile, part, defines } = cut(device, dim, attributes.blocks, kernel);
   const tiles = Math.ceil((kernel === 'dkv' ? keys : queries) / tile);
-  const params = {
-    batch, heads, kvHeads, queries, keys, dim, positionsFirst: Number(layout === 'bthd'), maskHeads: mask?.shape[1] ?? 1,
-    tiles, ...lists.params, columns: part, scale,
-  }; // prettier-ignore
   device.run(
-    specialised,
-    [...tensors, ...(mask ? [mask] : [])],
-    params,
+    device.kernel(sources[kernel][variant], {
+      SUBGROUPS: variant === 'subgroup',
+      ...typeDefines(inputs, kernel),
+      ...defines,
+    }),
+    [...tensors, ...mask],
+    parameters(inputs, attributes, tiles, lists, part),
     tiles * batch * (kernel === 'dkv' ? kvHeads : heads),
+  );
+}
+
+/** Keys that a workgroup takes when the keys are split. */
+const SPAN = 512;
+
+/**
+ * Whether the keys are split, by the shape of one sample: where most rows of a tile would be empty, and from so many keys
+ * on that two kernels are faster than one (a software adapter, 8 heads over 2: 0.46 ms against 2.1 at 1,024 keys, 12
+ * against 61 at 32,768; alike at 128).
+ */
+const splits = ({ heads, kvHeads, queries, keys }: Extents) =>
+  queries > 0 && (heads / kvHeads) * queries <= 16 && keys >= 256;
+
+/** The forward pass by spans of keys: the same results as `run('out', …)` within rounding. */
+function runSplit(out: Tensor, lse: Tensor, lists: Lists, inputs: Inputs, attributes: Attributes): void {
+  const [q, k, v] = inputs;
+  const { device } = q;
+  const mask = inputs[3] ? [inputs[3]] : [];
+  const { batch, heads, kvHeads, queries, keys, dim } = extents(inputs, attributes);
+  const { block } = cut(device, dim, attributes.blocks, 'out');
+  const spans = Math.ceil(keys / SPAN);
+  const width = Math.ceil(dim / 4);
+  const sums = empty(device, [batch, heads, queries, spans, width * 4]);
+  const statistics = empty(device, [batch, heads, queries, spans, 2]);
+  const share = (heads / kvHeads) * queries;
+  const rows = share === 1 ? 1 : 4; // of a workgroup
+  const tiles = Math.ceil(share / rows);
+  const oneList = { ...lists, params: { ...lists.params, listTiles: tiles } };
+  const params = parameters(inputs, attributes, tiles, oneList, width);
+  const types = typeDefines(inputs, 'out');
+  const spanDefines = { ...types, SPAN: `${SPAN}u`, ROWS: `${rows}u`, BLOCK: `${block}u` };
+  device.run(
+    device.kernel(splitSource, spanDefines),
+    [q, k, v, lists.tensor, sums, statistics, ...mask],
+    params,
+    spans * tiles * kvHeads * batch,
+  );
+  device.run(
+    device.kernel(combineSource, { ...types, MASK: false, SPAN: `${SPAN}u` }),
+    [sums, statistics, lists.tensor, out, lse],
+    params,
+    Math.ceil((batch * heads * queries * width) / 64),
   );
 }
 
@@ -242,7 +296,8 @@ const attentionOp = operation<Inputs, Attributes, readonly [Tensor, Tensor]>({
     const out = empty(ctx.device, shape, q.dtype);
     const lse = empty(ctx.device, [batch, heads, queries]);
     const lists = listsOf(ctx.device, inputs, attributes, 'out');
-    run('out', [q, k, v, lists.tensor, out, lse], lists, inputs, attributes);
+    if (splits(extents(inputs, attributes))) runSplit(out, lse, lists, inputs, attributes);
+    else run('out', [q, k, v, lists.tensor, out, lse], lists, inputs, attributes);
     ctx.save(out, lse, ...inputs.filter((input) => input !== null));
     return [out, lse];
   },

@@ -101,6 +101,9 @@ function sample(
   return { name: `${name} ${JSON.stringify(attributes)}`, inputs, attributes };
 }
 
+/** Which blocks are seen is an input then. */
+const SELECTED: Attributes = { blocks: { size: 32, visible: [] } };
+
 const samples: Sample<Attributes>[] = [
   sample({ B: 2, H: 2, Tq: 9, D: 8 }),
   sample({ Tq: 1, D: 8 }),
@@ -148,8 +151,20 @@ const samples: Sample<Attributes>[] = [
       ],
       keyLengths: [70, 50],
     },
-    { causal: true, blocks: { size: 32, visible: [] } },
+    { causal: true, ...SELECTED },
   ),
+  // few queries and many keys: by spans of 512
+  sample({ H: 2, KV: 1, Tq: 1, Tk: 300, D: 4 }),
+  { ...sample({ B: 2, H: 6, KV: 1, Tq: 1, Tk: 1100, D: 12, keyLengths: [1090, 9] }), forwardOnly: true },
+  { ...sample({ H: 2, Tq: 2, Tk: 520, D: 10, mask: 1 }, { causal: true, layout: 'bthd' }), forwardOnly: true },
+  {
+    ...sample({ B: 2, Tq: 3, Tk: 600, D: 8, queryLengths: [3, 1] }, { causal: true, window: 40, sinks: 3 }),
+    forwardOnly: true,
+  },
+  {
+    ...sample({ H: 4, KV: 2, Tq: 1, Tk: 640, D: 8, selected: [[[[19, 3, 3]], [[20, 0, 16]]]] }, SELECTED),
+    forwardOnly: true,
+  },
   { ...sample({ Tq: 20, Tk: 40, D: 160 }), forwardOnly: true },
   { ...sample({ Tq: 3, Tk: 10, D: 256 }), forwardOnly: true },
   { ...sample({ B: 66000, Tq: 1, Tk: 2, D: 8 }), forwardOnly: true }, // past 65,535 workgroups
