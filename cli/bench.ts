@@ -3,6 +3,9 @@ import path from 'node:path';
 import { Command, InvalidArgumentError } from 'commander';
 import { loadStableDiffusion } from '../diffusion/folder.ts';
 import { openNodeDevice } from '../engine/node.ts';
+import { tuningFile, writeTuning } from '../engine/tuning.ts';
+import { coldStarts } from './bench/cold.ts';
+import { dispatchCosts } from './bench/dispatch.ts';
 import { measure, toJson } from './bench/measure.ts';
 import type { Measurement } from './bench/measure.ts';
 import { caseBenchmark, tableBenchmarks } from './bench/operations.ts';
@@ -14,6 +17,7 @@ import { comparePeers, formatRows, PASSES, PEER_CASES, PEERS } from './bench/pee
 import type { PeersOptions } from './bench/peers.ts';
 import { samplingStep, trainingStep } from './bench/steps.ts';
 import type { StepResult } from './bench/steps.ts';
+import { FAMILIES, formatTuning, tune } from './bench/tune.ts';
 import { loadConfig } from './config.ts';
 import type { Config } from './config.ts';
 import { main } from './errors.ts';
@@ -167,5 +171,64 @@ function printStep({ measurement, first, counts }: StepResult, print: (line: str
   const tags = Object.entries(counts.tags).map(([tag, bytes]) => `${tag} ${mebibytes(bytes)}`);
   print(`  peak memory ${mebibytes(counts.peak)}: ${tags.join(', ')}`);
 }
+
+command
+  .command('dispatch')
+  .description(
+    'What a dispatch costs: many small ones, each on the result of the one before, through an operation (eager) and as a\n' +
+      'captured step (replayed).',
+  )
+  .option('--count <n>', 'dispatches that are timed at once', positive, 10_000)
+  .option('--json', 'a line of JSON for each')
+  .action(async ({ count, json = false }: { count: number; json?: boolean }) => {
+    const device = await openNodeDevice();
+    if (!json)
+      console.log(`Adapter: ${device.profile.description}\n\n${row('µs a dispatch', ['recorded', 'done', 'made'])}`);
+    for (const cost of await dispatchCosts(device, count)) {
+      const { how, dispatches, recorded, done, made } = cost;
+      if (json) console.log(JSON.stringify(cost));
+      else console.log(row(`${how}, ${dispatches} in a row`, [recorded.toFixed(2), done.toFixed(2), String(made)]));
+    }
+  });
+
+command
+  .command('cold')
+  .description(
+    "The first training step of the default DreamBooth run in a fresh process, its kernels unknown to the driver's cache:\n" +
+      'compiled one by one as the step meets them, and all ahead, in parallel; then with what the driver has kept.',
+  )
+  .option('--json', 'a line of JSON for each')
+  .action(async ({ json = false }: { json?: boolean }) => {
+    if (!json) console.log(row('seconds', ['kernels', 'ahead', 'first step', 'together', 'later step']));
+    for await (const start of coldStarts()) {
+      const { ahead, cached, kernels, compiling, first, steady } = start;
+      const name = `${ahead ? 'compiled ahead, in parallel' : 'as the step meets them'}${cached ? ", from the driver's cache" : ''}`;
+      const times = [compiling, first, compiling + first, steady].map((ms) => (ms / 1000).toFixed(2));
+      console.log(json ? JSON.stringify(start) : row(name, [String(kernels), ...times]));
+    }
+  });
+
+command
+  .command('tune')
+  .description(
+    'Measures the variants of every family of kernels on this adapter, and writes those that are faster than the rules\n' +
+      "into the user's tuning file, which counts from then on. Results may then differ in their last bits from before.",
+  )
+  .argument('[family...]', `some families alone: ${FAMILIES.map((name) => JSON.stringify(name)).join(', ')}`)
+  .option('--seconds <s>', 'of each measurement; there are three of each', positive, 0.2)
+  .option('--dry', 'print only, write nothing')
+  .addHelpText(
+    'after',
+    `\nThe file: ${tuningFile() ?? 'none, as DAWNGRAD_TUNING is off'}. DAWNGRAD_TUNING names another; off: none.\n`,
+  )
+  .action(async (words: string[], { seconds, dry = false }: { seconds: number; dry?: boolean }) => {
+    const families = words.length === 0 ? FAMILIES : words.flatMap(among(FAMILIES));
+    const device = await openNodeDevice();
+    const { description, tuning } = device.profile;
+    device.destroy();
+    console.log(`Adapter: ${description}\nTime of each variant through that of the one that the rules choose:`);
+    const found = await tune(families, tuning, seconds, (result) => console.log(formatTuning(result)));
+    if (!dry) console.log(`Written: ${await writeTuning(description, found)}`);
+  });
 
 await main(async () => void (await command.parseAsync()));
