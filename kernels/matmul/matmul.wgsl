@@ -60,8 +60,8 @@ fn main(@builtin(workgroup_id) wg: vec3u, @builtin(num_workgroups) groups: vec3u
     let start_a = params.a_at + product * params.a_step;
     let start_b = params.b_at + product * params.b_step;
     for (var k = 0u; k < params.k; k += DEPTH) {
-      var x: mat4x4f;
-      var y: mat4x4f;
+      var x = mat4x4f(); // said: a declaration alone is not zeroed again in each round
+      var y = mat4x4f();
       if (k + 4u * ka < params.k) { x = transpose(block_a(start_a, row + 4u * ra, k + 4u * ka)); }
       if (k + 4u * kb < params.k) { y = block_b(start_b, k + 4u * kb, col + 4u * cb); }
       workgroupBarrier(); // the step before has been read
@@ -105,7 +105,7 @@ fn main(@builtin(workgroup_id) wg: vec3u, @builtin(num_workgroups) groups: vec3u
 #endif
       if (count > 0u) { store(params.out_at + item * params.out_step + at_row * params.out_row + at_col, count, sums[i] + offset); }
 #if ROW_SUM
-      if (at_col == 0u) { row_sum[params.vector_at + at_row] = $T(total[l][i]); }
+      if (at_col == 0u) { store_row_sum(at_row, total[l][i]); }
 #endif
     }
   }

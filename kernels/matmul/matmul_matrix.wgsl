@@ -166,6 +166,6 @@ fn main(
     }
   }
 #if ROW_SUM
-  if (col == 0u && thread < TILE_M && row + thread < params.m) { row_sum[params.vector_at + row + thread] = $T(total); }
+  if (col == 0u && thread < TILE_M && row + thread < params.m) { store_row_sum(row + thread, total); }
 #endif
 }

@@ -93,7 +93,7 @@ fn main(@builtin(workgroup_id) wg: vec3u, @builtin(num_workgroups) groups: vec3u
 #if ROW_SUM
   if (group % across == 0u && lane < $ROUNDS) {
     for (var i = 0u; i < 4u; i++) {
-      if (row + 4u * lane + i < params.m) { row_sum[params.vector_at + row + 4u * lane + i] = $T(total[i]); }
+      if (row + 4u * lane + i < params.m) { store_row_sum(row + 4u * lane + i, total[i]); }
     }
   }
 #endif

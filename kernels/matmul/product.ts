@@ -1,16 +1,5 @@
-import {
-  byteLength,
-  empty,
-  formatShape,
-  isStorageFormat,
-  scalesOffset,
-  typed,
-  view,
-  wgsl,
-  windowOf,
-} from '../../engine/index.ts';
+import { byteLength, formatShape, isStorageFormat, scalesOffset, typed, wgsl, windowOf } from '../../engine/index.ts';
 import type { Defines, Device, Kernel, KernelSource, Tensor, Window } from '../../engine/index.ts';
-import { evaluate } from '../elementwise/chain.ts';
 import { variant } from '../variants.ts';
 import { hasScales, reader } from './formats.ts';
 import { matrixConfig } from './matrix.ts';
@@ -86,6 +75,8 @@ interface Part {
   readonly out: Operand;
   readonly bias: Product['bias'];
   readonly rowSum: Tensor | undefined;
+  /** Whether it adds to what stands in `out` (and in the row sums). */
+  readonly added: boolean;
   /** Where this part of the bias, or of the row sums, begins. */
   readonly vectorAt: number;
 }
@@ -103,6 +94,7 @@ export function multiply(a: Tensor, b: Tensor, out: Tensor, product: Product): v
     b: { tensor: b, at: 0, row: transposeB ? k : n, step: product.sharedB ? 0 : k * n },
     out: { tensor: out, at: 0, row: n, step: m * n },
     vectorAt: 0,
+    added: false,
   }; // prettier-ignore
   const form = { transposeA, transposeB };
   const choice = choose(whole, form, product.rows ?? m);
@@ -132,21 +124,21 @@ function fits(part: Part, form: Form, name: Name): boolean {
   return bytes <= device.bindingLimit;
 }
 
-/** Where an extent is cut in two: at a multiple of 128, so that both halves begin at a multiple of 256 bytes. */
-const half = (extent: number): number => (extent > 256 ? Math.ceil(extent / 256) * 128 : Math.ceil(extent / 8) * 4);
+/** Where an extent is cut in two: rows of whole vec4s stay such. */
+const half = (extent: number): number => Math.ceil(extent / 8) * 4;
 
 /**
  * Runs a part, halved until its operands can be bound: by results, rows or columns, which changes no bit; or by k and by the
- * products of a sum, where an operand lies that way: then both halves are rounded to their dtype before they are added.
+ * products of a sum, where an operand lies that way: then the second half adds to what the first has stored.
  */
 function divide(part: Part, form: Form, run: (part: Part) => void): void {
   const { m, n, k, batch, sum, a, b, out, vectorAt } = part;
   const large = (['a', 'b', 'out'] as const).find((name) => !fits(part, form, name));
   if (!large) return run(part);
   const moved = (operand: Operand, by: number): Operand => ({ ...operand, at: operand.at + by });
+  const onTop = { added: true, bias: undefined };
   const alongRow = part.bias?.along === 'row';
   let halves: [Partial<Part>, Partial<Part>] | null = null;
-  let added = false;
   if (batch > 1) {
     const cut = Math.ceil(batch / 2);
     halves = [
@@ -155,13 +147,11 @@ function divide(part: Part, form: Form, run: (part: Part) => void): void {
     ]; // prettier-ignore
   } else if (sum > 1) {
     const cut = Math.ceil(sum / 2);
-    added = true;
-    halves = [{ sum: cut }, { sum: sum - cut, a: moved(a, cut * a.step), b: moved(b, cut * b.step) }];
+    halves = [{ sum: cut }, { sum: sum - cut, a: moved(a, cut * a.step), b: moved(b, cut * b.step), ...onTop }];
   } else if ((large === 'a' && form.transposeA) || (large === 'b' && !form.transposeB)) {
     const cut = half(k);
-    added = true;
     const next = { a: moved(a, form.transposeA ? cut * a.row : cut), b: moved(b, form.transposeB ? cut : cut * b.row) };
-    if (cut < k) halves = [{ k: cut }, { k: k - cut, ...next }];
+    if (cut < k) halves = [{ k: cut }, { k: k - cut, ...next, ...onTop }];
   } else if (large !== 'b' && half(m) < m) {
     const cut = half(m);
     const next = { a: moved(a, form.transposeA ? cut : cut * a.row), out: moved(out, cut * out.row) };
@@ -169,7 +159,8 @@ function divide(part: Part, form: Form, run: (part: Part) => void): void {
   } else if (large !== 'a' && half(n) < n) {
     const cut = half(n);
     const next = { b: moved(b, form.transposeB ? cut * b.row : cut), out: moved(out, cut) };
-    halves = [{ n: cut }, { n: n - cut, ...next, vectorAt: vectorAt + (alongRow ? cut : 0) }];
+    // The first half has the row sums.
+    halves = [{ n: cut }, { n: n - cut, ...next, rowSum: undefined, vectorAt: vectorAt + (alongRow ? cut : 0) }];
   }
   if (!halves)
     throw new Error(
@@ -177,24 +168,8 @@ function divide(part: Part, form: Form, run: (part: Part) => void): void {
         `${part[large].tensor.device.bindingLimit} bytes that can be bound at once here`,
     );
   const [first, second] = halves;
-  if (!added) {
-    divide({ ...part, ...first }, form, run);
-    divide({ ...part, ...second }, form, run);
-    return;
-  }
-  const { device, dtype } = out.tensor;
-  const add = (target: Tensor, terms: Tensor[]) => void evaluate({ name: 'add', f: 'x + y' }, terms, target);
-  const results = [first, second].map((change, i) => {
-    const result = empty(device, [m, n], dtype);
-    const rowSum = part.rowSum && empty(device, [m], dtype);
-    const { bias } = i === 0 ? part : { bias: undefined };
-    divide({ ...part, ...change, bias, rowSum, vectorAt: rowSum ? 0 : vectorAt, out: { tensor: result, at: 0, row: n, step: 0 } }, form, run); // prettier-ignore
-    return { result, rowSum };
-  });
-  const bytes = byteLength(2, dtype) / 2;
-  add(view(out.tensor, out.at * bytes, [m, n]), results.map(({ result }) => result)); // prettier-ignore
-  if (part.rowSum)
-    add(view(part.rowSum, vectorAt * bytes, [m]), results.map(({ rowSum }) => rowSum!)); // prettier-ignore
+  divide({ ...part, ...first }, form, run);
+  divide({ ...part, ...second }, form, run);
 }
 
 /** A kernel, and the tile of C that a workgroup of it makes. */
@@ -252,10 +227,10 @@ const kernels = new WeakMap<Device, Map<string, Kernel>>();
 
 /** Records a part whose operands can be bound. */
 function record(part: Part, { transposeA, transposeB }: Form, { source, defines, tile }: Choice): void {
-  const { m, n, k, batch, sum, a, b, out, bias, rowSum, vectorAt } = part;
+  const { m, n, k, batch, sum, a, b, out, bias, rowSum, vectorAt, added } = part;
   const { device } = out.tensor;
   const scales = hasScales(b.tensor.dtype);
-  const key = `${source.name} ${Object.values(defines).join()} ${out.tensor.dtype} ${b.tensor.dtype} ${transposeA} ${transposeB} ${bias?.along} ${!!rowSum}`;
+  const key = `${source.name} ${Object.values(defines).join()} ${out.tensor.dtype} ${b.tensor.dtype} ${transposeA} ${transposeB} ${bias?.along} ${!!rowSum} ${added}`;
   let known = kernels.get(device);
   if (!known) kernels.set(device, (known = new Map<string, Kernel>()));
   let kernel = known.get(key);
@@ -272,6 +247,7 @@ function record(part: Part, { transposeA, transposeB }: Form, { source, defines,
       BIAS: bias !== undefined,
       BIAS_COLUMN: bias?.along === 'column',
       ROW_SUM: rowSum !== undefined,
+      ADD: added,
     });
     known.set(key, kernel);
   }

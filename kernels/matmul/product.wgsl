@@ -44,11 +44,32 @@ struct Params {
   vector_at: u32, // where this part of the bias, or of the row sums, begins
 }
 
-// Stores the first `count` of four neighbours; all four with VEC4_OUT.
+// Stores the first `count` of four neighbours; all four with VEC4_OUT. ADD: adds them to what stands there.
 fn store(at: u32, count: u32, sums: vec4f) {
 #if VEC4_OUT
-  out[at / 4u] = vec4<$T>(sums);
+#if ADD
+  out[at / 4u] = vec4<$T>(vec4f(out[at / 4u]) + sums);
 #else
-  for (var i = 0u; i < count; i++) { out[at + i] = $T(sums[i]); }
+  out[at / 4u] = vec4<$T>(sums);
+#endif
+#else
+  for (var i = 0u; i < count; i++) {
+#if ADD
+    out[at + i] = $T(f32(out[at + i]) + sums[i]);
+#else
+    out[at + i] = $T(sums[i]);
+#endif
+  }
 #endif
 }
+
+#if ROW_SUM
+fn store_row_sum(row: u32, total: f32) {
+  let at = params.vector_at + row;
+#if ADD
+  row_sum[at] = $T(f32(row_sum[at]) + total);
+#else
+  row_sum[at] = $T(total);
+#endif
+}
+#endif
