@@ -37,13 +37,15 @@ const tilesOf = (g: Geometry): number => Math.ceil(g.oh / 2) * Math.ceil(g.ow / 
 
 /**
  * Whether the transforms apply and pay, by the shape of one sample: they take as long as the products do where there are
- * few channels, and much memory where there are many pixels or channels.
+ * few channels; the products' tiles lie empty where there are few pixels (2×2 loses whatever the batch); and much memory is
+ * needed where there are many pixels or channels.
  */
 export function suitsWinograd(g: Geometry): boolean {
   return (
     [g.kh, g.kw].every((extent) => extent === 3) &&
     [g.groups, g.stride_y, g.stride_x, g.dilation_y, g.dilation_x].every((one) => one === 1) &&
     [g.channels, g.rows].every((extent) => extent >= 32 && extent % 4 === 0) &&
+    tilesOf(g) >= 4 &&
     16 * Math.max(g.channels * g.rows, Math.max(g.channels, g.rows) * (tilesOf(g) + 3)) <= LIMIT
   );
 }

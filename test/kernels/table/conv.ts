@@ -147,9 +147,9 @@ export const convRows: Rows<'conv2d' | 'convTranspose2d' | 'conv1d'> = {
       sample([2, 6, 5, 5], 4, 1, { stride: 2 }), // 1×1 that is no matrix product
       sample([2, 6, 5, 5], 4, 1, { padding: 1 }),
       sample([1, 32, 5, 8], 36, 3, { padding: 1 }), // Winograd, four tiles of a row at once; an odd last line
-      sample([3, 36, 3, 5], 32, 3, { padding: [1, 0, 0, 2], bias: false }), // tiles past edges, and no multiple of four
+      sample([3, 36, 4, 5], 32, 3, { padding: [1, 0, 0, 2], bias: false }), // tiles past edges, and no multiple of four
       sample([1, 32, 2, 3], 32, 3, { padding: 3 }), // more padding than the window reaches
-      sample([2, 32, 3, 3], 32, 3), // one result
+      sample([1, 32, 9, 3], 32, 3), // a column of results
       sample([2, 5, 9, 8], 4, 3, { dilation: [2, 3], padding: [2, 2, 3, 3] }),
       sample([2, 3, 9, 10], 4, 3, { dilation: 2, stride: 2, padding: 2 }), // a stride and a dilation with a common divisor
       sample([1, 3, 9, 11], 4, [2, 3], { dilation: [3, 1], stride: [2, 3], padding: 1 }),
@@ -193,11 +193,23 @@ export const convRows: Rows<'conv2d' | 'convTranspose2d' | 'conv1d'> = {
       [(operation, t) => operation(t([1, 4, 8, 8]), t([4, 4, 3, 3]), null, { groups: 0 }), /\[conv2d\] the groups must be whole numbers from 1/],
       [(operation, t) => operation(t([1, 4, 8, 8]), t([4, 4, 3, 3], 'f16')), /\[conv2d\] input 1 is f16; f32/],
     ],
-    bench: ([[1, 64, 32], [4, 128, 16]] as const).map(([batch, channels, size]) => ({
-      ...sample([batch, channels, size, size], channels, 3, { padding: 1 }),
-      name: `3×3, ${channels} channels, ${size}×${size}, batch ${batch}`,
-      flops: 2 * batch * size * size * channels * channels * 9,
-    })),
+    bench: [
+      ...([[1, 64, 32], [4, 128, 16]] as const).map(([batch, channels, size]) => ({
+        ...sample([batch, channels, size, size], channels, 3, { padding: 1 }),
+        name: `3×3, ${channels} channels, ${size}×${size}, batch ${batch}`,
+        flops: 2 * batch * size * size * channels * channels * 9,
+      })),
+      {
+        ...sample([8, 96, 16, 16], 96, 3, { stride: 2, padding: 1 }),
+        name: '3×3 of stride 2, 96 channels, 16×16, batch 8',
+        flops: 2 * 8 * 8 * 8 * 96 * 96 * 9,
+      },
+      {
+        ...sample([8, 96, 16, 16], 96, 3, { groups: 96, padding: 1 }),
+        name: '3×3 depthwise, 96 channels, 16×16, batch 8',
+        flops: 2 * 8 * 16 * 16 * 96 * 9,
+      },
+    ],
   },
   convTranspose2d: {
     call: (operation, [x, weight, bias], options: ConvTranspose2dOptions) => operation(x!, weight!, bias ?? null, options),
