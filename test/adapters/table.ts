@@ -1,6 +1,7 @@
 /** Runs the whole operations' table on a device, telling what came of each check. Runs in Node and in browsers. */
 import type { Device } from '../../engine/index.ts';
-import { checksOf, rows } from '../kernels/check.ts';
+import { checksOf } from '../kernels/check.ts';
+import { rows } from '../kernels/rows.ts';
 import type { Message } from './tally.ts';
 
 export async function runTable(device: Device, say: (message: Message) => void): Promise<void> {

@@ -3,7 +3,7 @@ import { Command, InvalidArgumentError } from 'commander';
 import fc from 'fast-check';
 import { openNodeDevice } from '../../engine/node.ts';
 import { Progress } from '../../nn/progress.ts';
-import { rows } from '../kernels/check.ts';
+import { rows } from '../kernels/rows.ts';
 import { cases, checkCase, written } from './cases.ts';
 
 function whole(text: string): number {

@@ -4,22 +4,13 @@
  */
 import fc from 'fast-check';
 import { backward, HostRandom, isStorageFormat, randomKey, scope, sizeOf, tensor } from '../../engine/index.ts';
-import type { Device, HostArray, Shape, Tensor } from '../../engine/index.ts';
-import * as operations from '../../kernels/index.ts';
+import type { Device } from '../../engine/index.ts';
 import { expectClose, makeInput } from './row.ts';
-import type { NdArray, Row, Sample } from './row.ts';
-import { table } from './table/index.ts';
+import type { NdArray } from './row.ts';
+import { forward, FORWARD_TOLERANCE, label, makeInputs, operationOf, rows, upload } from './rows.ts';
+import type { AnyRow, AnySample, Made } from './rows.ts';
+import { checkValues } from './values.ts';
 
-export type AnyRow = Row<(...args: unknown[]) => unknown>;
-export type AnySample = Sample<unknown>;
-export type Made = (ReturnType<typeof makeInput> | null)[];
-
-/** The rows by their operations' names. */
-export const rows: ReadonlyMap<string, AnyRow> = new Map(
-  Object.entries(table).map(([name, row]) => [name, row as unknown as AnyRow]),
-);
-
-export const FORWARD_TOLERANCE = 2e-6;
 /** Rounding to nearest in f16 is off by at most this share of a value. */
 const F16_ROUNDING = 2 ** -11;
 
@@ -32,10 +23,7 @@ export interface Check {
   run(device: Device): Promise<void>;
 }
 
-export const label = (sample: AnySample): string =>
-  sample.name ?? JSON.stringify(sample.inputs.map((input) => (input && 'shape' in input ? input.shape : input)));
-
-/** All checks of a row: each sample, the first one in f16 and twice, random samples, and what it must refuse. */
+/** All checks of a row: each sample; the first one in f16, twice, and with other values; random samples; refusals. */
 export function checksOf(operation: string): Check[] {
   const row = rows.get(operation)!;
   const first = row.samples[0]!;
@@ -58,6 +46,14 @@ export function checksOf(operation: string): Check[] {
     sample: first,
     run: (device) => checkRepeats(device, operation, first),
   });
+  if (first.inputs.some((input) => input && !('shape' in input)))
+    for (const kind of ['special', 'zeros'] as const)
+      checks.push({
+        operation,
+        title: kind === 'zeros' ? 'holds for ±0' : 'holds for values of all magnitudes',
+        sample: first,
+        run: (device) => checkValues(device, operation, first, kind, 0),
+      });
   if (row.arbitrary)
     checks.push({
       operation,
@@ -77,34 +73,6 @@ export function checksOf(operation: string): Check[] {
       run: async (device) => checkRefusal(device, operation, bad),
     });
   return checks;
-}
-
-const operationOf = (name: string) =>
-  operations[name as keyof typeof operations] as unknown as (...args: unknown[]) => unknown;
-
-export const makeInputs = (sample: AnySample, seed: number, half = false): Made =>
-  sample.inputs.map((spec, i) => spec && makeInput(spec, new HostRandom(randomKey(seed, `input ${i}`)), half));
-
-const upload = (device: Device, inputs: Made, wanted: readonly number[]): Tensor[] =>
-  inputs.map((input, i) => {
-    if (!input) return null as unknown as Tensor;
-    const result = tensor(device, input.data, input.shape, { dtype: input.dtype });
-    result.requiresGrad = wanted.includes(i);
-    return result;
-  });
-
-/** The operation's result on the device. */
-export async function forward(
-  device: Device,
-  operation: string,
-  attributes: unknown,
-  inputs: Made,
-): Promise<{ shape: Shape; data: HostArray }> {
-  const row = rows.get(operation)!;
-  const result = scope(device, () => row.call(operationOf(operation), upload(device, inputs, []), attributes));
-  const data = await result.read();
-  result.storage.drop();
-  return { shape: result.shape, data };
 }
 
 /** Compares forward pass and gradient of one sample with the row's reference; `half`: in f16. */

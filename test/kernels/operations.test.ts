@@ -5,7 +5,8 @@
 import { afterAll, beforeAll, describe, it } from 'vitest';
 import type { Device } from '../../engine/index.ts';
 import { guardedDevice } from '../device.ts';
-import { checksOf, rows } from './check.ts';
+import { checksOf } from './check.ts';
+import { rows } from './rows.ts';
 
 let device: Device;
 

@@ -5,7 +5,8 @@
 import { afterAll, beforeAll, describe, expect, it } from 'vitest';
 import type { Device } from '../../engine/index.ts';
 import { poorestDevice } from '../device.ts';
-import { checksOf, rows } from './check.ts';
+import { checksOf } from './check.ts';
+import { rows } from './rows.ts';
 
 /** One check in so many is run; each row's first one is among them. */
 const SHARE = 4;

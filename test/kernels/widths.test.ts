@@ -5,9 +5,8 @@
 import { beforeAll, describe, expect, it } from 'vitest';
 import { backward, Device, isStorageFormat, openDevice, scope, tensor } from '../../engine/index.ts';
 import { openNodeDryDevice } from '../../engine/node.ts';
-import * as operations from '../../kernels/index.ts';
 import { guardedDevice } from '../device.ts';
-import { makeInputs, rows } from './check.ts';
+import { makeInputs, operationOf, rows, upload } from './rows.ts';
 
 /** Runs every row's samples, forward and backward, on a device without memory; the texts of the kernels that it took. */
 async function kernelsAt(software: boolean, subgroupSize: number): Promise<Map<string, string>> {
@@ -15,14 +14,10 @@ async function kernelsAt(software: boolean, subgroupSize: number): Promise<Map<s
   for (const [name, row] of rows)
     for (const sample of row.samples.filter(({ forwardOnly }) => !forwardOnly))
       scope(device, () => {
-        const inputs = makeInputs(sample, 0).map((input, i) => {
-          if (!input) return null;
-          const made = tensor(device, input.data, input.shape, { dtype: input.dtype });
-          made.requiresGrad = row.gradient !== 'none' && row.gradient.includes(i) && !isStorageFormat(made.dtype);
-          return made;
-        });
-        const operation = operations[name as keyof typeof operations] as unknown as (...args: unknown[]) => unknown;
-        const result = row.call(operation, inputs as never, sample.attributes);
+        const inputs = makeInputs(sample, 0);
+        const trained = (i: number) => inputs[i] && !isStorageFormat(inputs[i].dtype);
+        const wanted = row.gradient === 'none' ? [] : row.gradient.filter(trained);
+        const result = row.call(operationOf(name), upload(device, inputs, wanted), sample.attributes);
         if (result.tracked) backward(result, tensor(device, new Float32Array(result.size), result.shape));
       });
   return new Map([...device.kernels()].map(({ label, code }) => [label, code]));
