@@ -4,14 +4,21 @@ import { scope } from './scope.ts';
 import type { Command } from './stream.ts';
 import type { Reservation } from './memory.ts';
 
-/** A number that changes from one replay to the next: a learning rate, a step's number. Kernels take it as a parameter. */
-export class Variable {
-  value: number;
+/**
+ * A kernel's parameter: a number, or a variable, which a replay of a captured step looks up again: a learning rate, a
+ * step's number.
+ */
+export type Parameter = number | { readonly value: number };
 
-  constructor(value: number) {
-    this.value = value;
-  }
-}
+/** What follows from a parameter: changes with it. */
+export const derived = (parameter: Parameter, f: (value: number) => number): Parameter =>
+  typeof parameter === 'number'
+    ? f(parameter)
+    : {
+        get value() {
+          return f(parameter.value);
+        },
+      };
 
 /** A captured step: its commands, its memory, and the tensors that it fills. */
 export class Replay<T> {
@@ -49,7 +56,7 @@ export class Replay<T> {
  * a replay encodes the same pipelines, bind groups and parameters anew, without operations, tape or allocation.
  *
  * The body's shapes must not change from step to step. What does change is written into tensors made before (`write`),
- * or given to kernels as a `Variable`. Memory taken inside belongs to the step until `release`, and tensors returned hold
+ * or given to kernels as a variable (`Parameter`). Memory taken inside belongs to the step until `release`, and tensors returned hold
  * each run's result. Host values uploaded inside are constants of the step. Throws where the body reads values back.
  */
 export function capture<T>(device: Device, body: () => T): Replay<T> {

@@ -1,6 +1,7 @@
 export { compile } from './compile.ts';
 export type { Specialised } from './compile.ts';
-export { capture, Replay, Variable } from './capture.ts';
+export { capture, derived, Replay } from './capture.ts';
+export type { Parameter } from './capture.ts';
 export { Device, DeviceLostError, openDevice } from './device.ts';
 export { rehearsal } from './dry.ts';
 export type { DeviceOptions, Host, Profile, SubgroupMatrixConfig } from './device.ts';

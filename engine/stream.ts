@@ -1,4 +1,4 @@
-import { Variable } from './capture.ts';
+import type { Parameter } from './capture.ts';
 import type { Kernel } from './kernel.ts';
 import type { Block } from './memory.ts';
 
@@ -18,7 +18,7 @@ interface DispatchCommand {
   readonly group: GPUBindGroup;
   /** Parameters as packed; those that are variables are written again. */
   readonly data: DataView;
-  readonly variables: readonly { readonly index: number; readonly variable: Variable }[];
+  readonly variables: readonly { readonly index: number; readonly variable: { readonly value: number } }[];
   readonly groups: readonly [number, number, number];
 }
 
@@ -33,7 +33,7 @@ interface ClearCommand {
 }
 
 /** Parameters of a dispatch, by name. */
-export type Params = Readonly<Record<string, number | Variable>>;
+export type Params = Readonly<Record<string, Parameter>>;
 
 /** A buffer's window as a kernel sees it. */
 export interface Window {
@@ -98,7 +98,7 @@ export class Stream {
       const data = new DataView(view.buffer.slice(this.#at, this.#at + size) as ArrayBuffer);
       const variables = kernel.fields.flatMap(({ name }, index) => {
         const value = params[name];
-        return value instanceof Variable ? [{ index, variable: value }] : [];
+        return typeof value === 'object' ? [{ index, variable: value }] : [];
       });
       this.#recording.push({ kernel, windows, group, data, variables, groups });
     }

@@ -30,6 +30,9 @@ export class AdamW {
   readonly arena: Arena;
   /** Steps taken, skipped ones too. */
   steps = 0;
+  /** What changes from step to step, also in replays of a captured step. */
+  readonly #rate = { value: 0 };
+  readonly #step = { value: 0 };
   /** Moments, one buffer a chunk. */
   readonly first: readonly Tensor[];
   readonly second: readonly Tensor[];
@@ -75,11 +78,18 @@ export class AdamW {
       segments: this.#segments[i]!,
     }));
     const norm = gradientNorm(chunks);
-    this.steps++;
-    for (const chunk of chunks)
-      adamw(chunk, norm, { learningRate, beta1: betas[0], beta2: betas[1], epsilon, maxNorm, step: this.steps });
+    this.advance(learningRate);
+    const [beta1, beta2] = betas;
+    const settings = { learningRate: this.#rate, beta1, beta2, epsilon, maxNorm, step: this.#step };
+    for (const chunk of chunks) adamw(chunk, norm, settings);
     arena.clearGradients();
     return norm;
+  }
+
+  /** Counts a step at this rate: `step` does, and the caller before each replay of a captured step that calls it. */
+  advance(learningRate: number): void {
+    this.#rate.value = learningRate;
+    this.#step.value = ++this.steps;
   }
 
   release(): void {

@@ -1,5 +1,5 @@
-import { empty, formatShape, noGrad, sameShape, scope, wgsl } from '../../engine/index.ts';
-import type { Tensor } from '../../engine/index.ts';
+import { derived, empty, formatShape, noGrad, sameShape, scope, wgsl } from '../../engine/index.ts';
+import type { Parameter, Tensor } from '../../engine/index.ts';
 import { sum } from '../reduce/reduce.ts';
 
 const adamwSource = wgsl(import.meta.url, './adamw.wgsl');
@@ -57,14 +57,14 @@ export interface AdamWChunk extends Layout {
 }
 
 export interface AdamWSettings {
-  readonly learningRate: number;
+  readonly learningRate: Parameter;
   readonly beta1: number;
   readonly beta2: number;
   readonly epsilon: number;
   /** Gradients are scaled by min(1, maxNorm / (norm + 1e-6)); `Infinity` leaves them as they are. */
   readonly maxNorm: number;
   /** The number of this step, from 1: for the corrections of the moments' bias. */
-  readonly step: number;
+  readonly step: Parameter;
 }
 
 /**
@@ -94,8 +94,8 @@ export function adamw(
       share1: 1 - beta1,
       beta2,
       share2: 1 - beta2,
-      bias1: 1 - beta1 ** step,
-      root_bias2: Math.sqrt(1 - beta2 ** step),
+      bias1: derived(step, (t) => 1 - beta1 ** t),
+      root_bias2: derived(step, (t) => Math.sqrt(1 - beta2 ** t)),
       epsilon,
       max_norm: Math.min(maxNorm, 3.4e38), // infinity is no value that WGSL promises to handle
     },

@@ -1,7 +1,7 @@
 /** Capture and replay of a step, checkpointing, and the dry run. */
 import { beforeAll, describe, expect, it } from 'vitest';
 import { backward, capture, checkpoint, clearGradient, HostRandom, noGrad, randomKey } from '../../engine/index.ts';
-import { release, scope, tensor, Variable, wgsl, write, zeros } from '../../engine/index.ts';
+import { release, scope, tensor, wgsl, write, zeros } from '../../engine/index.ts';
 import type { Device, Tensor } from '../../engine/index.ts';
 import { add, affine, geluTanh, layerNorm, linear, matmul, mean, mul, silu, square, sum } from '../../kernels/index.ts';
 import { openNodeDevice } from '../../engine/node.ts';
@@ -19,7 +19,7 @@ const random = (shape: number[], seed = 0): Tensor =>
 describe('a captured step', () => {
   it('runs again on new inputs and variables, with what it needs and nothing new', async () => {
     const [x, w] = [random([4, 8]), random([8, 8], 1)];
-    const factor = new Variable(2);
+    const factor = { value: 2 };
     const step = () => {
       const y = silu(matmul(x, w));
       const z = zeros(device, [4, 8]);

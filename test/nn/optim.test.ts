@@ -1,7 +1,7 @@
 import { beforeAll, describe, expect, it } from 'vitest';
-import { backward, HostRandom, randomKey, scope, tensor, write } from '../../engine/index.ts';
+import { backward, capture, HostRandom, randomKey, release, scope, tensor, write } from '../../engine/index.ts';
 import type { Device, Tensor } from '../../engine/index.ts';
-import { add, mean, mul, square, sum } from '../../kernels/index.ts';
+import { add, linear, mean, mul, square, sub, sum } from '../../kernels/index.ts';
 import { AdamW } from '../../nn/adamw.ts';
 import { Arena } from '../../nn/arena.ts';
 import { ExponentialAverage } from '../../nn/ema.ts';
@@ -153,6 +153,36 @@ describe('AdamW', () => {
       return norm;
     }
   }
+
+  it('replays as a captured step what it does step by step', async () => {
+    const run = async (replayed: boolean) => {
+      const module = new Parameters({ w: [8, 8], b: [8] });
+      module.initialize(5);
+      const arena = new Arena({ '': module });
+      const optimizer = new AdamW(arena, { maxNorm: 1 });
+      const [x, y] = [tensor(device, new HostRandom(randomKey(1, 'x')).normal(32), [4, 8]), tensor(device, new Float32Array(32), [4, 8])]; // prettier-ignore
+      const step = (rate: number) => {
+        const [w, b] = ['w', 'b'].map((name) => arena.parameters.get(name)!) as [Tensor, Tensor];
+        backward(sum(square(sub(linear(x, w, b), y))));
+        return optimizer.step(rate);
+      };
+      const rates = [0.1, 0.05, 0.2, 0.01];
+      if (replayed) {
+        const replay = capture(device, () => step(rates[0]!));
+        for (const rate of rates.slice(1)) {
+          optimizer.advance(rate);
+          replay.run();
+        }
+        release(replay.result);
+        replay.release();
+      } else for (const rate of rates) scope(device, () => void step(rate));
+      const result = await values(arena.parameters);
+      for (const part of [optimizer, arena, module]) part.release();
+      release(x, y);
+      return result;
+    };
+    expect(await run(true)).toEqual(await run(false));
+  });
 
   it.each([
     [36_096, 3],

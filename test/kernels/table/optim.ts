@@ -26,12 +26,15 @@ const gradients = {
     inTiles(i) === null ? NaN : 1e-2 * random.normal(1)[0]!,
 };
 
-const settings: AdamWSettings = {
+/** Numbers throughout: none is a variable. */
+type Settings = { [K in keyof AdamWSettings]: number };
+
+const settings: Settings = {
   learningRate: 0.01, beta1: 0.9, beta2: 0.999, epsilon: 1e-8, maxNorm: 0.05, step: 3,
 }; // prettier-ignore
 
 interface Attributes {
-  settings: AdamWSettings;
+  settings: Settings;
   /** Which of (parameters, gradients, first, second) is looked at. */
   result: 0 | 2 | 3;
 }
