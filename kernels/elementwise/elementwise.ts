@@ -167,8 +167,9 @@ const castOp = operation<readonly [Tensor], { dtype: DType }>({
   backward: (ctx, [grad]) => [evaluate(convert(ctx.saved[0]!.dtype), [grad!], ctx.target(0))],
 });
 
-/** Named by what it makes: the same text for f16, which is f32 in arithmetic. */
+/** In a chain, too, what has been f16 is rounded to it. */
 function convert(dtype: DType): Expression {
+  if (dtype === 'f16') return { name: 'to_f16', f: 'quantizeToF16(f32(x))', dtype };
   const type = dtype === 'i32' || dtype === 'u32' ? dtype : 'f32';
   return { name: `to_${type}`, f: `${type}(x)`, dtype };
 }
