@@ -9,6 +9,7 @@ export * from './layout/layout.ts';
 export * from './layout/remap.ts';
 export * from './loss/loss.ts';
 export * from './loss/pointwise.ts';
+export * from './matmul/einsum.ts';
 export * from './matmul/matmul.ts';
 export * from './matmul/quantize.ts';
 export * from './norm/norm.ts';

@@ -28,6 +28,28 @@ function product(a: NdArray, b: NdArray, { transposeA = false, transposeB = fals
   });
 }
 
+/** Einstein's sum by its definition: a loop over every letter. */
+function sumOfProducts(equation: string, inputs: readonly NdArray[]): NdArray {
+  const [left, right] = equation.replaceAll(' ', '').split('->') as [string, string?];
+  const terms = left.split(',');
+  const letters = [...new Set(left.replaceAll(',', ''))];
+  const extents = new Map(terms.flatMap((term, i) => [...term].map((letter, axis) => [letter, inputs[i]!.shape[axis]!])));
+  const result = [...(right ?? letters.filter((letter) => left.split(letter).length === 2).sort())];
+  const out = nd(result.map((letter) => extents.get(letter)!));
+  const total = letters.reduce((product, letter) => product * extents.get(letter)!, 1);
+  for (let place = 0; place < total; place++) {
+    let rest = place;
+    const at = new Map(letters.map((letter) => {
+      const index = rest % extents.get(letter)!;
+      rest = Math.floor(rest / extents.get(letter)!);
+      return [letter, index];
+    }));
+    const offset = (names: Iterable<string>) => [...names].reduce((sum, letter) => sum * extents.get(letter)! + at.get(letter)!, 0);
+    out.data[offset(result)]! += terms.reduce((product, term, i) => product * inputs[i]!.data[offset(term)]!, 1);
+  }
+  return out;
+} // prettier-ignore
+
 const matrix = (rows: number, cols: number, transposed: boolean) => (transposed ? [cols, rows] : [rows, cols]);
 
 /** (batch of a, batch of b, m, k, n) with either operand transposed. */
@@ -98,7 +120,7 @@ const samples: Sample<MatmulOptions>[] = [
 
 const extent = fc.integer({ min: 1, max: 40 });
 
-export const matmulRows: Rows<'dequantize' | 'matmul' | 'linear'> = {
+export const matmulRows: Rows<'dequantize' | 'einsum' | 'linear' | 'matmul'> = {
   matmul: {
     call: (operation, [a, b], options: MatmulOptions) => operation(a!, b!, options),
     reference: ([a, b], options: MatmulOptions) => product(a!, b!, options),
@@ -132,6 +154,41 @@ export const matmulRows: Rows<'dequantize' | 'matmul' | 'linear'> = {
     gradient: 'none',
     tolerance: 0, // a quant of 8 bits times a scale of 11 is exact in f32
     bad: [[(operation, t) => operation(t([32])), /\[dequantize\] f32 is no storage format/]],
+  },
+  einsum: {
+    call: (operation, inputs, { equation }: { equation: string }) => operation(equation, ...inputs),
+    reference: (inputs, { equation }: { equation: string }) => sumOfProducts(equation, inputs),
+    samples: (
+      [
+        ['ij,jk->ik', [4, 5], [5, 6]],
+        ['bij,bkj->bik', [3, 4, 5], [3, 6, 5]], // batched, transposed
+        ['ij,jk', [4, 5], [5, 6]], // the result's letters implied
+        ['bhid, bhjd -> bhij', [2, 3, 4, 8], [2, 3, 5, 8]], // attention's scores
+        ['bqhd,bkhd->bhqk', [2, 4, 3, 8], [2, 5, 3, 8]], // the same, heads between
+        ['ji,kj->ki', [5, 4], [6, 5]],
+        ['i,i->', [7], [7]],
+        ['i,j->ij', [3], [4]],
+        ['ij->ji', [3, 4]],
+        ['ij->', [3, 4]],
+        ['ijk->j', [2, 3, 4]],
+        ['ii->i', [5, 5]],
+        ['iji->j', [3, 4, 3]],
+        ['iii->', [3, 3, 3]],
+        ['abc,cd,de->abe', [2, 3, 4], [4, 5], [5, 2]], // three, from the left
+        ['ijx,jk->ik', [2, 3, 4], [3, 5]], // x in one operand alone
+        ['ab,ab->ba', [3, 4], [3, 4]],
+        ['ij,ji->', [3, 4], [4, 3]],
+      ] as const
+    ).map(([equation, ...inputs]) => ({ name: equation, inputs, attributes: { equation } })),
+    gradient: [0, 1, 2],
+    bad: [
+      [(operation, t) => operation('ij,jk->ik', t([2, 3])), /\[einsum\] "ij,jk->ik": 2 operands named, 1 given/],
+      [(operation, t) => operation('ij->ij', t([2, 3, 4])), /\[einsum\] "ij->ij": "ij" names 2 axes, operand 0 is \(2, 3, 4\)/],
+      [(operation, t) => operation('ij,jk->ik', t([2, 3]), t([4, 5])), /\[einsum\] "ij,jk->ik": j is 3 in operand 0 and 4 in operand 1/],
+      [(operation, t) => operation('ij->ik', t([2, 3])), /\[einsum\] "ij->ik": the result's k is no axis/],
+      [(operation, t) => operation('ij->ii', t([2, 3])), /\[einsum\] "ij->ii": the result has i twice/],
+      [(operation, t) => operation('...i->i', t([2, 3])), /\[einsum\] "\.\.\.i->i": an equation is letters/],
+    ],
   },
   linear: {
     call: (operation, [x, weight, bias]) => operation(x!, weight!, bias ?? null),
