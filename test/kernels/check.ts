@@ -4,7 +4,7 @@
  */
 import fc from 'fast-check';
 import { backward, HostRandom, isStorageFormat, randomKey, scope, sizeOf, tensor } from '../../engine/index.ts';
-import type { Device } from '../../engine/index.ts';
+import type { Device, Shape } from '../../engine/index.ts';
 import { expectClose, makeInput } from './row.ts';
 import type { NdArray } from './row.ts';
 import { forward, FORWARD_TOLERANCE, label, makeInputs, operationOf, rows, upload } from './rows.ts';
@@ -23,7 +23,7 @@ export interface Check {
   run(device: Device): Promise<void>;
 }
 
-/** All checks of a row: each sample; the first one in f16, twice, and with other values; random samples; refusals. */
+/** All checks of a row: each sample; the first one in f16, twice, with other values and with none; random samples; refusals. */
 export function checksOf(operation: string): Check[] {
   const row = rows.get(operation)!;
   const first = row.samples[0]!;
@@ -54,6 +54,13 @@ export function checksOf(operation: string): Check[] {
         sample: first,
         run: (device) => checkValues(device, operation, first, kind, 0),
       });
+  if (first.inputs.every((input) => input && !('shape' in input)))
+    checks.push({
+      operation,
+      title: 'holds for no elements',
+      sample: first,
+      run: (device) => checkEmpty(device, operation, first),
+    });
   if (row.arbitrary)
     checks.push({
       operation,
@@ -155,6 +162,24 @@ async function checkGradient(
     if (!(error <= 4 * tolerance * sizeOfTerms + tolerance * largest + 1e-7))
       throw new Error(`${what}: gradient of input ${i} along a random direction is off by ${error} of ${slope}`);
   });
+}
+
+/** With each of the sample's extents put to zero, an operation gives what its reference does, or says why it does not. */
+async function checkEmpty(device: Device, operation: string, sample: AnySample): Promise<void> {
+  const row = rows.get(operation)!;
+  const shapes = sample.inputs as Shape[];
+  for (const extent of new Set(shapes.flat())) {
+    const inputs = shapes.map((shape) => shape.map((other) => (other === extent ? 0 : other)));
+    const made = makeInputs({ ...sample, inputs }, 0);
+    const what = `${operation} ${JSON.stringify(inputs)}`;
+    try {
+      const { data, shape } = await forward(device, operation, sample.attributes, made);
+      const tolerance = row.tolerance ?? FORWARD_TOLERANCE;
+      expectClose(what, data, row.reference(made as NdArray[], sample.attributes), tolerance, shape);
+    } catch (error) {
+      if (!(error as Error).message.startsWith('[')) throw error;
+    }
+  }
 }
 
 async function checkRepeats(device: Device, operation: string, sample: AnySample): Promise<void> {

@@ -6,7 +6,7 @@ import { openNodeDevice } from '../../engine/node.ts';
 import { max, min, norm, prod } from '../../kernels/index.ts';
 import { guardedDevice } from '../device.ts';
 import { checksOf } from './check.ts';
-import type { AnySample } from './check.ts';
+import type { AnySample } from './rows.ts';
 
 /** The gradient of x (2, 4) along the last axis, with upstream gradients 6 and 12. */
 async function gradient(f: (x: Tensor) => Tensor, values: readonly number[]): Promise<number[]> {
