@@ -12,8 +12,9 @@
  * V and M are four times as large as the picture and the results; they are f32 whatever the tensors are. The transforms add
  * and halve only, and a product's sums have nine times fewer terms, so that nothing is lost: normal values, relative to the
  * largest of float64, 96 channels 16×16 and 192 channels 8×8: forward 2.3e-7 and 3.2e-7 (directly 5.2e-7 and 9.8e-7), by
- * inputs 2.0e-7 and 2.5e-7 (7.0e-7, 6.5e-7), by weights 2.4e-7 and 2.5e-7 (2.8e-7, 2.4e-7). A pixel that is not finite makes
- * its whole tile so.
+ * inputs 2.0e-7 and 2.5e-7 (7.0e-7, 6.5e-7), by weights 2.4e-7 and 2.5e-7 (2.8e-7, 2.4e-7). Errors are
+ * relative to the largest pixels of a tile, which a result's own window may not see; a pixel that is not finite makes its
+ * whole tile so.
  *
  * Software adapter, GFLOP/s counted as a direct convolution's, forward, by inputs, by weights (directly in brackets):
  * 8×96×16² → 96: 70, 82, 90 (41, 42, 36); 8×192×8² → 192: 82, 92, 88 (41, 43, 30); 8×48×16² → 48: 44, 46, 44 (29, 31, 31);
