@@ -19,6 +19,7 @@ const sources = {
     subgroup: wgsl(import.meta.url, './attention_key_gradient_subgroup.wgsl'),
   },
 };
+const maskGradientSource = wgsl(import.meta.url, './attention_mask_gradient.wgsl');
 const splitSource = wgsl(import.meta.url, './attention_split.wgsl');
 const combineSource = wgsl(import.meta.url, './attention_combine.wgsl');
 // Included by the others.
@@ -37,9 +38,7 @@ export interface AttentionOptions {
   scale?: number;
   /** Restricts which blocks of keys a block of queries sees. */
   blocks?: BlockPattern;
-  /**
-   * (B, 1 | H, Tq, Tk), f32 or f16, added to the scores; −∞, or anything below −5e29, hides a pair. It gets no gradient.
-   */
+  /** (B, 1 | H, Tq, Tk), f32 or f16, added to the scores; −∞, or anything below −5e29, hides a pair. */
   mask?: Tensor;
   /**
    * How many queries of each sequence count, u32 (B); those after them give zeros and get no gradient. A sequence's length
@@ -116,7 +115,6 @@ function extents([q, k, v, mask, queryLengths, keyLengths]: Inputs, attributes: 
     if (mask.shape.length !== 4 || b !== batch || (h !== 1 && h !== heads) || i !== queries || j !== keys)
       fail(`the mask is ${formatShape(mask.shape)}; it must be (${batch}, 1 or ${heads}, ${queries}, ${keys})`);
     if (!isFloat(mask)) fail(`the mask is ${mask.dtype}; it must be f32 or f16`);
-    if (mask.tracked) fail('the mask asks for a gradient, which it has none; wrap its making in noGrad');
   }
   for (const [name, lengths] of Object.entries({ queryLengths, keyLengths }))
     if (lengths && !(lengths.dtype === 'u32' && lengths.shape.length === 1 && lengths.shape[0] === batch))
@@ -181,7 +179,7 @@ function cut({ profile }: Device, dim: number, blocks: BlockPattern | null, kern
   const parts = Math.ceil(quads / 8);
   const part = Math.ceil(quads / parts);
   // Workgroup memory holds one block at a time in the forward pass, two in the backward pass, and the parts' shares.
-  const block = (dim <= 128 ? 16 : 8) / (kernel === 'out' ? 1 : 2);
+  const block = (dim <= 128 && !profile.software ? 16 : 8) / (kernel === 'out' ? 1 : 2);
   const defines = {
     LANES: '32u', PARTS: `${parts}u`, PART: `${part}u`, BLOCK: `${block}u`, SPLIT: parts > 1,
     COLUMNS: profile.software ? 'params.columns' : 'PART',
@@ -283,6 +281,20 @@ function runSplit(out: Tensor, lse: Tensor, lists: Lists, inputs: Inputs, attrib
   );
 }
 
+/** The mask's gradient, with the lists of dq. */
+function runMask(tensors: readonly Tensor[], lists: Lists, inputs: Inputs, attributes: Attributes): void {
+  const mask = inputs[3]!;
+  const { device } = mask;
+  const { queries, dim } = extents(inputs, attributes);
+  const { tile, block } = cut(device, dim, attributes.blocks, 'dq');
+  device.run(
+    device.kernel(maskGradientSource, { ...typeDefines(inputs, 'dq'), TILE: `${tile}u`, BLOCK: `${block}u` }),
+    [...tensors, mask],
+    parameters(inputs, attributes, Math.ceil(queries / tile), lists, 0),
+    Math.ceil(mask.size / 64),
+  );
+}
+
 const attentionOp = operation<Inputs, Attributes, readonly [Tensor, Tensor]>({
   name: 'attention',
   dtypes: 'any',
@@ -311,11 +323,13 @@ const attentionOp = operation<Inputs, Attributes, readonly [Tensor, Tensor]>({
     const [dq, delta] = [ctx.gradient(0), empty(device, lse.shape)];
     const lists = listsOf(device, inputs, attributes, 'dq');
     run('dq', [q, k, v, lists.tensor, out, dout, lse, dq, delta], lists, inputs, attributes);
-    if (!ctx.needs[1] && !ctx.needs[2]) return [dq];
+    const dmask = ctx.needs[3] ? ctx.gradient(3) : null;
+    if (dmask) runMask([q, k, v, lists.tensor, dout, lse, delta, dmask], lists, inputs, attributes);
+    if (!ctx.needs[1] && !ctx.needs[2]) return [dq, null, null, dmask];
     const [dk, dv] = [ctx.gradient(1), ctx.gradient(2)];
     const transposed = listsOf(device, inputs, attributes, 'dkv');
     run('dkv', [q, k, v, transposed.tensor, dout, lse, delta, dk, dv], transposed, inputs, attributes);
-    return [dq, dk, dv];
+    return [dq, dk, dv, dmask];
   },
 });
 

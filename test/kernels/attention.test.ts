@@ -6,12 +6,12 @@ import { afterAll, beforeAll, describe, expect, it } from 'vitest';
 import { backward, keep, release, scope, tensor } from '../../engine/index.ts';
 import type { Device, Tensor } from '../../engine/index.ts';
 import { openNodeDevice } from '../../engine/node.ts';
-import { attentionWithLogSumExp } from '../../kernels/attention/attention.ts';
+import { attention, attentionWithLogSumExp } from '../../kernels/attention/attention.ts';
 import type { AttentionOptions } from '../../kernels/attention/attention.ts';
 import { blockLists } from '../../kernels/attention/lists.ts';
 import { openSafetensors } from '../../nn/files.ts';
 import { guardedDevice } from '../device.ts';
-import { nd } from './row.ts';
+import { expectClose, nd } from './row.ts';
 import type { NdArray } from './row.ts';
 import { attentionReference } from './table/attention.ts';
 
@@ -160,6 +160,57 @@ describe('what is hidden', () => {
     for (const [name, values] of Object.entries(alone))
       expect(all[name as Names].slice(-values.length)).toEqual(values);
   });
+});
+
+describe('staged in workgroup memory', () => {
+  const check = async (device: Device, B: number, H: number, KV: number, Tq: number, Tk: number, D: number) => {
+    const ramp = (shape: readonly number[], step: number) => nd(shape, (i) => Math.fround(Math.sin(i * step)));
+    const [q, dout] = [ramp([B, Tq, H, D], 0.7), ramp([B, Tq, H, D], 0.5)];
+    const inputs = { q, k: ramp([B, Tk, KV, D], 0.3), v: ramp([B, Tk, KV, D], 0.9), dout };
+    const options = { causal: true, layout: 'bthd' } as const;
+    const [got, expected] = [await run(device, inputs, options), await run(shuffled, inputs, options)];
+    const { out, logSumExp } = attentionReference([inputs.q, inputs.k, inputs.v], options);
+    expectClose('out', got.out, out, 2e-6);
+    expectClose('lse', got.lse, logSumExp, 2e-6);
+    // These are checked by the operations' table.
+    for (const name of ['dq', 'dk', 'dv'] as const)
+      expectClose(name, got[name], { shape: [got[name].length], data: expected[name] }, 4e-6);
+  };
+
+  it('in parts of a row, the last one not full', () => check(staged, 2, 2, 1, 35, 40, 68));
+
+  it('unrolled, as for a GPU', async () => {
+    const gpu = await openNodeDevice({ guard: true, without: ['subgroups'] });
+    gpu.profile.software = false;
+    await check(gpu, 1, 2, 2, 40, 37, 8);
+    await gpu.checkGuards();
+    gpu.destroy();
+  });
+});
+
+it('reads a cache in f16 beside queries in f32, and nothing past what counts', async () => {
+  const [H, KV, room, D] = [4, 2, 300, 8];
+  for (const device of [shuffled, staged])
+    for (const Tq of [1, 9]) {
+      const ramp = (shape: readonly number[], step: number) =>
+        nd(shape, (i) => Math.round(Math.sin(i * step) * 64) / 64);
+      const [q, k, v] = [ramp([2, H, Tq, D], 0.7), ramp([2, KV, room, D], 0.3), ramp([2, KV, room, D], 0.9)];
+      const counts = nd([2], (b) => [290, 20][b]!);
+      const expected = attentionReference([q, k, v, null, null, counts], { causal: true }).out;
+      for (const { data } of [k, v])
+        data.forEach((_, i) => {
+          const [b, t] = [Math.floor(i / (KV * room * D)), Math.floor(i / D) % room];
+          if (t >= counts.data[b]!) data[i] = NaN;
+        });
+      const out = scope(device, () => {
+        const up = ({ data, shape }: NdArray) => tensor(device, data, shape, { dtype: 'f16' });
+        const keyLengths = tensor(device, Uint32Array.from(counts.data));
+        return attention(tensor(device, q.data, q.shape), up(k), up(v), { causal: true, keyLengths });
+      });
+      expect(out.dtype).toBe('f32');
+      expectClose(`${Tq} queries`, await out.read(), expected, 2e-6);
+      release(out);
+    }
 });
 
 it('refuses a gradient of the log-sum-exp', () => {

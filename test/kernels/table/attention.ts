@@ -125,6 +125,7 @@ const samples: Sample<Attributes>[] = [
   sample({ B: 2, H: 6, KV: 2, Tq: 18, Tk: 23, D: 8 }, { causal: true, scale: 0.5 }),
   sample({ B: 2, H: 2, Tq: 13, Tk: 21, D: 8, mask: 1 }),
   sample({ B: 2, H: 2, KV: 1, Tq: 13, Tk: 21, D: 8, mask: 2 }, { causal: true }),
+  sample({ H: 2, Tq: 40, Tk: 70, D: 8, mask: 1, keyLengths: [66] }, { blocks: { size: 32, visible: [[0, 2], [1]] } }),
   sample({ Tq: 100, Tk: 130, D: 8 }, { blocks: { size: 32, visible: [[0, 4], [], [1, 2], [2, 3, 4]] } }),
   sample({ Tq: 128, D: 8 }, { causal: true, blocks: { size: 64, visible: [[0], [0, 1]] } }),
   // selected on the device, in any order, filled up by what is past the end
@@ -206,7 +207,7 @@ export const attentionRows: Rows<'attention'> = {
       }),
     reference: (inputs, attributes: Attributes) => attentionReference(inputs, attributes).out,
     samples,
-    gradient: [0, 1, 2],
+    gradient: [0, 1, 2, 3],
     arbitrary,
     bad: [
       [(f, t) => f(t([2, 3, 4]), t([2, 3, 4]), t([2, 3, 4])), /q is \(2, 3, 4\); with layout 'bhtd' it must be/],
