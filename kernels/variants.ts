@@ -30,8 +30,9 @@ export const VARIANTS = {
     subgroup: { runs: subgroups, best: software },
     tiled: {},
   },
-  /** Matrix products of a few rows with (n, k): whether a subgroup or a workgroup makes four columns. */
-  'few rows': { subgroup: { runs: subgroups }, workgroup: {} },
+  /** Products of one row of A with (n, k), and of two to four: by four columns a subgroup or workgroup, or by tiles. */
+  'one row': { subgroup: { runs: subgroups }, workgroup: {} },
+  'few rows': { tiles: { best: software }, subgroup: { runs: subgroups }, workgroup: {} },
   /** Convolutions with a window: forward and by inputs. */
   conv2d: { subgroup: { runs: subgroups, best: software }, tiled: {} },
   /** 3×3 convolutions with many channels, all passes: with fewer multiplications, or by the two families around here. */

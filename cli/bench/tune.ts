@@ -18,6 +18,12 @@ interface Problem {
 
 const { matmul, linear, conv2d, attention, layerNorm, softmax, sum } = operations;
 const product = (m: number, k: number, n: number): Problem => ({ shapes: [[m, k], [k, n]], call: (a, b) => matmul(a!, b!) }); // prettier-ignore
+/** Rows of one sample: a linear layer takes (N, in) for N samples. */
+const fewRows = (rows: number, width: number): Problem => ({
+  shapes: [[1, rows, width], [width, width]], // prettier-ignore
+  call: (x, weight) => linear(x!, weight!),
+  forward: true,
+});
 const convolution = (
   batch: number,
   cin: number,
@@ -39,11 +45,8 @@ const attending = (heads: number, queries: number, keys: number, dim: number): P
 const PROBLEMS: { readonly [F in Family]: readonly Problem[] } = {
   matmul: [product(256, 256, 256), product(1024, 384, 384), product(77, 768, 320), product(100, 100, 100)],
   'matmul f16': [product(256, 256, 256), product(1024, 384, 384)].map((one) => ({ ...one, dtype: 'f16' })),
-  'few rows': [1, 4].map((rows) => ({
-    shapes: [[rows, 768], [768, 768]], // prettier-ignore
-    call: (x, weight) => linear(x!, weight!),
-    forward: true,
-  })),
+  'one row': [fewRows(1, 768), fewRows(1, 2048)],
+  'few rows': [fewRows(2, 768), fewRows(4, 768)],
   conv2d: [convolution(4, 64, 64, 32, 2, true), convolution(8, 12, 24, 16, 1, true)],
   'conv2d weight': [convolution(4, 64, 64, 32, 2, false), convolution(8, 12, 24, 16, 1, false)],
   'conv2d 3×3': [convolution(4, 128, 128, 16, 1, false), convolution(1, 64, 64, 32, 1, false)],

@@ -1,9 +1,14 @@
 // C = A · Bᵀ (+ bias) where A has few rows: decoding a token is y = W · x, and what it costs is reading W once.
 //
-// A workgroup makes four columns of C for up to four rows: its lanes walk k together, four elements each, so that they read
-// four rows of B as they lie; A's rows, which all workgroups share, stay in the cache. A lane keeps four partial sums (k
-// modulo 4) of each element; they are added at the end, then the lanes', by the subgroup or, without subgroups, by a tree
-// in workgroup memory. What a row of C adds up to, in which order, doesn't depend on the rows beside it.
+// A workgroup makes four columns of C for one row or up to four: its lanes walk k together, four elements each, so that they
+// read four rows of B as they lie; A's rows, which all workgroups share, stay in the cache. A lane keeps four partial sums
+// (k modulo 4) of each element; they are added at the end, then the lanes', by the subgroup or, without subgroups, by a
+// tree in workgroup memory. What a row of C adds up to, in which order, doesn't depend on the rows beside it.
+//
+// Software adapter, (2048, 2048), in turn with tiles, GFLOP/s: one row in f32 2.6 (tiles 1.6), f16 3.8 (2.2), bf16 4.2 (2.4),
+// q8 3.4 (2.2), q4 3.4 (2.2), on a busy machine; f32 4.7 on a calmer one. Four rows: 5.4 (7.1), as an address that differs by
+// lane is dear there and each row of A needs its own; so tiles do it. On a GPU, unmeasured, it is expected to be bound by
+// memory up to four rows.
 
 #include ./product.wgsl
 

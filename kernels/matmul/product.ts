@@ -189,18 +189,12 @@ function choose({ m, n, k, batch, sum, a, b, out, bias, rowSum }: Part, form: Fo
   const subgroups = { SUBGROUPS: true, SUBGROUP: `${subgroupSize}u` };
   const vec4 = [a.row, b.row, n].every((extent) => extent % 4 === 0);
   const all = { VEC4_A: vec4, VEC4_B: vec4 || isStorageFormat(b.tensor.dtype), VEC4_OUT: vec4 };
-  if (
-    rows <= FEW_ROWS &&
-    !form.transposeA &&
-    form.transposeB &&
-    k % 4 === 0 &&
-    sum === 1 &&
-    !rowSum &&
-    bias?.along !== 'column'
-  ) {
+  const few =
+    rows <= FEW_ROWS && !form.transposeA && form.transposeB && k % 4 === 0 && sum === 1 && !rowSum && bias?.along !== 'column'; // prettier-ignore
+  const split = few ? (rows === 1 ? variant(device, 'one row') : variant(device, 'few rows')) : 'tiles';
+  if (split !== 'tiles') {
     const together = m === 1 ? 1 : FEW_ROWS;
-    const lanes =
-      variant(device, 'few rows') === 'subgroup' ? { ...subgroups, LANES: subgroups.SUBGROUP } : { LANES: '64u' };
+    const lanes = split === 'subgroup' ? { ...subgroups, LANES: subgroups.SUBGROUP } : { LANES: '64u' };
     const defines = { ...lanes, ROWS: `${together}u`, VEC4_A: true, VEC4_B: true, VEC4_OUT: n % 4 === 0 };
     return { source: fewRows, defines, tile: [together, 4] };
   }

@@ -192,7 +192,7 @@ describe('storage formats', () => {
 describe('workgroup memory', () => {
   let tuned: Device;
   beforeAll(async () => {
-    tuned = await openNodeDevice({ guard: true, tuning: { matmul: 'tiled', 'matmul f16': 'tiled', 'few rows': 'workgroup' } }); // prettier-ignore
+    tuned = await openNodeDevice({ guard: true, tuning: { matmul: 'tiled', 'matmul f16': 'tiled', 'one row': 'workgroup', 'few rows': 'workgroup' } }); // prettier-ignore
   });
   afterAll(async () => {
     await tuned.checkGuards();
