@@ -199,11 +199,11 @@ command
   )
   .option('--json', 'a line of JSON for each')
   .action(async ({ json = false }: { json?: boolean }) => {
-    if (!json) console.log(row('seconds', ['kernels', 'ahead', 'first step', 'together', 'later step']));
+    if (!json) console.log(row('seconds', ['kernels', 'ahead', '1st step', 'together', 'processor', 'a later']));
     for await (const start of coldStarts()) {
-      const { ahead, cached, kernels, compiling, first, steady } = start;
+      const { ahead, cached, kernels, compiling, first, processor, steady } = start;
       const name = `${ahead ? 'compiled ahead, in parallel' : 'as the step meets them'}${cached ? ", from the driver's cache" : ''}`;
-      const times = [compiling, first, compiling + first, steady].map((ms) => (ms / 1000).toFixed(2));
+      const times = [compiling, first, compiling + first, processor, steady].map((ms) => (ms / 1000).toFixed(2));
       console.log(json ? JSON.stringify(start) : row(name, [String(kernels), ...times]));
     }
   });

@@ -25,6 +25,8 @@ export interface Task {
 export interface MeasureOptions {
   /** How long to go on; at least five runs in any case. */
   readonly seconds: number;
+  /** Called after the very first run. */
+  readonly onFirst?: () => void;
   /** Called after the first runs and before those that count. */
   readonly onWarm?: () => void;
 }
@@ -50,7 +52,7 @@ export async function time(
 export async function measure(
   device: Device,
   { name, flops, run, withCopies }: Task,
-  { seconds, onWarm = () => {} }: MeasureOptions,
+  { seconds, onFirst = () => {}, onWarm = () => {} }: MeasureOptions,
 ): Promise<{ measurement: Measurement; first: number; msWithCopies: number | null }> {
   const drained = async () => {
     await run();
@@ -59,6 +61,7 @@ export async function measure(
   const began = performance.now();
   await drained();
   const first = performance.now() - began;
+  onFirst();
   // The second and third run find their buffers and bind groups again, or make the last ones.
   await drained();
   await drained();

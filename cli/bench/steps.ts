@@ -43,6 +43,8 @@ export interface StepResult {
 export interface StepOptions {
   readonly seconds: number;
   readonly profiled: boolean;
+  /** Called after the very first step. */
+  readonly onFirst?: () => void;
 }
 
 type DreamBoothConfig = Config<'dreambooth'>;
@@ -123,7 +125,11 @@ function examples(model: StableDiffusion, prompt: string, count: number): Exampl
   }));
 }
 
-async function measureStep(device: Device, task: Task, { seconds, profiled }: StepOptions): Promise<StepResult> {
+async function measureStep(
+  device: Device,
+  task: Task,
+  { seconds, profiled, onFirst }: StepOptions,
+): Promise<StepResult> {
   const { memory, stream } = device;
   const now = () => ({
     dispatches: stream.dispatches,
@@ -145,7 +151,11 @@ async function measureStep(device: Device, task: Task, { seconds, profiled }: St
     host = Infinity;
     memory.resetPeak();
   };
-  const { measurement, first } = await measure(device, { ...task, run }, { seconds, onWarm });
+  const { measurement, first } = await measure(
+    device,
+    { ...task, run },
+    { seconds, onWarm, ...(onFirst && { onFirst }) },
+  );
   const after = now();
   const { runs } = measurement;
   const each = (key: keyof typeof after) => (after[key] - before[key]) / runs;
