@@ -1,4 +1,4 @@
-import { apply, empty, formatShape, operation, reshape } from '../../engine/index.ts';
+import { apply, empty, formatShape, operation } from '../../engine/index.ts';
 import type { Tensor } from '../../engine/index.ts';
 import { sum } from '../reduce/reduce.ts';
 import { convolution, transposedConvolution } from './geometry.ts';
@@ -16,33 +16,39 @@ function checkBias(name: string, weight: Tensor, bias: Tensor | null, outputs: n
     );
 }
 
-const conv2dOp = operation<Inputs, Conv2dOptions>({
-  name: 'conv2d',
-  shape([x, weight, bias], options) {
-    const { batch, oh, ow } = convolution(x.shape, weight.shape, options);
-    checkBias('conv2d', weight, bias, weight.shape[0]!);
-    return [batch, weight.shape[0]!, oh, ow];
-  },
-  forward(ctx, [x, weight, bias], options, shape) {
-    ctx.save(x, weight);
-    const out = empty(x.device, shape, x.dtype);
-    forward(convolution(x.shape, weight.shape, options), x, weight, out, bias);
-    return out;
-  },
-  backward(ctx, [grad], options) {
-    const [x, weight] = ctx.saved as [Tensor, Tensor];
-    const g = convolution(x.shape, weight.shape, options);
-    const [gradX, gradWeight] = [0, 1].map((i) => (ctx.needs[i] ? ctx.gradient(i) : null)) as [Tensor, Tensor];
-    let gradBias: Tensor | null = null;
-    if (gradX) backwardToInput(g, grad!, weight, gradX, null);
-    if (gradWeight) {
-      const rowSum = ctx.needs[2] && weight.size > 0 ? ctx.gradient(2) : null;
-      if (backwardToWeight(g, x, grad!, gradWeight, rowSum)) gradBias = rowSum;
-    }
-    if (ctx.needs[2]) gradBias ??= sum(grad!, [0, 2, 3]);
-    return [gradX, gradWeight, gradBias];
-  },
-});
+/** conv2d, and conv1d: what differs is how their shapes are read. */
+const convolutionOp = (name: 'conv2d' | 'conv1d') =>
+  operation<Inputs, Conv2dOptions>({
+    name,
+    shape([x, weight, bias], options) {
+      const { batch, oh, ow } = convolution(name, x.shape, weight.shape, options);
+      const outputs = weight.shape[0]!;
+      checkBias(name, weight, bias, outputs);
+      return name === 'conv1d' ? [batch, outputs, ow] : [batch, outputs, oh, ow];
+    },
+    forward(ctx, [x, weight, bias], options, shape) {
+      ctx.save(x, weight);
+      const out = empty(x.device, shape, x.dtype);
+      forward(convolution(name, x.shape, weight.shape, options), x, weight, out, bias);
+      return out;
+    },
+    backward(ctx, [grad], options) {
+      const [x, weight] = ctx.saved as [Tensor, Tensor];
+      const g = convolution(name, x.shape, weight.shape, options);
+      const [gradX, gradWeight] = [0, 1].map((i) => (ctx.needs[i] ? ctx.gradient(i) : null)) as [Tensor, Tensor];
+      let gradBias: Tensor | null = null;
+      if (gradX) backwardToInput(g, grad!, weight, gradX, null);
+      if (gradWeight) {
+        const rowSum = ctx.needs[2] && weight.size > 0 ? ctx.gradient(2) : null;
+        if (backwardToWeight(g, x, grad!, gradWeight, rowSum)) gradBias = rowSum;
+      }
+      if (ctx.needs[2]) gradBias ??= sum(grad!, name === 'conv1d' ? [0, 2] : [0, 2, 3]);
+      return [gradX, gradWeight, gradBias];
+    },
+  });
+
+const conv2dOp = convolutionOp('conv2d');
+const conv1dOp = convolutionOp('conv1d');
 
 /**
  * 2-D convolution (cross-correlation, as in every deep-learning library) of x (batch, in, height, width) with
@@ -97,7 +103,7 @@ export interface Conv1dOptions {
 
 /**
  * 1-D convolution of x (batch, in, length) with weight (out, in / groups, kernel) and bias (out), giving
- * (batch, out, length′): a conv2d of one row.
+ * (batch, out, length′): conv2d of a picture that is one row.
  */
 export function conv1d(
   x: Tensor,
@@ -105,13 +111,7 @@ export function conv1d(
   bias: Tensor | null = null,
   { stride = 1, padding = 0, dilation = 1, groups = 1 }: Conv1dOptions = {},
 ): Tensor {
-  if (x.shape.length !== 3) throw new Error(`[conv1d] x is (batch, channels, length), not ${formatShape(x.shape)}`);
-  if (weight.shape.length !== 3)
-    throw new Error(`[conv1d] the weight is (out, in / groups, length), not ${formatShape(weight.shape)}`);
-  const row = ([a, b, length]: readonly number[]) => [a!, b!, 1, length!];
   const [before, after] = typeof padding === 'number' ? [padding, padding] : padding;
   const options = { stride: [1, stride], padding: [0, 0, before, after], dilation: [1, dilation], groups } as const;
-  const out = conv2d(reshape(x, row(x.shape)), reshape(weight, row(weight.shape)), bias, options);
-  const [batch, outputs, , length] = out.shape as [number, number, number, number];
-  return reshape(out, [batch, outputs, length]);
+  return apply(conv1dOp, [x, weight, bias], options);
 }

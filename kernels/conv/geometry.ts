@@ -62,40 +62,49 @@ function checkWhole(name: string, what: string, values: readonly number[], least
     throw new Error(`[${name}] the ${what} must be whole numbers from ${least}, not ${values.join(', ')}`);
 }
 
-function window(name: string, x: Shape, weight: Shape, options: Conv2dOptions): Window {
+type Name = 'conv2d' | 'conv1d' | 'convTranspose2d';
+
+function window(name: Name, x: Shape, weight: Shape, options: Conv2dOptions): Window {
   const { stride = 1, padding = 0, dilation = 1, groups = 1 } = options;
-  if (x.length !== 4) throw new Error(`[${name}] x is (batch, channels, height, width), not ${formatShape(x)}`);
-  const sides = name === 'conv2d' ? '(out, in / groups, height, width)' : '(in, out / groups, height, width)';
-  if (weight.length !== 4 || weight[2] === 0 || weight[3] === 0)
-    throw new Error(`[${name}] the weight is ${sides}, not ${formatShape(weight)}`);
+  const flat = name === 'conv1d';
+  const [rank, extents] = flat ? [3, 'length'] : [4, 'height, width'];
+  if (x.length !== rank) throw new Error(`[${name}] x is (batch, channels, ${extents}), not ${formatShape(x)}`);
+  const sides = name === 'convTranspose2d' ? 'in, out / groups' : 'out, in / groups';
+  if (weight.length !== rank || weight.slice(2).includes(0))
+    throw new Error(`[${name}] the weight is (${sides}, ${extents}), not ${formatShape(weight)}`);
   const [stride_y, stride_x] = both(stride);
   const [dilation_y, dilation_x] = both(dilation);
   const [top, bottom, left, right] = typeof padding === 'number' ? [padding, padding, padding, padding] : padding;
-  checkWhole(name, 'stride', [stride_y, stride_x], 1);
-  checkWhole(name, 'dilation', [dilation_y, dilation_x], 1);
-  checkWhole(name, 'padding', [top, bottom, left, right], 0);
+  checkWhole(name, 'stride', flat ? [stride_x] : [stride_y, stride_x], 1);
+  checkWhole(name, 'dilation', flat ? [dilation_x] : [dilation_y, dilation_x], 1);
+  checkWhole(name, 'padding', flat ? [left, right] : [top, bottom, left, right], 0);
   checkWhole(name, 'groups', [groups], 1);
-  const cut = name === 'conv2d' ? { x: x[1]!, 'the weight': weight[0]! } : { x: x[1]! };
-  for (const [what, extent] of Object.entries(cut))
+  const cut = name === 'convTranspose2d' ? { x } : { x, 'the weight': weight };
+  for (const [what, shape] of Object.entries(cut)) {
+    const extent = shape[what === 'x' ? 1 : 0]!;
     if (extent % groups !== 0)
       throw new Error(
-        `[${name}] ${what} ${formatShape(what === 'x' ? x : weight)} has ${extent} channels, which ${groups} groups don't divide`,
+        `[${name}] ${what} ${formatShape(shape)} has ${extent} channels, which ${groups} groups don't divide`,
       );
-  return {
-    groups, kh: weight[2]!, kw: weight[3]!,
-    stride_y, stride_x, dilation_y, dilation_x, top, bottom, left, right,
-  }; // prettier-ignore
+  }
+  const [kh, kw] = flat ? [1, weight[2]!] : [weight[2]!, weight[3]!];
+  return { groups, kh, kw, stride_y, stride_x, dilation_y, dilation_x, top, bottom, left, right };
 }
 
-/** Of x (batch, in, h, w) with a weight (out, in / groups, kh, kw). Throws the errors that users of conv2d see. */
-export function convolution(x: Shape, weight: Shape, options: Conv2dOptions): Geometry {
-  const { bottom, right, ...win } = window('conv2d', x, weight, options);
+/**
+ * Of x (batch, in, h, w) with a weight (out, in / groups, kh, kw), or for conv1d without heights: a picture of one row.
+ * Throws the errors that users see.
+ */
+export function convolution(name: 'conv2d' | 'conv1d', x: Shape, weight: Shape, options: Conv2dOptions): Geometry {
+  const { bottom, right, ...win } = window(name, x, weight, options);
   const { groups, kh, kw, stride_y, stride_x, dilation_y, dilation_x, top, left } = win;
-  const [batch, inputs, h, w] = x as [number, number, number, number];
+  const flat = name === 'conv1d';
+  const [batch, inputs] = x as [number, number];
+  const [h, w] = flat ? [1, x[2]!] : [x[2]!, x[3]!];
   const [outputs, channels] = weight as [number, number];
   if (channels * groups !== inputs)
     throw new Error(
-      `[conv2d] x ${formatShape(x)} has ${inputs} channels, the weight ${formatShape(weight)} takes ${channels * groups}` +
+      `[${name}] x ${formatShape(x)} has ${inputs} channels, the weight ${formatShape(weight)} takes ${channels * groups}` +
         (groups > 1 ? ` in ${groups} groups` : ''),
     );
   const [spanY, spanX] = [dilation_y * (kh - 1) + 1, dilation_x * (kw - 1) + 1];
@@ -103,7 +112,9 @@ export function convolution(x: Shape, weight: Shape, options: Conv2dOptions): Ge
   const ow = Math.floor((w + left + right - spanX) / stride_x) + 1;
   if (oh < 1 || ow < 1)
     throw new Error(
-      `[conv2d] a ${spanY}×${spanX} window does not fit into x ${formatShape(x)} with ${top + bottom} padding rows and ${left + right} columns`,
+      flat
+        ? `[conv1d] a window of ${spanX} does not fit into x ${formatShape(x)} with ${left + right} zeros at its ends`
+        : `[conv2d] a ${spanY}×${spanX} window does not fit into x ${formatShape(x)} with ${top + bottom} padding rows and ${left + right} columns`,
     );
   return { ...win, batch, channels, rows: outputs / groups, h, w, oh, ow };
 }

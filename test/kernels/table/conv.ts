@@ -268,6 +268,10 @@ export const convRows: Rows<'conv2d' | 'convTranspose2d' | 'conv1d'> = {
     bad: [
       [(operation, t) => operation(t([4, 8]), t([4, 4, 3])), /\[conv1d\] x is \(batch, channels, length\), not \(4, 8\)/],
       [(operation, t) => operation(t([1, 4, 8]), t([4, 4])), /\[conv1d\] the weight is \(out, in \/ groups, length\), not \(4, 4\)/],
+      [(operation, t) => operation(t([1, 4, 8]), t([6, 3, 3])), /\[conv1d\] x \(1, 4, 8\) has 4 channels, the weight \(6, 3, 3\) takes 3/],
+      [(operation, t) => operation(t([1, 4, 8]), t([6, 4, 3]), null, { dilation: 4 }), /\[conv1d\] a window of 9 does not fit into x \(1, 4, 8\) with 0 zeros/],
+      [(operation, t) => operation(t([1, 4, 8]), t([6, 4, 3]), null, { stride: 0 }), /\[conv1d\] the stride must be whole numbers from 1, not 0/],
+      [(operation, t) => operation(t([1, 4, 8]), t([6, 4, 3]), t([4])), /\[conv1d\] the bias must be \(6,\)/],
     ],
   },
 }; // prettier-ignore
