@@ -60,7 +60,7 @@ fn main(@builtin(workgroup_id) wg: vec3u, @builtin(num_workgroups) groups: vec3u
     let start_a = params.a_at + product * params.a_step;
     let start_b = params.b_at + product * params.b_step;
     for (var k = 0u; k < params.k; k += DEPTH) {
-      var x = mat4x4f(); // said: a declaration alone is not zeroed again in each round
+      var x = mat4x4f(); // Dawn zeroes what is only declared once, not in each round
       var y = mat4x4f();
       if (k + 4u * ka < params.k) { x = transpose(block_a(start_a, row + 4u * ra, k + 4u * ka)); }
       if (k + 4u * kb < params.k) { y = block_b(start_b, k + 4u * kb, col + 4u * cb); }

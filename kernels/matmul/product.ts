@@ -1,5 +1,6 @@
 import { byteLength, formatShape, isStorageFormat, scalesOffset, typed, wgsl, windowOf } from '../../engine/index.ts';
-import type { Defines, Device, Kernel, KernelSource, Tensor, Window } from '../../engine/index.ts';
+import type { Defines, KernelSource, Tensor, Window } from '../../engine/index.ts';
+import { cached } from '../elementwise/chain.ts';
 import { variant } from '../variants.ts';
 import { hasScales, reader } from './formats.ts';
 import { matrixConfig } from './matrix.ts';
@@ -139,13 +140,14 @@ function divide(part: Part, form: Form, run: (part: Part) => void): void {
   const onTop = { added: true, bias: undefined };
   const alongRow = part.bias?.along === 'row';
   let halves: [Partial<Part>, Partial<Part>] | null = null;
-  if (batch > 1) {
+  const shared = part[large].step === 0; // halving a batch or a sum doesn't make it smaller
+  if (batch > 1 && !shared) {
     const cut = Math.ceil(batch / 2);
     halves = [
       { batch: cut },
       { batch: batch - cut, a: moved(a, cut * sum * a.step), b: moved(b, cut * sum * b.step), out: moved(out, cut * out.step) },
     ]; // prettier-ignore
-  } else if (sum > 1) {
+  } else if (sum > 1 && !shared && large !== 'out') {
     const cut = Math.ceil(sum / 2);
     halves = [{ sum: cut }, { sum: sum - cut, a: moved(a, cut * a.step), b: moved(b, cut * b.step), ...onTop }];
   } else if ((large === 'a' && form.transposeA) || (large === 'b' && !form.transposeB)) {
@@ -217,21 +219,16 @@ function choose({ m, n, k, batch, sum, a, b, out, bias, rowSum }: Part, form: Fo
 const HALF_OPERAND = (name: string, binding: number) =>
   `@group(0) @binding(${binding}) var<storage, read> ${name}: array<vec4<f16>>;\n`;
 
-const kernels = new WeakMap<Device, Map<string, Kernel>>();
-
 /** Records a part whose operands can be bound. */
 function record(part: Part, { transposeA, transposeB }: Form, { source, defines, tile }: Choice): void {
   const { m, n, k, batch, sum, a, b, out, bias, rowSum, vectorAt, added } = part;
   const { device } = out.tensor;
   const scales = hasScales(b.tensor.dtype);
   const key = `${source.name} ${Object.values(defines).join()} ${out.tensor.dtype} ${b.tensor.dtype} ${transposeA} ${transposeB} ${bias?.along} ${!!rowSum} ${added}`;
-  let known = kernels.get(device);
-  if (!known) kernels.set(device, (known = new Map<string, Kernel>()));
-  let kernel = known.get(key);
-  if (!kernel) {
-    kernel = device.kernel(source, {
+  const kernel = cached(device, key, () =>
+    device.kernel(source, {
       ...typed(out.tensor),
-      FORMAT: scales ? b.tensor.dtype : false,
+      FORMAT: isStorageFormat(b.tensor.dtype) ? b.tensor.dtype : false,
       A: reader('a', a.tensor.dtype, 0, 0),
       B: reader('b', b.tensor.dtype, 1, 3),
       VECTOR: scales ? 4 : 3,
@@ -242,9 +239,8 @@ function record(part: Part, { transposeA, transposeB }: Form, { source, defines,
       BIAS_COLUMN: bias?.along === 'column',
       ROW_SUM: rowSum !== undefined,
       ADD: added,
-    });
-    known.set(key, kernel);
-  }
+    }),
+  );
   const form = { transposeA, transposeB };
   const bound = { a: windows(part, form, 'a'), b: windows(part, form, 'b'), out: windows(part, form, 'out') };
   const vector = bias?.values ?? rowSum;

@@ -94,6 +94,7 @@ describe('operands over the binding limit', () => {
     ['the result by rows', [[160, 16], [16, 20]], ([a, b]) => matmul(a!, b!)],
     ['odd extents', [[157, 21], [21, 130]], ([a, b]) => matmul(a!, b!)],
     ['all, in a batch', [[3, 64, 68], [3, 68, 72]], ([a, b]) => matmul(a!, b!)],
+    ['a shared B in a batch, by k', [[2, 36, 20], [36, 160]], ([a, b]) => matmul(a!, b!, { transposeA: true })],
     ['a sum over a batch', [[5, 24, 32], [32, 36]], ([a, b]) => matmul(a!, b!)],
     ['a linear layer', [[2, 72, 40], [100, 40], [100]], ([x, w, b]) => linear(x!, w!, b!)],
     ['a linear layer of one row', [[1, 1, 40], [100, 40], [100]], ([x, w, b]) => linear(x!, w!, b!)],
