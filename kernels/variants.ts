@@ -40,7 +40,7 @@ export const VARIANTS = {
   /** Gradients of a convolution by its weight. */
   'conv2d weight': { subgroup: { runs: subgroups, best: software }, tiled: {} },
   /** How blocks of keys are handed around: by shuffles, or by workgroup memory. */
-  attention: { subgroup: { runs: subgroups, best: software }, tiled: {} },
+  attention: { subgroup: { runs: subgroups, best: software }, staged: {} },
   /** Rows that one lane or a workgroup walks: norms, softmax, losses, sums. */
   rows: { lane: { best: software }, workgroup: {} },
 } as const satisfies Record<string, Readonly<Record<string, Variant>>>;

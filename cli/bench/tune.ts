@@ -42,7 +42,7 @@ const attending = (heads: number, queries: number, keys: number, dim: number): P
 });
 
 /** By family, in an order in which each comes after those that it runs on. Sizes of models, and some that fit no tile. */
-const PROBLEMS: { readonly [F in Family]: readonly Problem[] } = {
+export const PROBLEMS: { readonly [F in Family]: readonly Problem[] } = {
   matmul: [product(256, 256, 256), product(1024, 384, 384), product(77, 768, 320), product(100, 100, 100)],
   'matmul f16': [product(256, 256, 256), product(1024, 384, 384)].map((one) => ({ ...one, dtype: 'f16' })),
   'one row': [fewRows(1, 768), fewRows(1, 2048)],
@@ -142,7 +142,10 @@ async function tuneFamily(
 }
 
 /** One run of a problem, until the device is done. Its inputs go with the device. */
-function prepare(device: Device, { shapes, call, dtype = 'f32', forward = false }: Problem): () => Promise<void> {
+export function prepare(
+  device: Device,
+  { shapes, call, dtype = 'f32', forward = false }: Problem,
+): () => Promise<void> {
   const make = (what: string, shape: Shape) =>
     tensor(device, new HostRandom(randomKey(0, what)).normal(sizeOf(shape)), shape, { dtype });
   const inputs = shapes.map((shape, i) => make(`input ${i}`, shape));

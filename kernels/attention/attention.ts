@@ -2,6 +2,7 @@ import { apply, empty, formatShape, operation, sameShape, wgsl } from '../../eng
 import type { Device, Tensor } from '../../engine/index.ts';
 import { blockLists } from './lists.ts';
 import type { BlockPattern, Lists } from './lists.ts';
+import { variant } from '../variants.ts';
 
 export type { BlockPattern } from './lists.ts';
 
@@ -83,8 +84,22 @@ interface Extents {
 
 const isFloat = ({ dtype }: Tensor) => dtype === 'f32' || dtype === 'f16';
 
-/** Extents of valid inputs. Throws on any others. */
-function extents([q, k, v, mask, queryLengths, keyLengths]: Inputs, attributes: Attributes): Extents {
+/** Of valid inputs. */
+function extents([q, k]: Inputs, { layout }: Attributes): Extents {
+  const [head, position] = layout === 'bhtd' ? [1, 2] : [2, 1];
+  return {
+    batch: q.shape[0]!,
+    heads: q.shape[head]!,
+    kvHeads: k.shape[head]!,
+    queries: q.shape[position]!,
+    keys: k.shape[position]!,
+    dim: q.shape[3]!,
+  };
+}
+
+/** Throws unless the inputs fit each other and the options. */
+function check(inputs: Inputs, attributes: Attributes): void {
+  const [q, k, v, mask, queryLengths, keyLengths] = inputs;
   const { causal, window, sinks, blocks, layout } = attributes;
   const fail = (message: string): never => {
     throw new Error(`[attention] ${message}`);
@@ -96,15 +111,12 @@ function extents([q, k, v, mask, queryLengths, keyLengths]: Inputs, attributes: 
     fail(`q is ${q.dtype}, k is ${k.dtype}, v is ${v.dtype}; they must be f32 or f16, all alike, or k and v f16`);
   if (!sameShape(k.shape, v.shape))
     fail(`k is ${formatShape(k.shape)} and v is ${formatShape(v.shape)}; they must be alike`);
-  const [head, position] = layout === 'bhtd' ? [1, 2] : [2, 1];
-  const [batch, dim] = [q.shape[0]!, q.shape[3]!];
-  const [heads, queries] = [q.shape[head]!, q.shape[position]!];
-  const [kvHeads, keys] = [k.shape[head]!, k.shape[position]!];
-  const both = `q is ${formatShape(q.shape)}, k is ${formatShape(k.shape)} in layout ${form}`;
-  if (k.shape[0] !== batch || k.shape[3] !== dim) fail(`batch and head width differ: ${both}`);
+  const { batch, heads, kvHeads, queries, keys, dim } = extents(inputs, attributes);
+  const both = () => `q is ${formatShape(q.shape)}, k is ${formatShape(k.shape)} in layout ${form}`;
+  if (k.shape[0] !== batch || k.shape[3] !== dim) fail(`batch and head width differ: ${both()}`);
   if (kvHeads === 0 ? heads > 0 : heads % kvHeads !== 0)
-    fail(`the ${heads} query heads must be a multiple of the ${kvHeads} key heads: ${both}`);
-  if (dim < 1 || dim > 256) fail(`the head width ${dim} must be 1 to 256: ${both}`);
+    fail(`the ${heads} query heads must be a multiple of the ${kvHeads} key heads: ${both()}`);
+  if (dim < 1 || dim > 256) fail(`the head width ${dim} must be 1 to 256: ${both()}`);
   if (window !== null && !causal) fail('a window counts back from the query, so it needs causal: true');
   if (window !== null && !(Number.isInteger(window) && window >= 1))
     fail(`the window ${window} must be a whole number of keys, at least 1`);
@@ -120,7 +132,6 @@ function extents([q, k, v, mask, queryLengths, keyLengths]: Inputs, attributes: 
     if (lengths && !(lengths.dtype === 'u32' && lengths.shape.length === 1 && lengths.shape[0] === batch))
       fail(`${name} is ${lengths.dtype} ${formatShape(lengths.shape)}; it must be u32 (${batch})`);
   if (blocks) checkBlocks(blocks, { batch, heads, kvHeads, queries, keys, dim }, fail);
-  return { batch, heads, kvHeads, queries, keys, dim };
 }
 
 function checkBlocks(
@@ -167,10 +178,10 @@ const OWN = 2;
  * How the kernels are cut. Software adapters hand columns around by shuffle (attention_tile.wgsl), everything else by
  * workgroup memory.
  */
-function cut({ profile }: Device, dim: number, blocks: BlockPattern | null, kernel: Kernels): Cut {
-  const lanes = profile.subgroupSize;
+function cut(device: Device, dim: number, blocks: BlockPattern | null, kernel: Kernels): Cut {
+  const { software, subgroupSize: lanes } = device.profile;
   const quads = Math.ceil(dim / 4);
-  if (profile.software && lanes > 0 && (!blocks || blocks.size % (4 * lanes) === 0)) {
+  if (variant(device, 'attention') === 'subgroup' && (!blocks || blocks.size % (4 * lanes) === 0)) {
     // Room for a row's sums; it is cleared for each tile, so there are three sizes of it.
     const width = quads <= 16 ? 16 : quads <= 32 ? 32 : 64;
     const defines = { LANES: `${lanes}u`, OWN: `${OWN}u`, WIDTH: `${width}u` };
@@ -179,10 +190,10 @@ function cut({ profile }: Device, dim: number, blocks: BlockPattern | null, kern
   const parts = Math.ceil(quads / 8);
   const part = Math.ceil(quads / parts);
   // Workgroup memory holds one block at a time in the forward pass, two in the backward pass, and the parts' shares.
-  const block = (dim <= 128 && !profile.software ? 16 : 8) / (kernel === 'out' ? 1 : 2);
+  const block = (dim <= 128 && !software ? 16 : 8) / (kernel === 'out' ? 1 : 2);
   const defines = {
     LANES: '32u', PARTS: `${parts}u`, PART: `${part}u`, BLOCK: `${block}u`, SPLIT: parts > 1,
-    COLUMNS: profile.software ? 'params.columns' : 'PART',
+    COLUMNS: software ? 'params.columns' : 'PART',
   }; // prettier-ignore
   return { variant: 'staged', lanes: 32, tile: 32, block, part, defines };
 }
@@ -211,12 +222,17 @@ function typeDefines([q, k, , mask]: Inputs, kernel: Kernels) {
   };
 }
 
-/** Parameters of attention_shared.wgsl. */
+/** Parameters of attention_shared.wgsl; written out, because spreading objects took longer than all else of a dispatch. */
 function parameters(inputs: Inputs, attributes: Attributes, tiles: number, lists: Lists, columns: number) {
-  const { scale, layout } = attributes;
-  const positionsFirst = Number(layout === 'bthd');
+  const { batch, heads, kvHeads, queries, keys, dim } = extents(inputs, attributes);
+  const { listTiles, listWords, listHeads, listBatches } = lists.params;
+  const positionsFirst = Number(attributes.layout === 'bthd');
   const maskHeads = inputs[3]?.shape[1] ?? 1;
-  return { ...extents(inputs, attributes), positionsFirst, maskHeads, tiles, ...lists.params, columns, scale };
+  const { scale } = attributes;
+  return {
+    batch, heads, kvHeads, queries, keys, dim, positionsFirst, maskHeads, tiles, listTiles, listWords, listHeads,
+    listBatches, columns, scale,
+  }; // prettier-ignore
 }
 
 /** Runs one of the three kernels over `tensors`, in binding order up to the mask. */
@@ -299,7 +315,7 @@ const attentionOp = operation<Inputs, Attributes, readonly [Tensor, Tensor]>({
   name: 'attention',
   dtypes: 'any',
   shape(inputs, attributes) {
-    extents(inputs, attributes);
+    check(inputs, attributes);
     return inputs[0].shape;
   },
   forward(ctx, inputs, attributes, shape) {
