@@ -111,6 +111,10 @@ fn main(@builtin(global_invocation_id) id: vec3u, @builtin(num_workgroups) group
     let group = (batch % params.selectedBatches) * params.selectedHeads + head % params.selectedHeads;
     let word = selected[(group * queryBlocks + queryBlock) * params.bitWords + keyBlock / 32u];
     seen = seen && (word >> (keyBlock % 32u)) % 2u == 1u;
+#if !TRANSPOSED
+    // What is left of a word is often empty: on to the next.
+    if (word >> (keyBlock % 32u) == 0u) { next = min(end, i32((keyBlock / 32u + 1u) * 32u * params.size / params.block)); }
+#endif
 #endif
     if (seen) {
       let full = (b >= fullLow && b < fullEnd) || b < sinksAll;
