@@ -1,5 +1,5 @@
 import { byteLength, formatShape, isStorageFormat, scalesOffset, typed, wgsl, windowOf } from '../../engine/index.ts';
-import type { Defines, KernelSource, Tensor, Window } from '../../engine/index.ts';
+import type { Defines, Device, DType, Tensor, Window } from '../../engine/index.ts';
 import { cached } from '../elementwise/chain.ts';
 import { variant } from '../variants.ts';
 import { hasScales, reader } from './formats.ts';
@@ -121,6 +121,7 @@ function span(part: Part, { transposeA, transposeB }: Form, name: Name): number 
 function fits(part: Part, form: Form, name: Name): boolean {
   const { tensor } = part[name];
   const { size, dtype, device } = tensor;
+  if (byteLength(size, dtype) <= device.bindingLimit) return true;
   const bytes = byteLength(Math.min(size, span(part, form, name) + granule(tensor)), dtype);
   return bytes <= device.bindingLimit;
 }
@@ -174,65 +175,87 @@ function divide(part: Part, form: Form, run: (part: Part) => void): void {
   divide({ ...part, ...second }, form, run);
 }
 
-/** A kernel, and the tile of C that a workgroup of it makes. */
+/** Which kernel a product takes, and how much of C its workgroups make. */
 interface Choice {
-  readonly source: KernelSource;
-  readonly defines: Defines;
-  readonly tile: readonly [number, number];
+  readonly way: 'matrix' | 'subgroup' | 'tiled' | 'few rows';
+  /** Of `few rows`: by subgroups, not by workgroup memory. */
+  readonly subgroups: boolean;
+  /** Rows and columns of C that a workgroup makes. */
+  readonly down: number;
+  readonly across: number;
+  /** Rows of the operands and of C are whole vec4s. */
+  readonly vec4: boolean;
 }
 
 /**
  * The kernel of a whole product, which its parts run as well. It follows from `rows`, n and k; where tiles of two sizes add
  * in the same order, from the number of workgroups too.
  */
-function choose({ m, n, k, batch, sum, a, b, out, bias, rowSum }: Part, form: Form, rows: number): Choice {
+function choose(part: Part, { transposeA, transposeB }: Form, rows: number): Choice {
+  const { m, n, k, batch, sum, a, b, out, bias, rowSum } = part;
   const { device } = out.tensor;
-  const { subgroupSize } = device.profile;
-  const subgroups = { SUBGROUPS: true, SUBGROUP: `${subgroupSize}u` };
-  const vec4 = [a.row, b.row, n].every((extent) => extent % 4 === 0);
-  const all = { VEC4_A: vec4, VEC4_B: vec4 || isStorageFormat(b.tensor.dtype), VEC4_OUT: vec4 };
-  const few =
-    rows <= FEW_ROWS && !form.transposeA && form.transposeB && k % 4 === 0 && sum === 1 && !rowSum && bias?.along !== 'column'; // prettier-ignore
-  const split = few ? (rows === 1 ? variant(device, 'one row') : variant(device, 'few rows')) : 'tiles';
-  if (split !== 'tiles') {
+  const vec4 = a.row % 4 === 0 && b.row % 4 === 0 && n % 4 === 0;
+  if (
+    rows <= FEW_ROWS &&
+    !transposeA &&
+    transposeB &&
+    k % 4 === 0 &&
+    sum === 1 &&
+    !rowSum &&
+    bias?.along !== 'column'
+  ) {
+    const how = rows === 1 ? variant(device, 'one row') : variant(device, 'few rows');
     const together = m === 1 ? 1 : FEW_ROWS;
-    const lanes = split === 'subgroup' ? { ...subgroups, LANES: subgroups.SUBGROUP } : { LANES: '64u' };
-    const defines = { ...lanes, ROWS: `${together}u`, VEC4_A: true, VEC4_B: true, VEC4_OUT: n % 4 === 0 };
-    return { source: fewRows, defines, tile: [together, 4] };
+    if (how !== 'tiles') return { way: 'few rows', subgroups: how === 'subgroup', down: together, across: 4, vec4: n % 4 === 0 }; // prettier-ignore
   }
-  const half = a.tensor.dtype === 'f16' && b.tensor.dtype === 'f16' && vec4 && Math.min(rows, n) >= LARGE;
+  const half = a.tensor.dtype === 'f16' && b.tensor.dtype === 'f16' && vec4 && rows >= LARGE && n >= LARGE;
   const way = half ? variant(device, 'matmul f16') : variant(device, 'matmul');
   if (way === 'matrix') {
-    const { M, N, K } = matrixConfig(device.profile)!;
-    const operands = { A: HALF_OPERAND('a', 0), B: HALF_OPERAND('b', 1) };
-    return { source: matrices, defines: { ...all, ...subgroups, ...operands, M: `${M}u`, N: `${N}u`, K: `${K}u` }, tile: [8 * M, 8 * N] }; // prettier-ignore
+    const { M, N } = matrixConfig(device.profile)!;
+    return { way, subgroups: true, down: 8 * M, across: 8 * N, vec4 };
   }
+  const { subgroupSize } = device.profile;
   if (way === 'subgroup') {
     const rounds = roundsFor(m, subgroupSize);
-    return { source: broadcast, defines: { ...all, ...subgroups, ROUNDS: `${rounds}u` }, tile: [4 * rounds, 4 * subgroupSize] }; // prettier-ignore
+    return { way, subgroups: true, down: 4 * rounds, across: 4 * subgroupSize, vec4 };
   }
   const tile = batch * Math.ceil(m / 64) * Math.ceil(n / 64) < SPREAD ? 32 : 64;
-  return { source: tiled, defines: { ...all, TILE: `${tile}u` }, tile: [tile, tile] };
+  return { way, subgroups: false, down: tile, across: tile, vec4 };
 }
 
+const SOURCES = { matrix: matrices, subgroup: broadcast, tiled, 'few rows': fewRows };
+
 /** How subgroup matrices' kernel reads: f16 as it is. Ends in a line break, as inserted texts do. */
-const HALF_OPERAND = (name: string, binding: number) =>
+const halfOperand = (name: string, binding: number) =>
   `@group(0) @binding(${binding}) var<storage, read> ${name}: array<vec4<f16>>;\n`;
 
+/** What a choice's kernel is specialised by. */
+function definesOf(device: Device, { way, subgroups, down, vec4 }: Choice, a: DType, b: DType): Defines {
+  const { subgroupSize } = device.profile;
+  const width: Defines = subgroups ? { SUBGROUPS: true, SUBGROUP: `${subgroupSize}u` } : {};
+  const operands = { A: reader('a', a, 0, 0), B: reader('b', b, 1, 3), FORMAT: isStorageFormat(b) ? b : false };
+  const rows = { VEC4_A: vec4, VEC4_B: vec4 || isStorageFormat(b), VEC4_OUT: vec4 };
+  if (way === 'few rows')
+    return { ...width, ...operands, VEC4_A: true, VEC4_B: true, VEC4_OUT: vec4, ROWS: `${down}u`, LANES: subgroups ? `${subgroupSize}u` : '64u' }; // prettier-ignore
+  if (way === 'subgroup') return { ...width, ...operands, ...rows, ROUNDS: `${down / 4}u` };
+  if (way === 'tiled') return { ...operands, ...rows, TILE: `${down}u` };
+  const { M, N, K } = matrixConfig(device.profile)!;
+  return { ...width, ...rows, A: halfOperand('a', 0), B: halfOperand('b', 1), M: `${M}u`, N: `${N}u`, K: `${K}u` };
+}
+
 /** Records a part whose operands can be bound. */
-function record(part: Part, { transposeA, transposeB }: Form, { source, defines, tile }: Choice): void {
+function record(part: Part, form: Form, choice: Choice): void {
   const { m, n, k, batch, sum, a, b, out, bias, rowSum, vectorAt, added } = part;
   const { device } = out.tensor;
-  const scales = hasScales(b.tensor.dtype);
-  const key = `${source.name} ${Object.values(defines).join()} ${out.tensor.dtype} ${b.tensor.dtype} ${transposeA} ${transposeB} ${bias?.along} ${!!rowSum} ${added}`;
-  const kernel = cached(device, key, () =>
-    device.kernel(source, {
+  const { way, subgroups, down, across, vec4 } = choice;
+  const { transposeA, transposeB } = form;
+  const flags = [vec4, subgroups, transposeA, transposeB, bias, bias?.along === 'column', rowSum, added];
+  const bits = flags.reduce<number>((sum, flag) => 2 * sum + (flag ? 1 : 0), 0);
+  const kernel = cached(device, `product ${way} ${down} ${bits} ${a.tensor.dtype} ${b.tensor.dtype}`, () =>
+    device.kernel(SOURCES[way], {
       ...typed(out.tensor),
-      FORMAT: isStorageFormat(b.tensor.dtype) ? b.tensor.dtype : false,
-      A: reader('a', a.tensor.dtype, 0, 0),
-      B: reader('b', b.tensor.dtype, 1, 3),
-      VECTOR: scales ? 4 : 3,
-      ...defines,
+      ...definesOf(device, choice, a.tensor.dtype, b.tensor.dtype),
+      VECTOR: hasScales(b.tensor.dtype) ? 4 : 3,
       TRANSPOSE_A: transposeA,
       TRANSPOSE_B: transposeB,
       BIAS: bias !== undefined,
@@ -241,37 +264,40 @@ function record(part: Part, { transposeA, transposeB }: Form, { source, defines,
       ADD: added,
     }),
   );
-  const form = { transposeA, transposeB };
-  const bound = { a: windows(part, form, 'a'), b: windows(part, form, 'b'), out: windows(part, form, 'out') };
-  const vector = bias?.values ?? rowSum;
+  const [left, right, result] = [windows(part, form, 'a'), windows(part, form, 'b'), windows(part, form, 'out')];
+  const bound = [left.values, right.values, result.values];
+  if (right.scales) bound.push(right.scales);
+  if (bias) bound.push(bias.values.window());
+  if (rowSum) bound.push(rowSum.window());
   device.dispatch(
     kernel,
-    [bound.a.values, bound.b.values, bound.out.values, ...bound.b.scales, ...(vector ? [vector.window()] : [])],
+    bound,
     {
       m, n, k, batch, sum,
-      a_at: bound.a.at, a_row: a.row, a_step: a.step,
-      b_at: bound.b.at, b_row: b.row, b_step: b.step,
-      out_at: bound.out.at, out_row: out.row, out_step: out.step,
+      a_at: left.at, a_row: a.row, a_step: a.step,
+      b_at: right.at, b_row: b.row, b_step: b.step,
+      out_at: result.at, out_row: out.row, out_step: out.step,
       vector_at: vectorAt,
     }, // prettier-ignore
-    batch * Math.ceil(m / tile[0]) * Math.ceil(n / tile[1]),
+    batch * Math.ceil(m / down) * Math.ceil(n / across),
   );
 }
 
-/** What is bound of an operand: the tensor where that is possible, else the part's window; and where its first matrix begins there. */
-function windows(part: Part, form: Form, name: Name): { values: Window; scales: Window[]; at: number } {
+/** What is bound of an operand: the tensor where that is possible, else the part's window; and where its first matrix begins. */
+function windows(part: Part, form: Form, name: Name): { values: Window; scales: Window | null; at: number } {
   const { tensor, at } = part[name];
   const { storage, offset, size, dtype, device } = tensor;
   const values = tensor.window();
-  const behind = hasScales(dtype) ? offset + scalesOffset(size, dtype) : 0;
-  if (byteLength(size, dtype) <= device.bindingLimit)
-    return { values, scales: behind ? [windowOf(storage, behind, Math.ceil(size / 64) * 4)] : [], at };
-  const first = Math.floor(at / granule(tensor)) * granule(tensor);
-  const count = Math.min(size, at + span(part, form, name)) - first;
+  const whole = byteLength(size, dtype) <= device.bindingLimit;
+  if (whole && !hasScales(dtype)) return { values, scales: null, at };
+  const first = whole ? 0 : Math.floor(at / granule(tensor)) * granule(tensor);
+  const count = whole ? size : Math.min(size, at + span(part, form, name)) - first;
   const bytes = hasScales(dtype) ? scalesOffset(granule(tensor), dtype) / granule(tensor) : byteLength(2, dtype) / 2;
   return {
-    values: windowOf(storage, offset + first * bytes, Math.ceil(count * bytes)),
-    scales: behind ? [windowOf(storage, behind + first / 16, Math.ceil(count / 64) * 4)] : [],
+    values: whole ? values : windowOf(storage, offset + first * bytes, Math.ceil(count * bytes)),
+    scales: hasScales(dtype)
+      ? windowOf(storage, offset + scalesOffset(size, dtype) + first / 16, Math.ceil(count / 64) * 4)
+      : null,
     at: at - first,
   };
 }
