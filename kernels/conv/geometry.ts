@@ -19,7 +19,7 @@ export interface Conv2dOptions {
  * Everything that the kernels need to know of a convolution from a picture (batch, groups · channels, h, w) to results
  * (batch, groups · rows, oh, ow). A transposed convolution is the same one read from its results to the picture.
  */
-export interface Geometry {
+export type Geometry = {
   batch: number;
   groups: number;
   channels: number; // of the picture, in a group
@@ -36,7 +36,7 @@ export interface Geometry {
   dilation_x: number;
   top: number;
   left: number;
-}
+};
 
 /** The same convolution read the other way: the kernels' picture is the results, and their results the picture. */
 export const reversed = (g: Geometry): Geometry => ({
@@ -49,46 +49,55 @@ export const reversed = (g: Geometry): Geometry => ({
   ow: g.w,
 });
 
-type Window = Omit<Geometry, 'batch' | 'channels' | 'rows' | 'h' | 'w' | 'oh' | 'ow'> & {
-  bottom: number;
-  right: number;
-};
+/** What a convolution's options say, checked. */
+interface Window {
+  groups: number;
+  kh: number;
+  kw: number;
+  stride: readonly [y: number, x: number];
+  dilation: readonly [y: number, x: number];
+  padding: readonly [top: number, bottom: number, left: number, right: number];
+}
 
 const both = (pair: Pair): readonly [number, number] => (typeof pair === 'number' ? [pair, pair] : pair);
 
 /** Throws unless all are whole numbers from `least`. */
 function checkWhole(name: string, what: string, values: readonly number[], least: number): void {
-  if (!values.every((value) => Number.isInteger(value) && value >= least))
-    throw new Error(`[${name}] the ${what} must be whole numbers from ${least}, not ${values.join(', ')}`);
+  for (const value of values)
+    if (!Number.isInteger(value) || value < least)
+      throw new Error(`[${name}] the ${what} must be whole numbers from ${least}, not ${values.join(', ')}`);
+}
+
+function checkGroups(name: string, what: string, shape: Shape, extent: number, groups: number): void {
+  if (extent % groups !== 0)
+    throw new Error(
+      `[${name}] ${what} ${formatShape(shape)} has ${extent} channels, which ${groups} groups don't divide`,
+    );
 }
 
 type Name = 'conv2d' | 'conv1d' | 'convTranspose2d';
 
 function window(name: Name, x: Shape, weight: Shape, options: Conv2dOptions): Window {
-  const { stride = 1, padding = 0, dilation = 1, groups = 1 } = options;
+  const { groups = 1 } = options;
   const flat = name === 'conv1d';
   const [rank, extents] = flat ? [3, 'length'] : [4, 'height, width'];
   if (x.length !== rank) throw new Error(`[${name}] x is (batch, channels, ${extents}), not ${formatShape(x)}`);
-  const sides = name === 'convTranspose2d' ? 'in, out / groups' : 'out, in / groups';
-  if (weight.length !== rank || weight.slice(2).includes(0))
-    throw new Error(`[${name}] the weight is (${sides}, ${extents}), not ${formatShape(weight)}`);
-  const [stride_y, stride_x] = both(stride);
-  const [dilation_y, dilation_x] = both(dilation);
-  const [top, bottom, left, right] = typeof padding === 'number' ? [padding, padding, padding, padding] : padding;
-  checkWhole(name, 'stride', flat ? [stride_x] : [stride_y, stride_x], 1);
-  checkWhole(name, 'dilation', flat ? [dilation_x] : [dilation_y, dilation_x], 1);
-  checkWhole(name, 'padding', flat ? [left, right] : [top, bottom, left, right], 0);
-  checkWhole(name, 'groups', [groups], 1);
-  const cut = name === 'convTranspose2d' ? { x } : { x, 'the weight': weight };
-  for (const [what, shape] of Object.entries(cut)) {
-    const extent = shape[what === 'x' ? 1 : 0]!;
-    if (extent % groups !== 0)
-      throw new Error(
-        `[${name}] ${what} ${formatShape(shape)} has ${extent} channels, which ${groups} groups don't divide`,
-      );
-  }
   const [kh, kw] = flat ? [1, weight[2]!] : [weight[2]!, weight[3]!];
-  return { groups, kh, kw, stride_y, stride_x, dilation_y, dilation_x, top, bottom, left, right };
+  if (weight.length !== rank || kh === 0 || kw === 0) {
+    const channels = name === 'convTranspose2d' ? 'in, out / groups' : 'out, in / groups';
+    throw new Error(`[${name}] the weight is (${channels}, ${extents}), not ${formatShape(weight)}`);
+  }
+  const stride = both(options.stride ?? 1);
+  const dilation = both(options.dilation ?? 1);
+  const sides = options.padding ?? 0;
+  const padding = typeof sides === 'number' ? ([sides, sides, sides, sides] as const) : sides;
+  checkWhole(name, 'stride', flat ? [stride[1]] : stride, 1);
+  checkWhole(name, 'dilation', flat ? [dilation[1]] : dilation, 1);
+  checkWhole(name, 'padding', flat ? padding.slice(2) : padding, 0);
+  checkWhole(name, 'groups', [groups], 1);
+  checkGroups(name, 'x', x, x[1]!, groups);
+  if (name !== 'convTranspose2d') checkGroups(name, 'the weight', weight, weight[0]!, groups);
+  return { groups, kh, kw, stride, dilation, padding };
 }
 
 /**
@@ -96,8 +105,10 @@ function window(name: Name, x: Shape, weight: Shape, options: Conv2dOptions): Wi
  * Throws the errors that users see.
  */
 export function convolution(name: 'conv2d' | 'conv1d', x: Shape, weight: Shape, options: Conv2dOptions): Geometry {
-  const { bottom, right, ...win } = window(name, x, weight, options);
-  const { groups, kh, kw, stride_y, stride_x, dilation_y, dilation_x, top, left } = win;
+  const { groups, kh, kw, stride, dilation, padding } = window(name, x, weight, options);
+  const [stride_y, stride_x] = stride;
+  const [dilation_y, dilation_x] = dilation;
+  const [top, bottom, left, right] = padding;
   const flat = name === 'conv1d';
   const [batch, inputs] = x as [number, number];
   const [h, w] = flat ? [1, x[2]!] : [x[2]!, x[3]!];
@@ -116,7 +127,10 @@ export function convolution(name: 'conv2d' | 'conv1d', x: Shape, weight: Shape, 
         ? `[conv1d] a window of ${spanX} does not fit into x ${formatShape(x)} with ${left + right} zeros at its ends`
         : `[conv2d] a ${spanY}×${spanX} window does not fit into x ${formatShape(x)} with ${top + bottom} padding rows and ${left + right} columns`,
     );
-  return { ...win, batch, channels, rows: outputs / groups, h, w, oh, ow };
+  return {
+    batch, groups, channels, rows: outputs / groups, h, w, oh, ow, kh, kw,
+    stride_y, stride_x, dilation_y, dilation_x, top, left,
+  }; // prettier-ignore
 }
 
 export interface ConvTranspose2dOptions extends Conv2dOptions {
@@ -126,8 +140,10 @@ export interface ConvTranspose2dOptions extends Conv2dOptions {
 
 /** Of x (batch, in, oh, ow), the results, with a weight (in, out / groups, kh, kw). */
 export function transposedConvolution(x: Shape, weight: Shape, options: ConvTranspose2dOptions): Geometry {
-  const { bottom, right, ...win } = window('convTranspose2d', x, weight, options);
-  const { groups, kh, kw, stride_y, stride_x, dilation_y, dilation_x, top, left } = win;
+  const { groups, kh, kw, stride, dilation, padding } = window('convTranspose2d', x, weight, options);
+  const [stride_y, stride_x] = stride;
+  const [dilation_y, dilation_x] = dilation;
+  const [top, bottom, left, right] = padding;
   const [batch, inputs, oh, ow] = x as [number, number, number, number];
   const [outputs, channels] = weight as [number, number];
   if (outputs !== inputs)
@@ -146,5 +162,8 @@ export function transposedConvolution(x: Shape, weight: Shape, options: ConvTran
     throw new Error(
       `[convTranspose2d] nothing is left of x ${formatShape(x)} without ${top + bottom} padding rows and ${left + right} columns`,
     );
-  return { ...win, batch, channels, rows: inputs / groups, h, w, oh, ow };
+  return {
+    batch, groups, channels, rows: inputs / groups, h, w, oh, ow, kh, kw,
+    stride_y, stride_x, dilation_y, dilation_x, top, left,
+  }; // prettier-ignore
 }

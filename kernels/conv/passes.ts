@@ -17,7 +17,7 @@ const narrowProduct = wgsl(import.meta.url, './conv2d_narrow.wgsl');
 
 /** A 1×1 window that sees every pixel once is a matrix product of the weight and the picture (channels, pixels). */
 const pointwise = (g: Geometry): boolean =>
-  [g.groups, g.kh, g.kw, g.stride_y, g.stride_x].every((one) => one === 1) && g.oh === g.h && g.ow === g.w;
+  g.groups * g.kh * g.kw * g.stride_y * g.stride_x === 1 && g.oh === g.h && g.ow === g.w;
 
 const winograd = (g: Geometry, { device }: Tensor): boolean =>
   suitsWinograd(g) && variant(device, 'conv2d 3×3') === 'winograd';
@@ -48,17 +48,17 @@ function product(g: Geometry, x: Tensor, weight: Tensor, out: Tensor, bias: Tens
   const area = high * wide;
   if (narrow(g)) {
     const threads = g.batch * g.groups * g.rows * phases * high * Math.ceil(wide / 4);
-    device.run(device.kernel(narrowProduct, variants), tensors, { ...g }, Math.ceil(threads / 64));
+    device.run(device.kernel(narrowProduct, variants), tensors, g, Math.ceil(threads / 64));
     return;
   }
   if (variant(device, 'conv2d') === 'subgroup') {
     const { rounds, defines } = subgroupDefines(g, subgroupSize);
     const kernel = device.kernel(subgroupProduct, { ...variants, ...defines });
-    device.run(kernel, tensors, { ...g }, phases * cover(g, g.batch * area, 4 * rounds, 4 * subgroupSize));
+    device.run(kernel, tensors, g, phases * cover(g, g.batch * area, 4 * rounds, 4 * subgroupSize));
   } else {
     const tile = tileFor(g, phases * area);
     const kernel = device.kernel(tiledProduct, { ...variants, TILE: `${tile}u` });
-    device.run(kernel, tensors, { ...g }, phases * cover(g, g.batch * area, tile, tile));
+    device.run(kernel, tensors, g, phases * cover(g, g.batch * area, tile, tile));
   }
 }
 
@@ -73,7 +73,7 @@ function weightProduct(g: Geometry, x: Tensor, grad: Tensor, out: Tensor): void 
   if (variant(device, 'conv2d weight') === 'subgroup') {
     const { rounds, defines } = subgroupDefines(g, subgroupSize);
     const kernel = device.kernel(subgroupWeight, { ...typed(x), ...defines });
-    device.run(kernel, [x, grad, out], { ...g }, cover(g, columns, 4 * rounds, 4 * subgroupSize));
+    device.run(kernel, [x, grad, out], g, cover(g, columns, 4 * rounds, 4 * subgroupSize));
     return;
   }
   const tile = tileFor(g, columns);
@@ -85,12 +85,12 @@ function weightProduct(g: Geometry, x: Tensor, grad: Tensor, out: Tensor): void 
       TILE: `${tile}u`,
       PARTS: false,
     });
-    device.run(kernel, [x, grad, out], { ...g }, tiles);
+    device.run(kernel, [x, grad, out], g, tiles);
   } else {
     const each = Math.ceil((g.oh * g.ow) / POSITIONS); // parts of a sample
     const parts = empty(device, [g.batch * each, ...out.shape]);
     const kernel = device.kernel(tiledWeight, { ...typed(x), OUT: 'f32', TILE: `${tile}u`, PARTS: true });
-    device.run(kernel, [x, grad, parts], { ...g }, [tiles, 1, g.batch * each]);
+    device.run(kernel, [x, grad, parts], g, [tiles, 1, g.batch * each]);
     addParts(parts, out);
   }
 }

@@ -20,7 +20,7 @@
  * 8×96×16² → 96: 70, 82, 90 (41, 42, 36); 8×192×8² → 192: 82, 92, 88 (41, 43, 30); 8×48×16² → 48: 44, 46, 44 (29, 31, 31);
  * 8×32×16² → 32: 42, 40, 49 (38, 40, 38); with 16 channels it is no faster. On a GPU it has not been measured.
  */
-import { empty, typed, wgsl } from '../../engine/index.ts';
+import { empty, scope, typed, wgsl } from '../../engine/index.ts';
 import type { Tensor } from '../../engine/index.ts';
 import { multiply } from '../matmul/product.ts';
 import type { Geometry } from './geometry.ts';
@@ -43,25 +43,37 @@ const tilesOf = (g: Geometry): number => Math.ceil(g.oh / 2) * Math.ceil(g.ow / 
  */
 export function suitsWinograd(g: Geometry): boolean {
   return (
-    [g.kh, g.kw].every((extent) => extent === 3) &&
-    [g.groups, g.stride_y, g.stride_x, g.dilation_y, g.dilation_x].every((one) => one === 1) &&
-    [g.channels, g.rows].every((extent) => extent >= 32 && extent % 4 === 0) &&
+    g.kh === 3 &&
+    g.kw === 3 &&
+    g.groups * g.stride_y * g.stride_x * g.dilation_y * g.dilation_x === 1 &&
+    Math.min(g.channels, g.rows) >= 32 &&
+    g.channels % 4 === 0 &&
+    g.rows % 4 === 0 &&
     tilesOf(g) >= 4 &&
     16 * Math.max(g.channels * g.rows, Math.max(g.channels, g.rows) * (tilesOf(g) + 3)) <= LIMIT
   );
 }
 
-/** As many samples as V and M have room for, and how their tiles lie. */
-function* chunks(g: Geometry) {
+/** Samples whose V and M are there at once, and how their tiles lie: what the transforms are told. */
+type Chunk = {
+  first: number;
+  samples: number;
+  down: number; // tiles in a column of a picture
+  across: number; // tiles in a row
+  tiles: number; // samples · down · across, rounded up to fours
+};
+
+function chunksOf(g: Geometry): Chunk[] {
   const down = Math.ceil(g.oh / 2);
   const across = Math.ceil(g.ow / 2);
   const most = Math.floor((LIMIT / 16 / Math.max(g.channels, g.rows) - 3) / (down * across));
+  const chunks: Chunk[] = [];
   for (let first = 0; first < g.batch; first += most) {
     const samples = Math.min(most, g.batch - first);
-    yield { first, samples, down, across, tiles: Math.ceil((samples * down * across) / 4) * 4 };
+    chunks.push({ first, samples, down, across, tiles: Math.ceil((samples * down * across) / 4) * 4 });
   }
+  return chunks;
 }
-type Chunk = ReturnType<typeof chunks> extends Iterable<infer C> ? C : never;
 
 const groupsFor = (quads: number): number => Math.ceil(quads / 64);
 
@@ -107,28 +119,31 @@ export function winogradProduct(
   const quads = (g.rows * g.channels) / 4;
   const u = empty(device, [16, g.rows, g.channels]);
   device.run(device.kernel(filterSource, { ...typed(weight), FLIP: turned, GRADIENT: false }), [weight, u], { quads }, groupsFor(quads)); // prettier-ignore
-  for (const chunk of chunks(g)) {
-    const v = transformInput(g, x, chunk);
-    const m = empty(device, [16, g.rows, chunk.tiles]);
-    multiply(u, v, m, { m: g.rows, n: chunk.tiles, k: g.channels, batch: 16, transposeA: turned });
-    transformOutput(g, m, out, chunk, bias, false);
-  }
+  for (const chunk of chunksOf(g))
+    scope(device, () => {
+      const v = transformInput(g, x, chunk);
+      const m = empty(device, [16, g.rows, chunk.tiles]);
+      multiply(u, v, m, { m: g.rows, n: chunk.tiles, k: g.channels, batch: 16, transposeA: turned });
+      transformOutput(g, m, out, chunk, bias, false);
+    });
 }
 
 /** The gradient of out = x ⋆ weight by its weight, from that of its result. */
 export function winogradWeight(g: Geometry, x: Tensor, grad: Tensor, out: Tensor): void {
   const { device } = x;
   const quads = (g.rows * g.channels) / 4;
-  const all = [...chunks(g)];
-  const parts = all.length === 1 ? out : empty(device, [all.length, ...out.shape]);
+  const chunks = chunksOf(g);
+  const parts = chunks.length === 1 ? out : empty(device, [chunks.length, ...out.shape]);
   const kernel = device.kernel(filterSource, { ...typed(parts), GRADIENT: true });
-  all.forEach((chunk, part) => {
-    const v = transformInput(g, x, chunk);
-    const m = empty(device, [16, g.rows, chunk.tiles]);
-    transformOutput(g, m, grad, chunk, null, true);
-    const u = empty(device, [16, g.rows, g.channels]);
-    multiply(m, v, u, { m: g.rows, n: g.channels, k: chunk.tiles, batch: 16, transposeB: true });
-    device.run(kernel, [u, parts], { quads, part }, groupsFor(quads));
-  });
+  chunks.forEach((chunk, part) =>
+    scope(device, () => {
+      const v = transformInput(g, x, chunk);
+      const m = empty(device, [16, g.rows, chunk.tiles]);
+      transformOutput(g, m, grad, chunk, null, true);
+      const u = empty(device, [16, g.rows, g.channels]);
+      multiply(m, v, u, { m: g.rows, n: g.channels, k: chunk.tiles, batch: 16, transposeB: true });
+      device.run(kernel, [u, parts], { quads, part }, groupsFor(quads));
+    }),
+  );
   if (parts !== out) addParts(parts, out);
 }
