@@ -1,14 +1,17 @@
 import {
   apply,
+  BLOCK,
   empty,
   formatMultiple,
   formatShape,
   isStorageFormat,
   operation,
+  packBlocks,
+  sizeOf,
   tensor,
   wgsl,
 } from '../../engine/index.ts';
-import type { Device, Shape, StorageFormat, Tensor } from '../../engine/index.ts';
+import type { Blocks, Device, Shape, StorageFormat, Tensor } from '../../engine/index.ts';
 import { reader, scalesOf } from './formats.ts';
 
 const source = wgsl(import.meta.url, './dequantize.wgsl');
@@ -19,12 +22,33 @@ const source = wgsl(import.meta.url, './dequantize.wgsl');
  * values, and where a value of q8 or q4 is not finite or too large.
  */
 export function quantize(device: Device, values: ArrayLike<number>, shape: Shape, format: StorageFormat): Tensor {
+  checkRows('quantize', shape, format);
+  return tensor(device, values, shape, { dtype: format });
+}
+
+/**
+ * A weight in q8 or q4 from blocks that are quantised already, such as GGUF's Q8_0 and Q4_0 (whose quants are 0 … 15, less
+ * 8), without a change: x = scale · quant, 32 neighbours of a row to a scale.
+ */
+export function fromBlocks(device: Device, blocks: Blocks, shape: Shape, format: 'q8' | 'q4'): Tensor {
+  checkRows('fromBlocks', shape, format);
+  const { quants, scales } = blocks;
+  const size = sizeOf(shape);
+  if (quants.length !== size || scales.length !== size / BLOCK)
+    throw new Error(
+      `[fromBlocks] ${formatShape(shape)} needs ${size} quants and ${size / BLOCK} scales, got ${quants.length} and ${scales.length}`,
+    );
+  const result = empty(device, shape, format);
+  if (size > 0) device.stream.write(result.window(), packBlocks(blocks, format));
+  return result;
+}
+
+function checkRows(operation: string, shape: Shape, format: StorageFormat): void {
   const multiple = formatMultiple(format);
   if (shape.length === 0 || shape.at(-1)! % multiple !== 0)
     throw new Error(
-      `[quantize] rows in ${format} are multiples of ${multiple} values; ${formatShape(shape)} has rows of ${shape.at(-1) ?? 1}`,
+      `[${operation}] rows in ${format} are multiples of ${multiple} values; ${formatShape(shape)} has rows of ${shape.at(-1) ?? 1}`,
     );
-  return tensor(device, values, shape, { dtype: format });
 }
 
 const dequantizeOp = operation<readonly [Tensor], object>({

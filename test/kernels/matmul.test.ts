@@ -15,7 +15,7 @@ import {
 } from '../../engine/index.ts';
 import type { Device, DType, Shape, Tensor } from '../../engine/index.ts';
 import { openNodeDevice } from '../../engine/node.ts';
-import { linear, matmul, quantize } from '../../kernels/index.ts';
+import { dequantize, fromBlocks, linear, matmul, quantize } from '../../kernels/index.ts';
 import { guardedDevice } from '../device.ts';
 import { checkSample } from './check.ts';
 import { expectClose } from './row.ts';
@@ -143,7 +143,16 @@ describe('storage formats', () => {
     const scales = Uint16Array.from([0x3c00, 0x0001, 0x8400, 0x2e66]); // 1, the least subnormal, a negative one, 0.1
     const packed = packBlocks({ quants, scales }, format);
     expect(unpackBlocks(packed.buffer, 128, format)).toEqual({ quants, scales });
-  });
+    const values = Float32Array.from(quants, (q, i) => q * f16ToF32(scales)[i >> 5]!);
+    const [stored, decoded] = scope(device, (): [Tensor, Tensor] => {
+      const weight = fromBlocks(device, { quants, scales }, [2, 64], format);
+      return [weight, dequantize(weight)];
+    });
+    expect(await stored.read()).toEqual(values);
+    expect(await decoded.read()).toEqual(values);
+    release(stored, decoded);
+    expect(() => fromBlocks(device, { quants, scales }, [4, 64], format)).toThrow(/\[fromBlocks\] \(4, 64\) needs 256 quants and 8 scales, got 128 and 4/);
+  }); // prettier-ignore
 
   it.each([
     ['bf16', 2 ** -8], // half a unit of 8 bits

@@ -82,7 +82,14 @@ type Operations = Callable<typeof operations>;
 
 /** Helpers that `kernels/` exports and that are no operations. */
 type NotAnOperation =
-  'attentionWithLogSumExp' | 'composedGuidedStep' | 'quantize' | 'ropeFrequencies' | 'ropeTable' | 'sumTo' | 'tokenIds';
+  | 'attentionWithLogSumExp'
+  | 'composedGuidedStep'
+  | 'fromBlocks'
+  | 'quantize'
+  | 'ropeFrequencies'
+  | 'ropeTable'
+  | 'sumTo'
+  | 'tokenIds';
 
 /** Every exported operation must have a row: leaving one out does not compile. */
 export type Table = {
