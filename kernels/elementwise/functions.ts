@@ -70,8 +70,15 @@ const tanOp = unary('tan', 'tan(x)', 'y / (cos(x) * cos(x))');
 const asinOp = unary('asin', 'asin(x)', 'y * inverseSqrt((1.0 - x) * (1.0 + x))');
 const acosOp = unary('acos', 'acos(x)', '-y * inverseSqrt((1.0 - x) * (1.0 + x))');
 const atanOp = unary('atan', 'atan(x)', 'y / (1.0 + x * x)');
-const sinhOp = unary('sinh', 'sinh(x)', 'cosh(x) * y');
-const coshOp = unary('cosh', 'cosh(x)', 'sinh(x) * y');
+// WGSL's sinh is (e^x − e^−x) / 2, which loses small x; the Taylor series below 1 doesn't.
+const SINH = `
+fn sinhOf(x: f32) -> f32 {
+  let s = x * x;
+  let series = x * (1.0 + s * (0.16666667 + s * (8.3333333e-3 + s * (1.984127e-4 + s * 2.7557319e-6))));
+  return select(sinh(x), series, abs(x) < 1.0);
+}`;
+const sinhOp = unary('sinh', 'sinhOf(x)', 'cosh(x) * y', [SINH]);
+const coshOp = unary('cosh', 'cosh(x)', 'sinhOf(x) * y', [SINH]);
 
 /** Angles are in radians. WGSL bounds the error of `sin` and `cos` within [−π, π] alone. */
 export const sin = (x: Tensor): Tensor => apply(sinOp, [x], {});

@@ -134,10 +134,12 @@ const smoothL1Op = define({
   ],
 });
 
-// A logarithm is at least −100, as in PyTorch, so that a wrong certainty costs much and not everything.
+// A logarithm is at least −100, as in PyTorch, so that a wrong certainty costs much and not everything. That of 0 is said
+// apart: it need not be −∞ (SwiftShader's is −88).
 const bceOp = define({
   name: 'bce',
-  loss: 'return -(b * max(log(a), V(-100.0)) + (1.0 - b) * max(log(1.0 - a), V(-100.0)));',
+  loss: 'return -(b * bounded(a) + (1.0 - b) * bounded(1.0 - a));',
+  helpers: 'fn bounded(p: V) -> V { return select(max(log(p), V(-100.0)), V(-100.0), p <= V(0.0)); }',
   slopes: ['return (a - b) / max(a * (1.0 - a), V(1e-12));', null],
 });
 
