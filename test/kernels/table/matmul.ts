@@ -1,5 +1,5 @@
 import fc from 'fast-check';
-import { formatShape, sizeOf } from '../../../engine/index.ts';
+import { formatMultiple, formatShape, sizeOf } from '../../../engine/index.ts';
 import type { Shape, StorageFormat } from '../../../engine/index.ts';
 import { nd } from '../row.ts';
 import type { NdArray, Rows, Sample } from '../row.ts';
@@ -119,6 +119,7 @@ const samples: Sample<MatmulOptions>[] = [
 ]; // prettier-ignore
 
 const extent = fc.integer({ min: 1, max: 40 });
+const letters = fc.array(fc.constantFrom<string[]>('a', 'b', 'c', 'd'), { maxLength: 4 });
 
 export const matmulRows: Rows<'dequantize' | 'einsum' | 'linear' | 'matmul'> = {
   matmul: {
@@ -181,6 +182,11 @@ export const matmulRows: Rows<'dequantize' | 'einsum' | 'linear' | 'matmul'> = {
       ] as const
     ).map(([equation, ...inputs]) => ({ name: equation, inputs, attributes: { equation } })),
     gradient: [0, 1, 2],
+    arbitrary: fc.tuple(letters, letters, fc.shuffledSubarray(['a', 'b', 'c', 'd'])).map(([x, y, result]) => {
+      const equation = `${x.join('')},${y.join('')}->${result.filter((letter) => x.includes(letter) || y.includes(letter)).join('')}`;
+      const shape = (term: string[]) => term.map((letter) => 2 + 'abcd'.indexOf(letter));
+      return { name: equation, inputs: [shape(x), shape(y)], attributes: { equation } };
+    }),
     bad: [
       [(operation, t) => operation('ij,jk->ik', t([2, 3])), /\[einsum\] "ij,jk->ik": 2 operands named, 1 given/],
       [(operation, t) => operation('ij->ij', t([2, 3, 4])), /\[einsum\] "ij->ij": "ij" names 2 axes, operand 0 is \(2, 3, 4\)/],
@@ -220,10 +226,12 @@ export const matmulRows: Rows<'dequantize' | 'einsum' | 'linear' | 'matmul'> = {
       { name: 'no inputs', inputs: [[3, 0], [4, 0], [4]], attributes: {} },
     ],
     gradient: [0, 1, 2],
-    arbitrary: fc.tuple(fc.array(extent, { maxLength: 2 }), extent, extent, fc.boolean()).map(([lead, k, n, bias]) => ({
-      inputs: [[...lead, k], [n, k], bias ? [n] : null],
-      attributes: {},
-    })),
+    arbitrary: fc
+      .tuple(fc.array(extent, { maxLength: 2 }), extent, extent, fc.boolean(), fc.constantFrom(null, null, 'bf16', 'q8', 'q4'))
+      .map(([lead, width, n, bias, format]) => {
+        const k = format === null ? width : formatMultiple(format) * (1 + (width % 3));
+        return { inputs: [[...lead, k], format === null ? [n, k] : { shape: [n, k], dtype: format }, bias ? [n] : null], attributes: {} };
+      }),
     bad: [
       [(operation, t) => operation(t([2, 3]), t([4, 3], 'i32')), /\[linear\] input 1 is i32; f32, as input 0, or a storage format is needed/],
       [(operation, t) => operation(t([2, 32]), Object.assign(t([4, 32], 'q8'), { requiresGrad: true })), /\[linear\] a weight in q8 is stored, not trained/],
