@@ -1,6 +1,8 @@
 import path from 'node:path';
 import { Command } from 'commander';
 import { openNodeDevice } from '../engine/node.ts';
+import { profile } from './bench/profile.ts';
+import { reportProfiles } from './bench/report.ts';
 import { ConfigError, describeKeys, loadConfig } from './config.ts';
 import { main } from './errors.ts';
 import { createRun, ROOT, runConfigFile } from './run.ts';
@@ -18,6 +20,7 @@ const command = new Command('node cli/train.js')
   .option('--data <folder>', 'your own 3 to 5 pictures (JPEG, PNG, WebP) to learn the subject of')
   .option('--class <name>', 'what the subject is one of, such as "stuffed animal" (with --data)')
   .option('--resume <folder>', 'go on with an interrupted run, such as runs/grey-cat')
+  .option('--profile <trace>', "show the device's time by kernel, and write a trace for https://ui.perfetto.dev")
   .addHelpText(
     'after',
     `
@@ -26,6 +29,7 @@ Examples:
   node cli/train.js --data photos/rex --class dog              your own subject; its name is then "sks dog"
   node cli/train.js steps=300 optimizer.lr=1e-4 name=slower    the default run, changed
   node cli/train.js assets/configs/vae.yaml                    pre-training (see also: npm run pretrain)
+  node cli/train.js steps=3 optimizer.warmup=0 --profile trace.json     where the time goes (each kernel is timed alone: slower)
   node cli/train.js --resume runs/grey-cat                     after Ctrl-C, or a crash: the same bits as never having stopped
 
 Keys of a dreambooth configuration, with their defaults:
@@ -35,7 +39,7 @@ ${describeKeys('dreambooth')}
 
 await main(async () => {
   command.parse();
-  const options = command.opts<{ data?: string; class?: string; resume?: string }>();
+  const options = command.opts<{ data?: string; class?: string; resume?: string; profile?: string }>();
   const [first, ...rest] = command.args;
   const isFile = first !== undefined && !first.includes('=');
   const overrides = isFile ? rest : command.args;
@@ -68,5 +72,7 @@ await main(async () => {
     console.log(`Run folder: ${shown}`);
     return { device, folder, resume, resumeCommand: `node cli/train.js --resume ${shown}` };
   };
-  await tasks.run(config, device, prepare);
+  const work = () => tasks.run(config, device, prepare);
+  if (options.profile === undefined) await work();
+  else await reportProfiles(device, { [config.name]: await profile(device, work) }, options.profile, console.log);
 });

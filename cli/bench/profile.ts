@@ -1,7 +1,7 @@
 /** Where the device's time goes: each dispatch alone in a pass with a timestamp at either end. */
 import type { Device, Kernel } from '../../engine/index.ts';
 import type { Command } from '../../engine/stream.ts';
-import { operationsOf } from './work.ts';
+import { bytesOf, operationsOf } from './work.ts';
 
 /** Queries of one set: WebGPU's limit. */
 const QUERIES = 4096;
@@ -16,8 +16,8 @@ export interface Dispatch {
   /** When the device began it, in milliseconds of the same clock as far as it can be told, and how long that took. */
   readonly began: number;
   readonly ms: number;
-  /** Of all that it binds: what it moves at most if it reads and writes each byte once. */
-  readonly bytes: number;
+  /** Of all that it binds, each of which it reads or writes once; null where it touches a part alone. */
+  readonly bytes: number | null;
   /** Arithmetic operations, where they can be told from the parameters; see `operationsOf`. */
   readonly operations: number | null;
 }
@@ -33,10 +33,12 @@ export async function profile(device: Device, body: () => void | Promise<void>):
   const recorded: Omit<Dispatch, 'began' | 'ms'>[] = [];
   const createCommandEncoder = gpu.createCommandEncoder.bind(gpu);
   const dispatch = stream.dispatch.bind(stream);
+  let timed = false; // whether the next pass is a dispatch of the stream, and nobody else's
   gpu.createCommandEncoder = () => {
     const encoder = createCommandEncoder();
     const beginComputePass = encoder.beginComputePass.bind(encoder);
-    encoder.beginComputePass = () => {
+    encoder.beginComputePass = (descriptor) => {
+      if (!timed) return beginComputePass(descriptor);
       const at = (2 * recorded.length) % QUERIES;
       if (at === 0) sets.push(gpu.createQuerySet({ type: 'timestamp', count: QUERIES }));
       return beginComputePass({
@@ -47,15 +49,17 @@ export async function profile(device: Device, body: () => void | Promise<void>):
   };
   stream.dispatch = (kernel, windows, params, groups) => {
     stream.flush(); // so that the dispatch begins a pass
+    timed = true;
     const began = performance.now();
     dispatch(kernel, windows, params, groups);
     recorded.push({
       kernel: kernel.label,
       recorded: began,
       recording: performance.now() - began,
-      bytes: windows.reduce((sum, { bytes }) => sum + bytes, 0),
+      bytes: bytesOf(kernel.source.name, windows),
       operations: operationsOf(kernel.source.name, params),
     });
+    timed = false;
     stream.flush();
   };
   // A replay's commands go the way of all others, so that they are seen.
@@ -127,28 +131,27 @@ export interface KernelShare {
   readonly ms: number;
   /** 10⁹ operations a second, where they are known of every call. */
   readonly gflops: number | null;
-  /** 10⁹ bytes a second. */
-  readonly gigabytes: number;
+  /** 10⁹ bytes a second, where they are known of every call. */
+  readonly gigabytes: number | null;
   /** How much of its time it would take at the nearer one of the ceilings, from 0 to 1. */
-  readonly ceiling: number;
+  readonly ceiling: number | null;
 }
 
 /** Adds up a profile by kernel, longest first. */
 export function byKernel(dispatches: readonly Dispatch[], ceilings: Ceilings): KernelShare[] {
-  const sums = new Map<string, { calls: number; ms: number; bytes: number; operations: number | null }>();
+  const sums = new Map<string, { calls: number; ms: number; bytes: number | null; operations: number | null }>();
+  const add = (a: number | null, b: number | null) => (a === null || b === null ? null : a + b);
   for (const { kernel, ms, bytes, operations } of dispatches) {
     const sum = sums.get(kernel) ?? { calls: 0, ms: 0, bytes: 0, operations: 0 };
-    sum.calls++;
-    sum.ms += ms;
-    sum.bytes += bytes;
-    sum.operations = sum.operations === null || operations === null ? null : sum.operations + operations;
-    sums.set(kernel, sum);
+    const both = { bytes: add(sum.bytes, bytes), operations: add(sum.operations, operations) };
+    sums.set(kernel, { calls: sum.calls + 1, ms: sum.ms + ms, ...both });
   }
   return [...sums]
     .map(([kernel, { calls, ms, bytes, operations }]) => {
       const gflops = operations === null ? null : operations / ms / 1e6;
-      const gigabytes = bytes / ms / 1e6;
-      const ceiling = Math.max((gflops ?? 0) / ceilings.gflops, gigabytes / ceilings.gigabytes);
+      const gigabytes = bytes === null ? null : bytes / ms / 1e6;
+      const shares = [(gflops ?? 0) / ceilings.gflops, (gigabytes ?? 0) / ceilings.gigabytes];
+      const ceiling = gflops === null && gigabytes === null ? null : Math.max(...shares);
       return { kernel, calls, ms, gflops, gigabytes, ceiling };
     })
     .sort((a, b) => b.ms - a.ms);

@@ -6,27 +6,23 @@ import type { Ceilings, Dispatch } from './profile.ts';
 import { writeTrace } from './trace.ts';
 
 /** A line of a table: the name, then cells to the right. */
-export function row(name: string, cells: readonly string[]): string {
-  const shown = name.length > 62 ? `${name.slice(0, 61)}…` : name;
-  return shown.padEnd(64) + cells.map((cell) => cell.padStart(10)).join('');
-}
+export const row = (name: string, cells: readonly string[]): string => name.padEnd(64) + cellsOf(cells);
 
-/** A profile by kernel. GB/s are of all bytes bound: what a kernel that touches each once moves. */
+const cellsOf = (cells: readonly string[]): string => cells.map((cell) => cell.padStart(10)).join('');
+
+/** A profile by kernel, whose names are long: they come last. */
 export function profileTable(dispatches: readonly Dispatch[], ceilings: Ceilings): string {
   const shares = byKernel(dispatches, ceilings);
   const total = shares.reduce((sum, { ms }) => sum + ms, 0);
+  const known = (value: number | null, digits: number) => (value === null ? '' : value.toFixed(digits));
+  const line = (cells: readonly string[], kernel: string) => `${cellsOf(cells)}  ${kernel}`;
   return [
-    row('  kernel', ['calls', 'ms', '%', 'GFLOP/s', 'GB/s', '% of best']),
-    ...shares.map(({ kernel, calls, ms, gflops, gigabytes, ceiling }) =>
-      row(`  ${kernel}`, [
-        String(calls),
-        ms.toFixed(2),
-        ((100 * ms) / total).toFixed(1),
-        gflops === null ? '' : gflops.toFixed(1),
-        gigabytes.toFixed(1),
-        (100 * ceiling).toFixed(0),
-      ]),
-    ),
+    line(['calls', 'ms', '%', 'GFLOP/s', 'GB/s', '% of max'], 'kernel'),
+    ...shares.map(({ kernel, calls, ms, gflops, gigabytes, ceiling }) => {
+      const percent = ceiling === null ? null : 100 * ceiling;
+      const rates = [known(gflops, 1), known(gigabytes, 1), known(percent, 0)];
+      return line([String(calls), ms.toFixed(2), ((100 * ms) / total).toFixed(1), ...rates], kernel);
+    }),
   ].join('\n');
 }
 
@@ -44,7 +40,7 @@ export async function reportProfiles(
     print(profileTable(dispatches, ceilings));
   }
   print(
-    `\n% of best: of ${ceilings.gflops.toFixed(1)} GFLOP/s (multiply-adds in registers) or ` +
+    `\n% of max: of ${ceilings.gflops.toFixed(1)} GFLOP/s (multiply-adds in registers) or ` +
       `${ceilings.gigabytes.toFixed(1)} GB/s (a copy of 64 MiB), whichever is nearer; both measured just now.`,
   );
   await writeTrace(file, Object.values(profiles).flat(), device.profile.description);

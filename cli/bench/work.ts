@@ -1,8 +1,8 @@
-/** Arithmetic operations of a dispatch, a multiply-add as two, told from its parameters. */
-import type { Params } from '../../engine/index.ts';
+/** What a dispatch does: arithmetic operations, told from its parameters, and bytes, told from what it binds. */
+import type { Params, Window } from '../../engine/index.ts';
 
 /**
- * Of the products, which are nearly all of a model's arithmetic; null for other kernels. What a kernel computes counts, not
+ * A multiply-add counts as two. Of the products, which are nearly all of a model's arithmetic; null for other kernels. What a kernel computes counts, not
  * what its operation would take otherwise: Winograd's convolution has fewer. Masked pairs of attention count as well.
  */
 export function operationsOf(kernel: string, params: Params): number | null {
@@ -26,3 +26,10 @@ function attentionProducts(kernel: string): number {
   if (kernel.startsWith('attention_key_gradient')) return 4; // scores, their gradient, dk, dv
   return 2; // scores, out
 }
+
+/** Kernels that look things up: of a table they touch some rows alone. */
+const PARTIAL = /^(embedding|gather|scatter|add_runs|attention_(lists|selection))/;
+
+/** Bytes of all bindings, which most kernels read or write once; null for those that don't. */
+export const bytesOf = (kernel: string, windows: readonly Window[]): number | null =>
+  PARTIAL.test(kernel) ? null : windows.reduce((sum, { bytes }) => sum + bytes, 0);
