@@ -13,6 +13,8 @@ import { checkValues } from './values.ts';
 
 /** Rounding to nearest in f16 is off by at most this share of a value. */
 const F16_ROUNDING = 2 ** -11;
+/** … and by this where it is subnormal. */
+const F16_SPACING = 2 ** -24;
 
 /** One thing to check of an operation. `run` throws when it does not hold. */
 export interface Check {
@@ -96,7 +98,8 @@ export async function checkSample(
   const result = await forward(device, operation, sample.attributes, inputs);
   const units = half ? (row.f16 as number | undefined) : 0;
   const tolerance = (row.tolerance ?? FORWARD_TOLERANCE) + (units ?? 1) * F16_ROUNDING;
-  expectClose(what, result.data, row.reference(inputs as NdArray[], sample.attributes), tolerance, result.shape);
+  const expected = row.reference(inputs as NdArray[], sample.attributes);
+  expectClose(what, result.data, expected, tolerance, result.shape, half ? F16_SPACING : 0);
   if (row.gradient === 'none' || sample.forwardOnly) return;
   const slack = (row.gradientTolerance ?? 2 * (row.tolerance ?? FORWARD_TOLERANCE)) + (units ?? 4) * F16_ROUNDING;
   await checkGradient(device, what, row, operationOf(operation), sample, inputs, seed, slack);
@@ -121,6 +124,7 @@ async function checkGradient(
   const shape = row.reference(arrays, sample.attributes).shape;
   const half = inputs.some((input) => input?.dtype === 'f16');
   const upstream = makeInput(shape, new HostRandom(randomKey(seed, 'upstream')), half);
+  const floor = half ? 4 * F16_SPACING : 1e-8;
   const grads = scope(device, () => {
     const tensors = upload(device, inputs, wanted);
     const result = row.call(operation, tensors, sample.attributes);
@@ -152,7 +156,7 @@ async function checkGradient(
     const largest = got.reduce((most, value) => Math.max(most, Math.abs(value)), 0);
     places.forEach((place, k) => {
       const error = Math.abs(got[place]! - expected[k]!);
-      if (!(error <= tolerance * (Math.abs(expected[k]!) + largest) + 1e-8))
+      if (!(error <= tolerance * (Math.abs(expected[k]!) + largest) + floor))
         throw new Error(`${what}: gradient of input ${i}, element ${place} is ${got[place]}, expected ${expected[k]}`);
     });
     const direction = random.normal(size);

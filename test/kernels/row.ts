@@ -137,13 +137,17 @@ export function broadcastMap(f: (...values: number[]) => number, ...operands: Nd
   });
 }
 
-/** Throws with the place of the worst element unless `actual` is within tolerance of `expected`. */
+/**
+ * Throws with the place of the worst element unless `actual` is within tolerance of `expected`; `floor` is an error that
+ * is not counted, of any size of value.
+ */
 export function expectClose(
   what: string,
   actual: ArrayLike<number>,
   expected: NdArray,
   tolerance: number,
   shape: Shape = expected.shape,
+  floor = 0,
 ): void {
   if (!sameShape(shape, expected.shape))
     throw new Error(`${what}: shape ${formatShape(shape)}, expected ${formatShape(expected.shape)}`);
@@ -153,7 +157,7 @@ export function expectClose(
   let at = 0;
   for (let i = 0; i < expected.data.length; i++) {
     const e = expected.data[i]!;
-    const error = Math.abs(actual[i]! - e) / (Math.abs(e) + largest + 1e-30);
+    const error = Math.max(0, Math.abs(actual[i]! - e) - floor) / (Math.abs(e) + largest + 1e-30);
     if (!(error <= worst)) [worst, at] = [error, i]; // a NaN error is the worst
     if (Number.isNaN(error)) break;
   }

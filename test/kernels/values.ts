@@ -76,7 +76,7 @@ function conditioning(row: AnyRow, sample: AnySample, inputs: Made, expected: Nd
   };
   const unit = 4 * Math.max(row.tolerance ?? 0, FORWARD_TOLERANCE);
   const random = new HostRandom(randomKey(seed, 'rounding'));
-  for (let i = 0; i < 4; i++) widen((value) => value * (1 + unit * (2 * random.uniform() - 1)), 2);
+  for (let i = 0; i < 12; i++) widen((value) => value * (1 + unit * (2 * random.uniform() - 1)), 2);
   widen((value) => (Math.abs(value) < 2 ** -126 ? 0 : value), 1);
   return slack;
 }
