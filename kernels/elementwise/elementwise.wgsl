@@ -8,6 +8,8 @@
 // adapter a load whose address differs by lane costs a hundred arithmetic instructions, however wide it is.
 // Operands that are constant along the innermost dimension are read once and splatted. Innermost extents that are no
 // multiple of four take the scalar variant. Arithmetic is f32 (or integer); f16 is what memory holds.
+//
+// (1024, 1024) on a software adapter: one operation 2.1 ms, eight in a chain 2.4, eight one by one 16.
 
 $OPERAND
 

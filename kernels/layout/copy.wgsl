@@ -3,7 +3,8 @@
 //
 // Elements are moved as words, whatever they stand for: four of 32 bits at once where all extents are whole multiples of
 // that, else one, else halves of one (odd extents of f16: two invocations then write to the two halves of a word, which
-// f16 storage allows). A software adapter pays by the load, not by its width.
+// f16 storage allows). A software adapter pays by the load, not by its width: half the columns of (1024, 1024) take it 1.1 ms
+// by vec4, and 3.3 with odd extents.
 
 @group(0) @binding(0) var<storage, read> src: array<$T>; // (rows, srcWidth)
 @group(0) @binding(1) var<storage, read_write> dst: array<$T>; // (rows, dstWidth)

@@ -1,5 +1,6 @@
 // Gradient of remap.wgsl: dx[o, k, i] = Σ grad[o, j, i] over the places j with f(j) = k, which the inverse of the map names,
 // in rising order, so that sums have one order. Every element of dx is written once.
+// An invocation gathers one element (four with VEC4); scattering would need atomics, and sums would have no order.
 
 #if VEC4
 alias T = vec4<$T>;

@@ -2,7 +2,8 @@
 //
 // WIDE: the innermost dimension stays innermost, whole vec4 are moved. TILE: another dimension of the result is innermost in
 // x; each invocation turns a 4 × 4 block of the two around in registers, so that all loads and stores are vec4 (a
-// software adapter pays by the load, not by its width). Elements are moved as u32 or f16 (W), whatever they stand for.
+// software adapter pays by the load, not by its width: (8, 96, 256) turned takes it 0.21 ms, and (8, 97, 253), which goes one
+// by one, 1.6). Elements are moved as u32 or f16 (W), whatever they stand for.
 
 #if WIDE
 alias T = vec4<$W>;

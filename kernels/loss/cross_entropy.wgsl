@@ -1,7 +1,8 @@
 // Each row's cross-entropy: log Σ exp(z) − (1 − ε) · z[target] − ε · mean(z), with logits z and label smoothing ε. Two walks
 // of the row (reduce/rows.wgsl): the largest logit, then the sums. The largest logit and 1 / Σ are kept for the gradient, so
 // that probabilities are never stored (the log-sum-exp alone would lose digits where logits are large). An ignored row
-// gives 0; a target that is neither a column nor ignored gives NaN.
+// gives 0; a target that is neither a column nor ignored gives NaN. (512, 8192) takes a software adapter 3.5 ms, and 5.5 to
+// write log-probabilities alone.
 
 @group(0) @binding(0) var<storage, read> logits: array<Stored>; // (rows, columns)
 @group(0) @binding(1) var<storage, read> targets: array<i32>; // (rows)

@@ -1,5 +1,6 @@
 // Gradient of the mean cross-entropy: (softmax(logits) − (1 − ε) · onehot(target) − ε / columns) · grad / count, 0 in
 // ignored rows; the probabilities come from the saved largest logit and sum.
+// One walk of the row, laid out as in reduce/rows.wgsl; the logits are the only thing of their size that is read.
 
 @group(0) @binding(0) var<storage, read> logits: array<Stored>; // (rows, columns)
 @group(0) @binding(1) var<storage, read> targets: array<i32>; // (rows)

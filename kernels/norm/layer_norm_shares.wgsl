@@ -1,6 +1,7 @@
 // Layer and RMS norm's gradients of weight and bias, first stage: sums of grad · x̂ and of grad over chunks of rows. An
 // invocation has one place in the row (four with VEC4) and walks down the chunk, so that neighbours read neighbours, and a
 // row's statistics are read at an address all share.
+// Nothing is combined between invocations: norm_parameters.wgsl adds the chunks, which have a fixed number of rows.
 
 #if VEC4
 alias V = vec4f;

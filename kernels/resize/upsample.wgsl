@@ -2,7 +2,7 @@
 //
 // TWICE: both extents double, the width is even; each invocation reads two pixels and writes them to four columns of two
 // rows. Rows and their doubles lie in the same order, so that one division finds the place (a software adapter divides
-// lane by lane).
+// lane by lane). (8, 96, 32, 32) to 64×64 takes it 3.0 ms so, and to 63×63, one by one, 25.
 
 #if TWICE
 @group(0) @binding(0) var<storage, read> x: array<vec2<$T>>; // (lines, width)

@@ -1,5 +1,6 @@
 // Gradient of upsample.wgsl: each input pixel adds the gradients of the pixels that copied it, those y with
 // ⌊y · inH / outH⌋ equal to its row, hence from ⌈row · outH / inH⌉ to ⌈(row + 1) · outH / inH⌉ − 1, and columns alike.
+// TWICE adds 2×2 pixels out of two vec4.
 
 #if TWICE
 @group(0) @binding(0) var<storage, read> grad: array<vec4<$T>>; // (lines, 2, width)

