@@ -4,7 +4,7 @@
  * - bf16: the upper half of an f32, rounded to nearest, ties to even; two to a word, the first one low.
  * - q8: x ≈ d · q with q in −128 … 127, a scale d (f16) for each block of 32 neighbours: 8.5 bits a value.
  * - q4: x ≈ d · q with q in −8 … 7 (stored as q + 8), likewise: 4.5 bits a value. A minimum beside the scale (5 bits a
- *   value) lowers the error of normal values from 8.1 to 7.8 % only, where half a bit is worth a quarter of it.
+ *   value) lowers the error of normal values from 8.2 to 7.8 % only, where half a bit is worth a quarter of it.
  *
  * q8 and q4 are the numbers of GGUF's Q8_0 and Q4_0 in another order, so that such blocks convert without loss
  * (`packBlocks`): all quants in words, the first one lowest; then, from a multiple of 256 bytes on, all scales, two to a
@@ -93,11 +93,10 @@ function encodeBf16(values: ArrayLike<number>): Uint8Array<ArrayBuffer> {
   return new Uint8Array(halves.buffer);
 }
 
-const half = new Float32Array(1);
-/** The nearest f16. */
+/** The nearest number with f16's 11 bits and exponents, of those below its largest. */
 function roundToF16(value: number): number {
-  half[0] = value;
-  return f16ToF32(f32ToF16(half))[0]!;
+  const unit = 2 ** Math.max(Math.floor(Math.log2(Math.abs(value))) - 10, -24);
+  return value === 0 ? 0 : Math.round(value / unit) * unit;
 }
 
 /** The value of largest magnitude in the block that begins at `start`. */
@@ -112,41 +111,48 @@ function extreme(values: ArrayLike<number>, start: number, format: StorageFormat
 }
 
 function quantizeQ8(values: ArrayLike<number>, start: number, quants: Int8Array): number {
-  const scale = roundToF16(Math.abs(extreme(values, start, 'q8', 127)) / 127);
+  const most = Math.abs(extreme(values, start, 'q8', 127));
+  let scale = roundToF16(most / 127);
+  // Among subnormal scales the nearest may be so far below that the largest value would be cut.
+  if (most > 127.5 * scale) scale += 2 ** -24;
   for (let i = start; i < start + BLOCK; i++)
     quants[i] = scale === 0 ? 0 : Math.max(-127, Math.min(127, Math.round(values[i]! / scale)));
   return scale;
 }
 
+/** The nearest q of q4, given 1 / scale. */
+const nearest = (value: number, inverse: number): number =>
+  Math.max(-8, Math.min(7, Math.floor(value * inverse + 0.5)));
+
 /**
- * The scale of least squared error among some: the largest value at −8 (as Q4_0 has it), at −7.5, …, or at 7, each also
- * refitted to the quants that it gives. That lowers the error of normal values from 8.6 to 8.1 %.
+ * The scale of least squared error among some: the largest value at −8 (as Q4_0 has it), at −9 (cut) or at −7, each also
+ * refitted to the quants that it gives. That lowers the error of normal values from 8.6 to 8.2 %; twice as many, to 8.1.
  */
 function quantizeQ4(values: ArrayLike<number>, start: number, quants: Int8Array): number {
   const most = extreme(values, start, 'q4', 7);
   let best = 0;
   let least = Infinity;
-  const error = (scale: number): number => {
-    let sum = 0;
+  /** Tries a scale; gives the one that fits its quants best. */
+  const refit = (scale: number): number => {
+    let error = 0;
     let xq = 0;
     let qq = 0;
     for (let i = start; i < start + BLOCK; i++) {
-      const q = Math.max(-8, Math.min(7, Math.round(values[i]! / scale)));
-      sum += (values[i]! - q * scale) ** 2;
-      xq += values[i]! * q;
+      const value = values[i]!;
+      const q = nearest(value, 1 / scale);
+      error += (value - q * scale) ** 2;
+      xq += value * q;
       qq += q * q;
     }
-    if (sum < least) [least, best] = [sum, scale];
-    return qq === 0 ? scale : roundToF16(xq / qq);
+    if (error < least) [least, best] = [error, scale];
+    return qq === 0 ? 0 : roundToF16(xq / qq);
   };
-  for (const steps of [-8, -7.5, -7, -8.5, -9, 7, 7.5, 8]) {
+  for (const steps of [-8, -9, -7]) {
     const scale = roundToF16(most / steps);
-    if (scale === 0) break;
-    const refitted = error(scale);
-    if (refitted !== 0) error(refitted);
+    const refitted = scale === 0 ? 0 : refit(scale);
+    if (refitted !== 0 && refitted !== scale) refit(refitted);
     if (least === 0) break;
   }
-  for (let i = start; i < start + BLOCK; i++)
-    quants[i] = best === 0 ? 0 : Math.max(-8, Math.min(7, Math.round(values[i]! / best)));
+  for (let i = start; i < start + BLOCK; i++) quants[i] = best === 0 ? 0 : nearest(values[i]!, 1 / best);
   return best;
 }

@@ -99,13 +99,18 @@ export type Table = {
 /** A part of the table: the rows of one family. */
 export type Rows<K extends keyof Table> = Pick<Table, K>;
 
+/** Values that a storage format holds as they are: a block rounded once may take another scale when it is rounded again. */
+function stored(values: Float64Array, format: StorageFormat): Float64Array {
+  const rounded = Float64Array.from(decode(encode(values, format).buffer, values.length, format));
+  return rounded.every((value, i) => value === values[i]) ? rounded : stored(rounded, format);
+}
+
 /** Values of an input, the same for the same seed; `half`: floats rounded to f16. */
 export function makeInput(spec: InputSpec, random: HostRandom, half = false): NdArray & { dtype: DType } {
   const { shape, dtype = 'f32', value } = 'shape' in spec ? spec : { shape: spec };
   const normal = value ? null : random.normal(sizeOf(shape));
   const { data } = nd(shape, (i) => (normal ? normal[i]! : Math.fround(value!(random, i))));
-  if (isStorageFormat(dtype))
-    return { shape, data: Float64Array.from(decode(encode(data, dtype).buffer, data.length, dtype)), dtype };
+  if (isStorageFormat(dtype)) return { shape, data: stored(data, dtype), dtype };
   if (!half || dtype !== 'f32') return { shape, data, dtype };
   return { shape, data: Float64Array.from(f16ToF32(f32ToF16(Float32Array.from(data)))), dtype: 'f16' };
 }
