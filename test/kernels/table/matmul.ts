@@ -241,6 +241,9 @@ export const matmulRows: Rows<'dequantize' | 'einsum' | 'linear' | 'matmul'> = {
       [(operation, t) => operation(t([2, 3]), t([3])), /\[linear\] the weight is \(out, in\), not \(3,\)/],
       [(operation, t) => operation(t([2, 3]), t([4, 3]), t([3])), /\[linear\] the bias must be \(4,\) for a weight \(4, 3\), not \(3,\)/],
     ],
-    bench: [{ name: '1024×384→384', inputs: [[1024, 384], [384, 384], [384]], attributes: {}, flops: 2 * 1024 * 384 * 384 }],
+    bench: [
+      { name: '1024×384→384', inputs: [[1024, 384], [384, 384], [384]], attributes: {}, flops: 2 * 1024 * 384 * 384 },
+      { name: '1×2048→2048', inputs: [[1, 1, 2048], [2048, 2048], null], attributes: {}, flops: 2 * 2048 * 2048 },
+    ],
   },
 }; // prettier-ignore
