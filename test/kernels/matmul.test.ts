@@ -184,6 +184,11 @@ describe('storage formats', () => {
     }
   });
 
+  it.each(['bf16', 'q8', 'q4'] as const)('%s times f16, many rows and few', async (dtype) => {
+    for (const rows of [9, 1])
+      await checkSample(device, 'linear', { inputs: [[2, rows, 64], { shape: [12, 64], dtype }, [12]], attributes: {} }, 0, true); // prettier-ignore
+  });
+
   it('are refused where rows are no whole blocks, and values do not fit', () => {
     const zeros = new Float32Array(48);
     expect(() => quantize(device, zeros, [1, 48], 'q8')).toThrow(
