@@ -1,5 +1,5 @@
-// C = Σ op(A) · op(B) (+ bias) in f16 by matrices of a subgroup ("tensor cores"): f16 in, f32 added, f16 out. The elements of
-// f16 products overflow where sums of them do not, so results in f16 matrices are no choice.
+// C = Σ op(A) · op(B) (+ bias) in f16 by matrices of a subgroup ("tensor cores"): f16 is multiplied and added in f32, as sums
+// in f16 overflow past 65,504 and lose digits long before.
 //
 // Its speed is unknown: no adapter at hand has the feature. Dawn's front end accepts it, and its arithmetic holds where the
 // matrices are emulated (test/kernels/matmul_matrix.test.ts).
