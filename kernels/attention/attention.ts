@@ -39,14 +39,17 @@ export interface AttentionOptions {
   scale?: number;
   /** Restricts which blocks of keys a block of queries sees. */
   blocks?: BlockPattern;
-  /** (B, 1 | H, Tq, Tk), f32 or f16, added to the scores; −∞, or anything below −5e29, hides a pair. */
+  /** (B, 1 | H, Tq, Tk), f32 or f16, added to the scores; −∞, or anything below −2e38, hides a pair. */
   mask?: Tensor;
   /**
    * How many queries of each sequence count, u32 (B); those after them give zeros and get no gradient. A sequence's length
    * takes the place of Tq in the rules above.
    */
   queryLengths?: Tensor;
-  /** How many keys of each sequence count, u32 (B), e.g. of a cache with room for Tk; likewise. */
+  /**
+   * How many keys of each sequence count, u32 (B), e.g. of a cache with room for Tk; likewise. What lies behind them is not
+   * read. A rolling cache of a window needs no more than this: without `causal`, the order of keys does not matter.
+   */
   keyLengths?: Tensor;
   /** Whether heads come before positions, (B, H, T, D), or after, (B, T, H, D), as projections leave them. */
   layout?: 'bhtd' | 'bthd';

@@ -92,7 +92,7 @@ fn main(
     let seen = total > 0.0 && row < rule.queries; // a row that sees no key gives zeros
     storePart(&out, at, part, &sum, 1.0 / total, seen);
     if (part == 0u) {
-      lse[(batch * params.heads + head) * params.queries + row] = select(HIDDEN, (top + log2(total)) / LOG2E, seen);
+      lse[(batch * params.heads + head) * params.queries + row] = select(UNSEEN, (top + log2(total)) / LOG2E, seen);
     }
   }
 }

@@ -35,7 +35,7 @@ fn main(@builtin(global_invocation_id) id: vec3u, @builtin(num_workgroups) group
   }
   let seen = total > 0.0 && query < rule.queries; // a row that sees no key gives zeros
   store(&out, queryRow(batch, head, vec4u(query)).x, index % width, select(vec4f(0.0), sum / total, seen));
-  if (index % width == 0u) { lse[row] = select(HIDDEN, (top + log2(total)) / LOG2E, seen); }
+  if (index % width == 0u) { lse[row] = select(UNSEEN, (top + log2(total)) / LOG2E, seen); }
 }
 
 #include ./attention_shared.wgsl

@@ -19,7 +19,8 @@ struct Params {
 }
 
 const LOG2E = 1.4426950408889634; // scores are in units of log 2, because exp2 is what hardware has
-const HIDDEN = -1e30; // the score of a hidden pair: −∞ without its arithmetic, which software adapters may get wrong
+const HIDDEN = -3e38; // the score of a hidden pair: −∞ without its arithmetic, which software adapters may get wrong
+const UNSEEN = -1e30; // the log-sum-exp of a query that sees no key
 
 // Where a row of q and of k begins, in elements.
 fn queryRow(batch: u32, head: u32, row: vec4u) -> vec4u {

@@ -3,7 +3,8 @@
 // read the same key head (its query heads, times their queries), so that keys are read once for all of them.
 //
 // First each invocation scores four whole keys at a time, against the rows in workgroup memory; then each sums one quad of D
-// over a share of the values, and the shares are added up. The tile of attention.wgsl would have 31 of 32 rows empty here.
+// over a share of the values, and the shares are added up. The tile of attention.wgsl would have 31 of 32 rows empty here:
+// with 8 heads over 2 and 32,768 keys of width 64, 61 ms on a software adapter, against 12.
 
 @group(0) @binding(0) var<storage, read> q: array<$ROW>; // (B, H, Tq, D) or (B, Tq, H, D)
 @group(0) @binding(1) var<storage, read> k: array<$COLUMN>; // (B, KV, Tk, D) or (B, Tk, KV, D)

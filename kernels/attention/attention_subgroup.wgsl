@@ -98,7 +98,7 @@ fn main(
   // a row that sees no key gives zeros
   let seen = (total > vec4f(0.0)) & (rows < vec4u(rule.queries));
   let inverse = select(vec4f(0.0), 1.0 / total, seen);
-  let logSumExp = select(vec4f(HIDDEN), (top + log2(total)) / LOG2E, seen);
+  let logSumExp = select(vec4f(UNSEEN), (top + log2(total)) / LOG2E, seen);
   for (var i = 0u; i < (params.dim + 3u) / 4u * 4u; i++) {
     let r = i % 4u;
     if (rows[r] < params.queries) {

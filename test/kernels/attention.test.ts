@@ -134,6 +134,20 @@ describe('what is hidden', () => {
     }
   });
 
+  it('is no score that f32 holds, however low', async () => {
+    const far = (shape: readonly number[]) => nd(shape, () => 1e18);
+    const { v } = small(3, 1);
+    const q = nd([1, 1, 3, 8], () => -1e18);
+    for (const device of [shuffled, staged]) {
+      const out = scope(device, () => {
+        const up = ({ data, shape }: NdArray) => tensor(device, data, shape);
+        return attention(up(q), up(far([1, 1, 1, 8])), up(v)); // scores of −2.8e36
+      });
+      for (let i = 0; i < 3; i++) expect((await out.read()).slice(i * 8, i * 8 + 8)).toEqual(Float32Array.from(v.data));
+      release(out);
+    }
+  });
+
   it('has gradients of exactly zero for keys outside every window', async () => {
     const blocks = { size: 32, visible: [[0], [0]] };
     const { dk, dv } = await run(shuffled, small(40, 64), { blocks });

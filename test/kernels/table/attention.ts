@@ -1,6 +1,7 @@
 import fc from 'fast-check';
+import type { Shape } from '../../../engine/index.ts';
 import { nd } from '../row.ts';
-import type { NdArray, Rows, Sample } from '../row.ts';
+import type { InputSpec, NdArray, Rows, Sample } from '../row.ts';
 import type { AttentionOptions, BlockPattern } from '../../../kernels/index.ts';
 
 export type Attributes = Omit<AttentionOptions, 'mask' | 'queryLengths' | 'keyLengths'>;
@@ -49,7 +50,8 @@ export function attentionReference(
       for (let i = 0; i < Tq; i++) {
         const kvHead = Math.floor(h / (H / KV));
         const visible = blocks && visibleBlocks(blocks, selected, b, kvHead);
-        const [queries, keys] = [queryLengths?.data[b] ?? Tq, keyLengths?.data[b] ?? Tk];
+        const queries = Math.min(Tq, queryLengths?.data[b] ?? Tq);
+        const keys = Math.min(Tk, keyLengths?.data[b] ?? Tk);
         const qRow = row(b, h, i, H, Tq);
         const kRow = (j: number) => row(b, kvHead, j, KV, Tk);
         const scores = Array.from({ length: Tk }, (_, j) => {
@@ -86,10 +88,13 @@ function sample(
   });
   const shape = (heads: number, length: number) =>
     attributes.layout === 'bthd' ? [B, length, heads, D] : [B, heads, length, D];
+  // Normal whatever values are tried: where scores are larger than 1 / rounding, rounding decides which key takes all, and
+  // there is nothing to compare.
+  const normal = (shape: Shape): InputSpec => ({ shape, value: (random) => random.normal(1)[0]! });
   const ids = selected && [selected.length, selected[0]!.length, selected[0]![0]!.length, selected[0]![0]![0]!.length];
   const inputs = [
-    shape(H, Tq),
-    shape(KV, Tk),
+    normal(shape(H, Tq)),
+    normal(shape(KV, Tk)),
     shape(KV, Tk),
     mask ? [B, mask, Tq, Tk] : null,
     queryLengths ? words([B], queryLengths) : null,
@@ -173,21 +178,36 @@ const samples: Sample<Attributes>[] = [
   sample({ Tq: 4, Tk: 0, D: 8 }),
 ];
 
-/** Few head widths, since each is a pipeline. */
+/** Widths in whole quads and others: two pipelines of each kernel. */
 const arbitrary = fc
   .record({
     B: fc.integer({ min: 1, max: 3 }),
     KV: fc.integer({ min: 1, max: 2 }),
     share: fc.integer({ min: 1, max: 3 }),
     Tq: fc.integer({ min: 1, max: 40 }),
-    Tk: fc.integer({ min: 1, max: 40 }),
+    // from 256 on, keys are split where there are few queries
+    Tk: fc.oneof(
+      { arbitrary: fc.integer({ min: 1, max: 40 }), weight: 5 },
+      { arbitrary: fc.integer({ min: 250, max: 270 }), weight: 1 },
+    ),
     D: fc.constantFrom(8, 10),
     causal: fc.boolean(),
     window: fc.option(fc.integer({ min: 1, max: 20 }), { nil: undefined }),
+    sinks: fc.integer({ min: 0, max: 20 }),
+    queryLengths: fc.option(fc.array(fc.nat({ max: 45 }), { minLength: 3, maxLength: 3 }), { nil: undefined }),
+    keyLengths: fc.option(fc.array(fc.nat({ max: 60 }), { minLength: 3, maxLength: 3 }), { nil: undefined }),
     layout: fc.constantFrom('bhtd' as const, 'bthd' as const),
   })
-  .map(({ share, causal, window, layout, ...shapes }) =>
-    sample({ ...shapes, H: shapes.KV * share }, { causal, layout, ...(causal && window ? { window } : {}) }),
+  .map(({ share, causal, window, sinks, layout, queryLengths, keyLengths, ...shapes }) =>
+    sample(
+      {
+        ...shapes,
+        H: shapes.KV * share,
+        ...(queryLengths ? { queryLengths: queryLengths.slice(0, shapes.B) } : {}),
+        ...(keyLengths ? { keyLengths: keyLengths.slice(0, shapes.B) } : {}),
+      },
+      { causal, layout, ...(causal && window ? { window, sinks } : {}) },
+    ),
   );
 
 const cases: readonly (readonly [string, Shapes])[] = [
