@@ -44,27 +44,43 @@ export async function checkValues(
   const inputs = makeInputs(sample, seed);
   const { data } = await forward(device, operation, sample.attributes, inputs);
   const expected = row.reference(inputs as NdArray[], sample.attributes);
-  const slack = conditioning(row, sample, inputs, expected, seed);
   const limit = 2 ** 127;
   const largest = expected.data.reduce((most, v) => (Math.abs(v) < limit ? Math.max(most, Math.abs(v)) : most), 0);
   const tolerance = row.tolerance ?? FORWARD_TOLERANCE;
-  expected.data.forEach((value, i) => {
-    if (!(Math.abs(value) < limit) || !(slack[i]! < limit)) return; // beyond f32, or not a number: anything may be there
-    const allowed = tolerance * (Math.abs(value) + largest) + slack[i]! + 4 * 2 ** -126;
-    if (!(Math.abs(data[i]! - value) <= allowed))
-      throw new Error(
-        `${operation}, values ${kind}: element ${i} is ${data[i]}, expected ${value} (± ${allowed.toExponential(1)})`,
-      );
-  });
+  const slack = new Float64Array(expected.data.length);
+  const allowed = (i: number) => tolerance * (Math.abs(expected.data[i]!) + largest) + slack[i]! + 4 * 2 ** -126;
+  const wrong = () =>
+    expected.data.findIndex(
+      // beyond f32, or not a number: anything may be there
+      (v, i) => Math.abs(v) < limit && slack[i]! < limit && !(Math.abs(data[i]! - v) <= allowed(i)),
+    );
+  const random = new HostRandom(randomKey(seed, 'rounding'));
+  // Of several that tie for a maximum each must come first once: where the first few don't explain a result, many are tried.
+  for (const times of [4, 400]) {
+    condition(slack, row, sample, inputs, expected, random, times);
+    const at = wrong();
+    if (at < 0) return;
+    if (times === 4) continue;
+    throw new Error(
+      `${operation}, values ${kind}: element ${at} is ${data[at]}, expected ${expected.data[at]} (± ${allowed(at).toExponential(1)})`,
+    );
+  }
 }
 
 /**
  * How far each element of the result may be off besides: by as much as the exact result moves when the inputs are rounded
  * as often as the row's tolerance allows (backward error: what cancels is lost in any order), and when subnormal inputs
- * count as zero, as WGSL lets an adapter do.
+ * count as zero, as WGSL lets an adapter do. Widens `slack` by so many random roundings.
  */
-function conditioning(row: AnyRow, sample: AnySample, inputs: Made, expected: NdArray, seed: number): Float64Array {
-  const slack = new Float64Array(expected.data.length);
+function condition(
+  slack: Float64Array,
+  row: AnyRow,
+  sample: AnySample,
+  inputs: Made,
+  expected: NdArray,
+  random: HostRandom,
+  times: number,
+): void {
   const widen = (change: (value: number) => number, factor: number) => {
     const moved = row.reference(
       inputs.map(
@@ -75,8 +91,6 @@ function conditioning(row: AnyRow, sample: AnySample, inputs: Made, expected: Nd
     moved.data.forEach((value, i) => (slack[i] = Math.max(slack[i]!, factor * Math.abs(value - expected.data[i]!))));
   };
   const unit = 4 * Math.max(row.tolerance ?? 0, FORWARD_TOLERANCE);
-  const random = new HostRandom(randomKey(seed, 'rounding'));
-  for (let i = 0; i < 12; i++) widen((value) => value * (1 + unit * (2 * random.uniform() - 1)), 2);
+  for (let i = 0; i < times; i++) widen((value) => value * (1 + unit * (2 * random.uniform() - 1)), 2);
   widen((value) => (Math.abs(value) < 2 ** -126 ? 0 : value), 1);
-  return slack;
 }
