@@ -350,8 +350,11 @@ function operandText(leaves: readonly Leaf[], modes: string[], order: readonly S
     const own = `${name}${suffix([...types, arithmetic(result)])}`;
     const parameters = types.map((type, k) => `${'xyz'[k]}: ${type}`);
     const values = operands.map((operand) => place(operand, leaves, order));
-    if (alpha !== undefined) (parameters.push('alpha: f32'), values.push(`params.alpha${i}`));
-    if (beta !== undefined) (parameters.push('beta: f32'), values.push(`params.beta${i}`));
+    for (const [number, value] of Object.entries({ alpha, beta })) {
+      if (value === undefined) continue;
+      parameters.push(`${number}: f32`);
+      values.push(`params.${number}${i}`);
+    }
     for (const helper of helpers ?? []) functions.set(helper, helper);
     const text = `fn ${own}_(${parameters.join(', ')}) -> ${arithmetic(result)} { return ${f}; }`;
     functions.set(own, text);
