@@ -1,9 +1,10 @@
 import { apply, empty, formatShape, operation, sameShape, wgsl } from '../../engine/index.ts';
 import type { Device, Tensor } from '../../engine/index.ts';
 import { blockLists } from './lists.ts';
-import type { BlockPattern, Lists } from './lists.ts';
+import type { AttentionLists, BlockPattern, Lists } from './lists.ts';
 import { variant } from '../variants.ts';
 
+export { AttentionLists } from './lists.ts';
 export type { BlockPattern } from './lists.ts';
 
 const sources = {
@@ -51,6 +52,8 @@ export interface AttentionOptions {
    * read. A rolling cache of a window needs no more than this: without `causal`, the order of keys does not matter.
    */
   keyLengths?: Tensor;
+  /** Where lengths or selected blocks lie on the device: saves making their lists again for every layer. */
+  lists?: AttentionLists;
   /** Whether heads come before positions, (B, H, T, D), or after, (B, T, H, D), as projections leave them. */
   layout?: 'bhtd' | 'bthd';
 }
@@ -61,6 +64,7 @@ interface Attributes {
   readonly sinks: number;
   readonly scale: number;
   readonly blocks: BlockPattern | null;
+  readonly lists: AttentionLists | null;
   readonly layout: 'bhtd' | 'bthd';
   /** Which inputs there are. */
   readonly given: readonly boolean[];
@@ -204,11 +208,11 @@ function cut(device: Device, dim: number, blocks: BlockPattern | null, kernel: K
 /** Whom each tile sees. */
 function listsOf(device: Device, inputs: Inputs, attributes: Attributes, kernel: Kernels): Lists {
   const { queries, keys, dim } = extents(inputs, attributes);
-  const { causal, window, sinks, blocks } = attributes;
+  const { causal, window, sinks, blocks, lists } = attributes;
   const { tile, block } = cut(device, dim, blocks, kernel);
   const [, , , , queryLengths, keyLengths] = inputs;
   const pattern = { queries, keys, causal, window: window ?? 0, sinks, blocks, queryLengths, keyLengths };
-  return blockLists(device, pattern, { tile, block, transposed: kernel === 'dkv' });
+  return blockLists(device, pattern, { tile, block, transposed: kernel === 'dkv' }, lists);
 }
 
 /** What specialises every kernel: the types of its rows and columns. */
@@ -371,11 +375,11 @@ export function attentionWithLogSumExp(
   options: AttentionOptions = {},
 ): { out: Tensor; logSumExp: Tensor } {
   const { causal = false, window = null, sinks = 0, blocks = null, mask = null, layout = 'bhtd' } = options;
-  const { queryLengths = null, keyLengths = null } = options;
+  const { queryLengths = null, keyLengths = null, lists = null } = options;
   const scale = options.scale ?? 1 / Math.sqrt(q.shape.at(-1) ?? 1);
   const visible = blocks && 'shape' in blocks.visible ? blocks.visible : null;
   const inputs: Inputs = [q, k, v, mask, queryLengths, keyLengths, visible];
   const given = inputs.map((input) => input !== null);
-  const [out, logSumExp] = apply(attentionOp, inputs, { causal, window, sinks, scale, blocks, layout, given });
+  const [out, logSumExp] = apply(attentionOp, inputs, { causal, window, sinks, scale, blocks, lists, layout, given });
   return { out, logSumExp };
 }

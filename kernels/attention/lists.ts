@@ -94,26 +94,59 @@ function makeLists(device: Device, pattern: Pattern, { tile, block, transposed }
   };
 }
 
+/**
+ * Lists that several calls share: layers whose lengths and selected blocks are the same tensors, with the same content. They
+ * belong to the scope in which this was made.
+ */
+export class AttentionLists {
+  readonly #device: Device;
+  readonly #scope: Device['scope'];
+  readonly #made = new Map<string, { lists: Lists; from: readonly unknown[] }>();
+
+  constructor(device: Device) {
+    this.#device = device;
+    this.#scope = device.scope;
+    if (!this.#scope) throw new Error('[attention] lists that calls share belong to a scope; make them in one');
+  }
+
+  get(key: string, from: readonly unknown[], make: () => Lists): Lists {
+    const known = this.#made.get(key);
+    if (known?.from.every((value, i) => value === from[i])) return known.lists;
+    const inner = this.#device.scope;
+    this.#device.scope = this.#scope;
+    try {
+      const lists = make();
+      this.#made.set(key, { lists, from });
+      return lists;
+    } finally {
+      this.#device.scope = inner;
+    }
+  }
+}
+
 const cache = new WeakMap<Device, Map<string, Lists>>();
 const identities = new WeakMap<BlockPattern, number>();
 let nextIdentity = 1;
 
-/** The lists of a pattern: made once where nothing of it lies on the device, else anew. */
-export function blockLists(device: Device, pattern: Pattern, tiling: Tiling): Lists {
+/** The lists of a pattern: made once where nothing of it lies on the device, or once for all calls with these `shared`. */
+export function blockLists(device: Device, pattern: Pattern, tiling: Tiling, shared: AttentionLists | null): Lists {
   const { queries, keys, causal, window, sinks, blocks, queryLengths, keyLengths } = pattern;
-  if (queryLengths || keyLengths || (blocks && !Array.isArray(blocks.visible)))
-    return makeLists(device, pattern, tiling);
+  const make = () => noGrad(device, () => scope(device, () => makeLists(device, pattern, tiling)));
+  const key = [queries, keys, causal, window, sinks, ...Object.values(tiling)].join();
+  if (queryLengths || keyLengths || (blocks && !Array.isArray(blocks.visible))) {
+    const from = [queryLengths, keyLengths, blocks?.size, blocks?.visible];
+    return shared ? shared.get(key, from, make) : make();
+  }
   if (blocks && !identities.has(blocks)) identities.set(blocks, nextIdentity++);
-  const identity = blocks ? identities.get(blocks)! : 0;
-  const key = [queries, keys, causal, window, sinks, identity, ...Object.values(tiling)].join();
+  const fixed = `${key},${blocks ? identities.get(blocks)! : 0}`;
   let known = cache.get(device);
   if (!known) cache.set(device, (known = new Map<string, Lists>()));
-  let lists = known.get(key);
+  let lists = known.get(fixed);
   if (!lists) {
-    lists = scope(device, () => noGrad(device, () => makeLists(device, pattern, tiling)));
+    lists = make();
     // Kept: a tensor made in a scope is released with it.
     if (device.scope) keep(lists.tensor);
-    known.set(key, lists);
+    known.set(fixed, lists);
   }
   return lists;
 }

@@ -6,7 +6,7 @@ import { afterAll, beforeAll, describe, expect, it } from 'vitest';
 import { backward, keep, release, scope, tensor } from '../../engine/index.ts';
 import type { Device, Tensor } from '../../engine/index.ts';
 import { openNodeDevice } from '../../engine/node.ts';
-import { attention, attentionWithLogSumExp } from '../../kernels/attention/attention.ts';
+import { attention, AttentionLists, attentionWithLogSumExp } from '../../kernels/attention/attention.ts';
 import type { AttentionOptions } from '../../kernels/attention/attention.ts';
 import { blockLists } from '../../kernels/attention/lists.ts';
 import { openSafetensors } from '../../nn/files.ts';
@@ -227,6 +227,32 @@ it('reads a cache in f16 beside queries in f32, and nothing past what counts', a
     }
 });
 
+it('shares lists among layers with the same lengths, forward and backward', async () => {
+  const ramp = (shape: readonly number[], step: number) =>
+    tensor(shuffled, nd(shape, (i) => Math.fround(Math.sin(i * step))).data, shape);
+  const layers = (share: boolean) =>
+    scope(shuffled, () => {
+      const [q, k, v] = [ramp([2, 1, 20, 8], 0.7), ramp([2, 1, 20, 8], 0.3), ramp([2, 1, 20, 8], 0.9)];
+      q.requiresGrad = true;
+      const lengths = (...values: number[]) => tensor(shuffled, Uint32Array.from(values));
+      const [keyLengths, others] = [lengths(20, 11), lengths(3, 20)];
+      const options = { causal: true, ...(share ? { lists: new AttentionLists(shuffled) } : {}) };
+      const before = shuffled.stream.dispatches;
+      const first = attention(q, k, v, { ...options, keyLengths });
+      const second = attention(first, k, v, { ...options, keyLengths });
+      const third = attention(second, k, v, { ...options, keyLengths: others });
+      backward(third, ramp([2, 1, 20, 8], 0.5));
+      return { grad: keep(q.grad!), third, dispatches: shuffled.stream.dispatches - before };
+    });
+  const [alone, shared] = [layers(false), layers(true)];
+  expect(await shared.grad.read()).toEqual(await alone.grad.read());
+  expect(await shared.third.read()).toEqual(await alone.third.read());
+  // Lists of three layers, forward and backward, against one whenever the lengths change: twice forward, once on the way back.
+  expect(alone.dispatches - shared.dispatches).toBe(6 - 3);
+  for (const { grad, third } of [alone, shared]) release(grad, third);
+  expect(() => new AttentionLists(shuffled)).toThrow(/belong to a scope/);
+});
+
 it('refuses a gradient of the log-sum-exp', () => {
   scope(shuffled, () => {
     const q = tensor(shuffled, new Float32Array(4), [1, 1, 1, 4]);
@@ -263,7 +289,7 @@ it('lists every seen pair in one block, and marks the blocks that hold others', 
         const { lists, params } = scope(shuffled, () => {
           const pattern = { queries, keys, causal, window: windowed ? window : 0, sinks: windowed ? sinks : 0, blocks };
           const given = { queryLengths: own && up(own[0]!), keyLengths: own && up(own[1]!) };
-          const made = blockLists(shuffled, { ...pattern, ...given }, { tile, block, transposed });
+          const made = blockLists(shuffled, { ...pattern, ...given }, { tile, block, transposed }, null);
           return { lists: keep(made.tensor), params: made.params };
         });
         const words = await lists.read();
