@@ -7,7 +7,8 @@ const selectionSource = wgsl(import.meta.url, './attention_selection.wgsl');
 
 /**
  * Any pattern of blocks: queries and keys are cut into blocks of `size`, a multiple of 32, and `visible` says which key
- * blocks each query block sees; a causal mask or window still applies inside them.
+ * blocks each query block sees; a causal mask or window still applies inside them. Documents packed into one sequence, each
+ * from a multiple of `size` on, are such a pattern too.
  */
 export interface BlockPattern {
   readonly size: number;
