@@ -213,6 +213,8 @@ const arbitrary = fc
 const cases: readonly (readonly [string, Shapes])[] = [
   ['8 heads 1024 × 40', { H: 8, Tq: 1024, D: 40 }],
   ['8 heads 1024 × 77 × 40', { H: 8, Tq: 1024, Tk: 77, D: 40 }],
+  ['8 heads 512 × 64', { H: 8, Tq: 512, D: 64 }],
+  ['8 heads over 2, one query of 4096 × 64', { H: 8, KV: 2, Tq: 1, Tk: 4096, D: 64 }],
 ];
 
 export const attentionRows: Rows<'attention'> = {
