@@ -61,7 +61,9 @@ function rowBenchmark(operation: string, row: AnyRow, sample: BenchSample): Benc
         for (const leaf of leaves) leaf.requiresGrad = true;
         const run = () =>
           scope(device, () => {
-            backward(forward(), upstream);
+            const result = forward();
+            result.window();
+            backward(result, upstream);
             for (const leaf of leaves) {
               leaf.grad?.window();
               clearGradient(leaf);
