@@ -60,29 +60,20 @@ export class Replay<T> {
  * each run's result. Host values uploaded inside are constants of the step. Throws where the body reads values back.
  */
 export function capture<T>(device: Device, body: () => T): Replay<T> {
-  const memory = device.memory.reserve();
+  const { memory } = device;
+  const reservation = memory.reserve();
   device.stream.record();
   let result: T;
   try {
-    result = scope(device, () => {
-      const made = body();
-      settle(made);
-      return made;
-    });
+    result = scope(device, body);
+    memory.settle(); // what is left is the step's work: results, and what others hold, such as gradients
   } catch (error) {
     device.stream.recorded();
-    device.memory.endReservation();
-    device.memory.unreserve(memory);
+    memory.endReservation();
+    memory.unreserve(reservation);
     throw error;
   }
   const commands = device.stream.recorded();
-  device.memory.endReservation();
-  return new Replay(device, result, commands, memory);
-}
-
-/** Computes pending tensors of a result, while the recording goes on. */
-function settle(value: unknown): void {
-  if (value === null || typeof value !== 'object') return;
-  if ('window' in value && typeof value.window === 'function') void (value as { window(): unknown }).window();
-  else for (const item of Object.values(value)) settle(item);
+  memory.endReservation();
+  return new Replay(device, result, commands, reservation);
 }

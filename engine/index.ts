@@ -7,7 +7,7 @@ export { rehearsal } from './dry.ts';
 export type { DeviceOptions, Host, Profile, SubgroupMatrixConfig } from './device.ts';
 export { Kernel, preprocess, wgsl } from './kernel.ts';
 export type { Defines, KernelSource } from './kernel.ts';
-export { ALIGNMENT } from './memory.ts';
+export { ALIGNMENT, mebibytes } from './memory.ts';
 export type { Pending, Storage, Usage } from './memory.ts';
 export type { Params, Window } from './stream.ts';
 export { HostRandom, philox, randomKey } from './random.ts';

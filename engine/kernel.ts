@@ -1,3 +1,4 @@
+import { MAX_FIELDS } from './stream.ts';
 import type { Params } from './stream.ts';
 
 /** Kernels: WGSL sources found beside their operations, a tiny preprocessor, and compiled pipelines. */
@@ -119,6 +120,8 @@ export class Kernel {
     this.bindings = parseBindings(this.label, body);
     this.writes = this.bindings.flatMap(({ access }, i) => (access === 'read_write' ? [i] : []));
     this.fields = parseParams(this.label, body);
+    if (this.fields.length > MAX_FIELDS)
+      throw new Error(`[kernel] ${this.label} has ${this.fields.length} parameters; ${MAX_FIELDS} are the most`);
     const bytes = this.fields.length * 4;
     this.immediate = options.immediates && bytes <= MAX_IMMEDIATE_BYTES;
     const uniform = bytes > 0 && !this.immediate;

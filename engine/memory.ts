@@ -60,22 +60,28 @@ export class Storage {
   #block: Block | null = null;
   #pending: Pending | null;
 
-  constructor(pool: Pool, bytes: number, tag: string, pending: Pending | null) {
+  constructor(pool: Pool, bytes: number, tag: string, pending: Pending | null, unused = false) {
     this.#pool = pool;
     this.bytes = bytes;
     this.tag = tag;
     this.#pending = pending;
     if (pending) pool.pendings.add(this);
-    else this.#block = pool.take(bytes, tag);
+    else this.#block = pool.take(bytes, tag, unused);
   }
 
   get block(): Block {
     if (!this.#block) {
-      const pending = this.#pending!;
-      this.#block = this.#pool.take(this.bytes, this.tag);
+      const block = this.#pool.take(this.bytes, this.tag);
+      this.#block = block;
+      try {
+        this.#pending!.make();
+      } catch (error) {
+        this.#block = null; // pending as before
+        this.#pool.recycle(block, this.tag);
+        throw error;
+      }
       this.#pending = null;
       this.#pool.pendings.delete(this);
-      pending.make();
     }
     return this.#block;
   }
@@ -148,10 +154,13 @@ export class Pool {
     this.guard = options.guard ?? false;
   }
 
-  /** A buffer of at least `bytes`, held once. Its content is undefined. Throws when the budget does not allow it. */
-  allocate(bytes: number, tag = this.tag): Storage {
+  /**
+   * A buffer of at least `bytes`, held once. Its content is undefined. Throws when the budget does not allow it. `unused`: in a
+   * captured step, none that the step has used already.
+   */
+  allocate(bytes: number, tag = this.tag, unused = false): Storage {
     this.#check(bytes);
-    return new Storage(this, bytes, tag, null);
+    return new Storage(this, bytes, tag, null, unused);
   }
 
   /** The same, but the memory is taken, and `pending.make()` called, when the content is first asked for. */
@@ -161,10 +170,11 @@ export class Pool {
   }
 
   /** For storages: a block of at least `bytes`, counted as live. */
-  take(bytes: number, tag: string): Block {
+  take(bytes: number, tag: string, unused = false): Block {
     const size = sizeClass(bytes, this.#limit);
     const reservation = this.#reservation;
-    const block = reservation?.free.get(size)?.pop() ?? this.#free.get(size)?.pop() ?? this.#create(size, tag);
+    const own = unused ? undefined : reservation?.free.get(size)?.pop();
+    const block = own ?? this.#free.get(size)?.pop() ?? this.#create(size, tag);
     if (reservation) {
       block.reservation = reservation;
       reservation.blocks.add(block);
@@ -204,10 +214,14 @@ export class Pool {
 
   /** Until `endReservation`, memory that is taken belongs to a captured step, also once it is given back. */
   reserve(): Reservation {
-    // What waits to be computed from earlier memory is no part of the step.
-    for (const storage of [...this.pendings]) void storage.block;
+    this.settle(); // what waits to be computed from earlier memory is no part of the step
     this.#reservation = { blocks: new Set(), free: new Map(), constants: [], released: false };
     return this.#reservation;
+  }
+
+  /** Computes all pending contents that are held. */
+  settle(): void {
+    for (const storage of [...this.pendings]) void storage.block;
   }
 
   endReservation(): void {

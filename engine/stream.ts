@@ -7,7 +7,10 @@ const BATCH = 64;
 /** Bind groups kept. Each costs the driver memory (on lavapipe a mapping, of which a process may have 65,530). */
 const MAX_BIND_GROUPS = 8192;
 const RING_BYTES = 1 << 20;
-const RING_STEP = 256; // the guaranteed minUniformBufferOffsetAlignment
+/** A dispatch's share of the ring: a multiple of the guaranteed minUniformBufferOffsetAlignment. */
+const RING_STEP = 512;
+/** Parameters of a kernel at most. */
+export const MAX_FIELDS = RING_STEP / 4;
 
 /** A recorded command, as capture keeps it. */
 export type Command = DispatchCommand | CopyCommand | ClearCommand;
@@ -62,7 +65,7 @@ export class Stream {
   readonly #scratch = new DataView(new ArrayBuffer(64));
   /** Where in the scratch or the ring the parameters of the dispatch at hand lie. */
   #at = 0;
-  #recording: Command[] | null = null;
+  #recording: { readonly commands: Command[]; readonly written: Set<Block> } | null = null;
   #ring: { buffer: GPUBuffer; mirror: Uint8Array<ArrayBuffer>; view: DataView; used: number } | null = null;
   dispatches = 0;
   submits = 0;
@@ -82,27 +85,31 @@ export class Stream {
     params: Params,
     groups: readonly [number, number, number],
   ): void {
-    for (const i of kernel.writes) settleReaders(windows[i]!.block);
+    for (const i of kernel.writes) this.#beforeWrite(windows[i]!.block, kernel.label);
     const view = this.#parameters(kernel);
     kernel.pack(view, this.#at, params);
     const group = this.#bindGroup(kernel, windows);
     this.#encode(kernel, group, groups);
     for (const window of windows) window.block.batch = this.#batch;
     if (this.#recording) {
-      for (const i of kernel.writes)
-        if (windows[i]!.block.constant)
-          throw new Error(
-            `[capture] ${kernel.label} writes to a tensor of host values, which a replay would not restore`,
-          );
       const size = kernel.fields.length * 4;
       const data = new DataView(view.buffer.slice(this.#at, this.#at + size) as ArrayBuffer);
       const variables = kernel.fields.flatMap(({ name }, index) => {
         const value = params[name];
         return typeof value === 'object' ? [{ index, variable: value }] : [];
       });
-      this.#recording.push({ kernel, windows, group, data, variables, groups });
+      this.#recording.commands.push({ kernel, windows, group, data, variables, groups });
     }
     if (++this.#pending >= BATCH) this.flush();
+  }
+
+  /** Computes what needs the block's present content, and sees that a replay does the same as what is captured. */
+  #beforeWrite(block: Block, writer: string): void {
+    settleReaders(block);
+    if (!this.#recording) return;
+    if (block.constant)
+      throw new Error(`[capture] ${writer} writes to a tensor of host values, which a replay would not restore`);
+    this.#recording.written.add(block);
   }
 
   /** Where the parameters of the next dispatch are to be written: the returned view, at `#at`. */
@@ -133,12 +140,12 @@ export class Stream {
   /** Begins to keep what is recorded; see `capture`. */
   record(): void {
     if (this.#recording) throw new Error('[capture] a step is being captured already; captures do not nest');
-    this.#recording = [];
+    this.#recording = { commands: [], written: new Set() };
   }
 
   /** What was recorded since `record`. */
   recorded(): Command[] {
-    const commands = this.#recording ?? [];
+    const commands = this.#recording?.commands ?? [];
     this.#recording = null;
     return commands;
   }
@@ -161,19 +168,19 @@ export class Stream {
   }
 
   copy(source: Window, target: Window, bytes: number): void {
-    settleReaders(target.block);
+    this.#beforeWrite(target.block, 'a copy');
     this.#openEncoder().copyBufferToBuffer(source.block.raw, source.offset, target.block.raw, target.offset, bytes);
     source.block.batch = target.block.batch = this.#batch;
-    this.#recording?.push({ source, target, bytes });
+    this.#recording?.commands.push({ source, target, bytes });
     this.#pending++;
   }
 
   /** Fills a window with zeros. */
   clear(window: Window): void {
-    settleReaders(window.block);
+    this.#beforeWrite(window.block, 'a clear');
     this.#openEncoder().clearBuffer(window.block.raw, window.offset, window.bytes);
     window.block.batch = this.#batch;
-    this.#recording?.push({ clear: window });
+    this.#recording?.commands.push({ clear: window });
     this.#pending++;
   }
 
@@ -185,6 +192,11 @@ export class Stream {
         throw new Error(
           '[capture] the body writes host values into a tensor made before it: write them before each run',
         );
+      if (this.#recording.written.has(window.block))
+        throw new Error(
+          '[capture] the body writes host values into a tensor that has others: make a new one by tensor()',
+        );
+      this.#recording.written.add(window.block);
       window.block.constant = true;
     }
     this.beforeHostWrite(window.block);

@@ -52,6 +52,10 @@ export class Context {
     return this.#shapes[i]!;
   }
 
+  inputDType(i: number): DType {
+    return this.#dtypes[i]!;
+  }
+
   dispose(): void {
     for (const tensor of this.saved) tensor.storage.drop();
     this.saved = [];
@@ -207,6 +211,7 @@ export function checkpoint(device: Device, body: (...inputs: Tensor[]) => Tensor
     const made = body(...inputs);
     if (inputs.includes(made)) throw new Error('[checkpoint] the body must not return its input');
     tracked = made.node !== null;
+    outputIndex.delete(made);
     made.node = null; // so that what was saved for its gradient is let go of
     return made;
   });
@@ -221,10 +226,11 @@ export function checkpoint(device: Device, body: (...inputs: Tensor[]) => Tensor
   const node = new TapeNode('checkpoint', ctx, inputs, 1, ({ saved, needs }, [grad]) => {
     const copies = saved.map((input) => view(input, 0, input.shape));
     copies.forEach((copy, i) => (copy.requiresGrad = needs[i]!));
+    const first = nextNode;
     device.recording = true;
     try {
       const again = body(...copies);
-      if (again.node) backward(again, grad!);
+      if (again.node) propagate(again, grad!, first);
     } finally {
       device.recording = false;
     }
@@ -282,15 +288,21 @@ export function backward(output: Tensor, upstream?: Tensor): void {
     if (device.scope === null) one.storage.drop();
     return;
   }
-  const seed = upstream;
   if (!sameShape(output.shape, upstream.shape) || output.dtype !== upstream.dtype)
     throw new Error(
       `[backward] the upstream gradient is ${upstream.dtype} ${formatShape(upstream.shape)}, ` +
         `the output ${output.dtype} ${formatShape(output.shape)}`,
     );
   if (!output.node) throw new Error('[backward] the output does not depend on any tensor that requires a gradient');
+  propagate(output, upstream, 0);
+}
+
+/** Sends the gradient `seed` of `output` to the leaves, by way of the nodes from `first` on. */
+function propagate(output: Tensor, seed: Tensor, first: number): void {
+  const { device } = output;
+  const within = (edge: Edge | null): edge is Edge => edge !== null && (edge.node === null || edge.node.id >= first);
   noGrad(device, () => {
-    const nodes = reachable(output.node!);
+    const nodes = reachable(output.node!, within);
     seed.storage.retain();
     arrive(output.node!, outputIndex.get(output) ?? 0, seed);
     for (const node of nodes) {
@@ -298,7 +310,7 @@ export function backward(output: Tensor, upstream?: Tensor): void {
         const grads = node.grads.every((grad) => grad === null) ? [] : node.run();
         node.edges.forEach((edge, i) => {
           const grad = grads[i];
-          if (!edge || !grad) return;
+          if (!within(edge) || !grad) return;
           if (edge.leaf) deliver(edge.leaf, grad, seed);
           else {
             grad.storage.retain();
@@ -312,9 +324,9 @@ export function backward(output: Tensor, upstream?: Tensor): void {
 }
 
 /** Nodes that lead to `root`, latest first: each comes after all that used its result. */
-function reachable(root: TapeNode): TapeNode[] {
+function reachable(root: TapeNode, within: (edge: Edge | null) => boolean): TapeNode[] {
   const found = new Set<TapeNode>([root]);
-  for (const node of found) for (const edge of node.edges) if (edge?.node) found.add(edge.node);
+  for (const node of found) for (const edge of node.edges) if (edge?.node && within(edge)) found.add(edge.node);
   return [...found].sort((a, b) => b.id - a.id);
 }
 

@@ -103,14 +103,18 @@ export const computedDType = (device: Device, dtype: DType): DType =>
   dtype === 'f16' && !device.profile.f16 ? 'f32' : dtype;
 
 /** Uninitialised memory of the given shape; f16 as `computedDType` says. */
-export function empty(device: Device, shape: Shape, asked: DType = 'f32', tag?: string): Tensor {
+export const empty = (device: Device, shape: Shape, dtype: DType = 'f32', tag?: string): Tensor =>
+  allocate(device, shape, dtype, tag, false);
+
+/** `unused`: see `Pool.allocate`. */
+function allocate(device: Device, shape: Shape, asked: DType, tag: string | undefined, unused: boolean): Tensor {
   checkShape('empty', shape);
   const dtype = computedDType(device, asked);
   if (isStorageFormat(dtype) && !((shape.at(-1) ?? 1) % formatMultiple(dtype) === 0))
     throw new Error(
       `[empty] rows in ${dtype} are multiples of ${formatMultiple(dtype)} values; ${formatShape(shape)} has rows of ${shape.at(-1) ?? 1}`,
     );
-  const storage = device.memory.allocate(byteLength(sizeOf(shape), dtype), tag);
+  const storage = device.memory.allocate(byteLength(sizeOf(shape), dtype), tag, unused);
   return new Tensor(device, storage, 0, shape, dtype);
 }
 
@@ -137,7 +141,7 @@ export function tensor(
   checkShape('tensor', shape);
   if (data.length !== sizeOf(shape))
     throw new Error(`[tensor] ${formatShape(shape)} needs ${sizeOf(shape)} values, got ${data.length}`);
-  const result = empty(device, shape, dtype, tag);
+  const result = allocate(device, shape, dtype, tag, true); // a replay writes no host values: they stay where they are
   write(result, data);
   return result;
 }

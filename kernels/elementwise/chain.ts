@@ -10,6 +10,7 @@ import {
   byteLength,
   computedDType,
   formatShape,
+  mebibytes,
   sameShape,
   sizeOf,
   Tensor,
@@ -124,9 +125,31 @@ class Chain implements Pending {
     this.device = inputs[0]!.device;
     this.shape = shape;
     this.dtype = dtype;
-    const operands = inputs.map((input) => this.#take(input));
-    this.step = { expression, operands, dtype };
+    try {
+      const operands = inputs.map((input) => this.#take(input));
+      this.step = { expression, operands, dtype };
+    } catch (error) {
+      this.discard();
+      throw error;
+    }
     this.#steps.add(this.step);
+  }
+
+  /** Whether four dimensions suffice to walk all operands. */
+  get walkable(): boolean {
+    return this.shape.length <= 4 || this.#joined() !== null;
+  }
+
+  get #broadcast(): Leaf[] {
+    const size = sizeOf(this.shape);
+    return this.leaves.filter((leaf) => sizeOf(leaf.shape) !== size);
+  }
+
+  #joined() {
+    return collapse(
+      this.shape,
+      this.#broadcast.map((leaf) => stepsAlong(leaf.shape, this.shape)),
+    );
   }
 
   /** Takes over a pending operand's expression, where the result is of its shape and the whole stays small. */
@@ -184,6 +207,12 @@ class Chain implements Pending {
       this.#writePart(out, 0, size, false);
       return;
     }
+    for (const leaf of this.#broadcast)
+      if (leaf.window.bytes > device.bindingLimit)
+        throw new Error(
+          `[${this.step.expression.name}] ${formatShape(leaf.shape)}, which is repeated, takes ${mebibytes(leaf.window.bytes)}, ` +
+            `more than the ${mebibytes(device.bindingLimit)} that can be bound at once here. Compute it in parts`,
+        );
     // Parts begin at multiples of 256 bytes in every operand.
     const widest = Math.max(bytes, ...this.leaves.map(bytesEach));
     const part = Math.floor(device.bindingLimit / widest / 256) * 256;
@@ -223,18 +252,9 @@ class Chain implements Pending {
 
   /** The chain as what a kernel reads; see `Operand`. */
   operand(wantVec4: boolean): Operand {
-    const size = sizeOf(this.shape);
     const { leaves } = this;
-    const broadcast = leaves.filter((leaf) => sizeOf(leaf.shape) !== size);
-    const joined = collapse(
-      this.shape,
-      broadcast.map((leaf) => stepsAlong(leaf.shape, this.shape)),
-    );
-    if (!joined)
-      throw new Error(
-        `[${this.step.expression.name}] broadcasting over ${formatShape(this.shape)} alternates more than four times; reshape or expand first`,
-      );
-    const { extents, steps } = joined;
+    const broadcast = this.#broadcast;
+    const { extents, steps } = this.#joined()!;
     const splat = (along: number[]) => along[3] === 0 && extents[3]! > 1;
     const vec4 =
       wantVec4 &&
@@ -420,15 +440,30 @@ export function evaluate(expression: Expression, inputs: readonly Tensor[], targ
   const { device } = inputs[0]!;
   const shape = target?.shape ?? broadcastShape(expression.name, ...inputs.map((input) => input.shape));
   const dtype = target?.dtype ?? computedDType(device, expression.dtype ?? inputs[0]!.dtype);
-  const chain = new Chain(expression, inputs, shape, dtype);
-  if (target) {
-    chain.write(target.window());
+  let chain = new Chain(expression, inputs, shape, dtype);
+  try {
+    if (!chain.walkable) {
+      // With what was taken over; perhaps not without.
+      chain.discard();
+      for (const input of inputs) input.window();
+      chain = new Chain(expression, inputs, shape, dtype);
+      if (!chain.walkable)
+        throw new Error(
+          `[${expression.name}] broadcasting over ${formatShape(shape)} alternates more than four times; reshape or expand first`,
+        );
+    }
+    if (target) {
+      chain.write(target.window());
+      chain.discard();
+      return target;
+    }
+    const storage = device.memory.defer(byteLength(sizeOf(shape), dtype), chain);
+    chain.defer(storage);
+    return new Tensor(device, storage, 0, shape, dtype);
+  } catch (error) {
     chain.discard();
-    return target;
+    throw error;
   }
-  const storage = device.memory.defer(byteLength(sizeOf(shape), dtype), chain);
-  chain.defer(storage);
-  return new Tensor(device, storage, 0, shape, dtype);
 }
 
 /**

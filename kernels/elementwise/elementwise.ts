@@ -15,12 +15,12 @@ const NEG: Expression = { name: 'neg', f: '-x' };
 function binary(
   expression: Expression,
   gradient: readonly [(grad: Tensor, a: Tensor, b: Tensor) => Tensor, (grad: Tensor, a: Tensor, b: Tensor) => Tensor],
-  saves = true,
+  { saves = true, floats = false } = {},
 ): Operation<readonly [Tensor, Tensor], object, Tensor> {
   const { name } = expression;
   return operation({
     name,
-    dtypes: 'alike',
+    dtypes: floats ? [] : 'alike',
     shape: ([a, b]) => broadcastShape(name, a.shape, b.shape),
     forward(ctx, [a, b]) {
       if (saves) ctx.save(a, b);
@@ -33,12 +33,12 @@ function binary(
   });
 }
 
-const addOp = binary(ADD, [(grad) => grad, (grad) => grad], false);
-const subOp = binary(SUB, [(grad) => grad, (grad) => evaluate(NEG, [grad])], false);
+const addOp = binary(ADD, [(grad) => grad, (grad) => grad], { saves: false });
+const subOp = binary(SUB, [(grad) => grad, (grad) => evaluate(NEG, [grad])], { saves: false });
 const mulOp = binary(MUL, [(grad, _, b) => evaluate(MUL, [grad, b]), (grad, a) => evaluate(MUL, [grad, a])]);
 const divOp = binary(DIV, [
   (grad, _, b) => evaluate(DIV, [grad, b]),
-  (grad, a, b) => evaluate({ name: 'divGradient', f: '-x * y / (z * z)' }, [grad, a, b]),
+  (grad, a, b) => evaluate({ name: 'divGradient', f: '-(x / z) * (y / z)' }, [grad, a, b]),
 ]);
 
 /** a + b. */
@@ -77,18 +77,27 @@ fn power(x: f32, y: f32) -> f32 {
   if (y != floor(y)) { return bitcast<f32>(0x7fc00000u + u32(min(abs(y), 0.0))); }
   return select(size, -size, y * 0.5 != floor(y * 0.5));
 }`;
-const powOp = binary({ name: 'pow', f: 'power(x, y)', helpers: [POWER] }, [
-  (grad, a, b) => evaluate({ name: 'powGradient', f: 'x * z * power(y, z - 1.0)', helpers: [POWER] }, [grad, a, b]),
-  (grad, a, b) =>
-    evaluate(
-      {
-        name: 'powExponentGradient',
-        f: 'select(x * power(y, z) * log(max(y, 1e-38)), 0.0, y == 0.0)',
-        helpers: [POWER],
-      },
-      [grad, a, b],
-    ),
-]);
+const powOp = binary(
+  { name: 'pow', f: 'power(x, y)', helpers: [POWER] },
+  [
+    (grad, a, b) =>
+      evaluate({ name: 'powGradient', f: 'select(x * z * power(y, z - 1.0), 0.0, z == 0.0)', helpers: [POWER] }, [
+        grad,
+        a,
+        b,
+      ]),
+    (grad, a, b) =>
+      evaluate(
+        {
+          name: 'powExponentGradient',
+          f: 'select(x * power(y, z) * log(max(y, 1e-38)), 0.0, y == 0.0)',
+          helpers: [POWER],
+        },
+        [grad, a, b],
+      ),
+  ],
+  { floats: true },
+);
 
 /** a to the power b. Negative a take whole b (others give NaN); the gradient by b is defined for a ≥ 0. */
 export const pow = (a: Tensor, b: Tensor): Tensor => apply(powOp, [a, b], {});
@@ -160,11 +169,8 @@ const castOp = operation<readonly [Tensor], { dtype: DType }>({
   name: 'cast',
   dtypes: 'alike',
   shape: ([x]) => x.shape,
-  forward: (ctx, [x], { dtype }) => {
-    ctx.save(x);
-    return evaluate(convert(dtype), [x]);
-  },
-  backward: (ctx, [grad]) => [evaluate(convert(ctx.saved[0]!.dtype), [grad!], ctx.target(0))],
+  forward: (_ctx, [x], { dtype }) => evaluate(convert(dtype), [x]),
+  backward: (ctx, [grad]) => [evaluate(convert(ctx.inputDType(0)), [grad!], ctx.target(0))],
 });
 
 /** In a chain, too, what has been f16 is rounded to it. */

@@ -34,7 +34,7 @@ const steps = (name: string, f: string): Operation<readonly [Tensor], object, Te
 
 const negOp = unary('negate', '-x', '-y');
 const absOp = unary('abs', 'abs(x)', 'y * sign(x)');
-const reciprocalOp = unary('reciprocal', '1.0 / x', '-y / (x * x)');
+const reciprocalOp = unary('reciprocal', '1.0 / x', '-(y / x) / x');
 const squareOp = unary('square', 'x * x', '2.0 * x * y');
 const sqrtOp = unary('sqrt', 'sqrt(x)', '0.5 * y / sqrt(x)');
 const rsqrtOp = unary('rsqrt', 'inverseSqrt(x)', '-0.5 * y * inverseSqrt(x) / x');

@@ -1,7 +1,7 @@
 /** Capture and replay of a step, checkpointing, and the dry run. */
 import { beforeAll, describe, expect, it } from 'vitest';
 import { backward, capture, checkpoint, clearGradient, HostRandom, noGrad, randomKey } from '../../engine/index.ts';
-import { release, scope, tensor, wgsl, write, zeros } from '../../engine/index.ts';
+import { operation, apply, release, reshape, scope, tensor, wgsl, write, zeros } from '../../engine/index.ts';
 import type { Device, Tensor } from '../../engine/index.ts';
 import { add, affine, geluTanh, layerNorm, linear, matmul, mean, mul, silu, square, sum } from '../../kernels/index.ts';
 import { openNodeDevice } from '../../engine/node.ts';
@@ -96,6 +96,56 @@ describe('a captured step', () => {
     release(x, after);
   });
 
+  it('keeps host values apart from memory that it works in', async () => {
+    const x = tensor(device, [1, 2, 3, 4]);
+    const replay = capture(device, () => {
+      const total = scope(device, () => sum(square(matmul(reshape(x, [2, 2]), reshape(x, [2, 2])))));
+      return { total, y: add(tensor(device, [10, 20, 30, 40]), x) }; // as large as what the scope has released
+    });
+    replay.run();
+    expect([...(await replay.result.y.read())]).toEqual([11, 22, 33, 44]);
+    const second = (overwrite: (values: Tensor) => void) => () =>
+      capture(device, () => {
+        const values = tensor(device, [1, 2]);
+        overwrite(values);
+        return affine(values, 1);
+      });
+    expect(second((values) => write(values, [3, 4]))).toThrow(
+      /\[capture\] the body writes host values into a tensor that/,
+    );
+    expect(second((values) => device.stream.copy(x.window(), values.window(), 8))).toThrow(/\[capture\] a copy writes/);
+    expect(second((values) => device.stream.clear(values.window()))).toThrow(/\[capture\] a clear writes/);
+    expect(() =>
+      capture(device, () => {
+        const values = zeros(device, [2]);
+        write(values, [1, 2]);
+        return values;
+      }),
+    ).toThrow(/\[capture\] the body writes host values into a tensor that/);
+    release(x, replay.result.total, replay.result.y);
+    replay.release();
+  });
+
+  it('computes gradients that it leaves in leaves', async () => {
+    const [x, w] = [tensor(device, [1, 2]), tensor(device, [3, 4])];
+    w.requiresGrad = true;
+    const replay = capture(device, () => {
+      clearGradient(w);
+      backward(sum(mul(w, x)));
+    });
+    for (const values of [
+      [10, 20],
+      [7, 8],
+    ]) {
+      write(x, values);
+      replay.run();
+      expect([...(await w.grad!.read())]).toEqual(values);
+    }
+    clearGradient(w);
+    replay.release();
+    release(x, w);
+  });
+
   it('computes what was pending before it by itself', async () => {
     const x = tensor(device, [1, 2, 3, 4]);
     const y = affine(x, 10);
@@ -149,6 +199,41 @@ describe('checkpoint', () => {
     );
     expect(saved.peak).toBeLessThan(plain.peak);
     expect(device.memory.live).toBe(live);
+  });
+
+  it('gives no gradient to what is no input, and leaves its graph alone', async () => {
+    const x = tensor(device, [2, 3]);
+    x.requiresGrad = true;
+    scope(device, () => {
+      const outside = square(x);
+      const other = affine(outside, 3);
+      backward(
+        sum(
+          add(
+            other,
+            checkpoint(device, (a) => mul(a, outside), [x]),
+          ),
+        ),
+      );
+    });
+    expect([...(await x.grad!.read())]).toEqual([6 * 2 + 2 ** 2, 6 * 3 + 3 ** 2]);
+    clearGradient(x);
+    release(x);
+  });
+
+  it('takes a body’s second result', async () => {
+    const halves = operation<readonly [Tensor], object, readonly Tensor[]>({
+      name: 'halves',
+      shape: ([x]) => x.shape,
+      forward: (_ctx, [x]) => [affine(x, 1), affine(x, 2)],
+      backward: (_ctx, [first, second]) => [first ?? affine(second!, 2)],
+    });
+    const x = tensor(device, [2, 3]);
+    x.requiresGrad = true;
+    scope(device, () => backward(sum(checkpoint(device, (a) => apply(halves, [a], {})[1]!, [x]))));
+    expect([...(await x.grad!.read())]).toEqual([2, 2]);
+    clearGradient(x);
+    release(x);
   });
 
   it('nests, and stores nothing where nothing wants a gradient', () => {

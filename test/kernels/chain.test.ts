@@ -13,7 +13,21 @@ import {
   write,
   zeros,
 } from '../../engine/index.ts';
-import { add, affine, cast, clamp, matmul, mul, sigmoid, silu, square, sub, sum, tanh } from '../../kernels/index.ts';
+import {
+  add,
+  affine,
+  cast,
+  clamp,
+  matmul,
+  mul,
+  sigmoid,
+  silu,
+  square,
+  sub,
+  sum,
+  tanh,
+  where,
+} from '../../kernels/index.ts';
 import type { Device, Tensor } from '../../engine/index.ts';
 import { openNodeDevice } from '../../engine/node.ts';
 import { guardedDevice } from '../device.ts';
@@ -173,6 +187,66 @@ describe('a chain', () => {
     const [vx, vb] = [await x.read(), await b.read()];
     values.forEach((value, i) => expect(value).toBe(Math.min(1, Math.max(-1, Math.fround(vx[i]! + vb[i % 7]!)))));
     await small.checkGuards();
+    small.destroy();
+  });
+
+  it('takes as many parameters as its operands and numbers need', async () => {
+    const [row, column] = [tensor(device, [1, 2], [1, 2]), tensor(device, [10, 20], [2, 1])];
+    const chosen = Array.from({ length: 4 }, () => tensor(device, new Uint32Array([1, 1]), [1, 2]));
+    const others = Array.from({ length: 3 }, () => zeros(device, [2, 1]));
+    const make = () => {
+      let y = where(chosen[0]!, row, column);
+      for (let i = 0; i < 2; i++) y = where(chosen[i + 1]!, y, others[i]!);
+      for (let i = 0; i < 12; i++) y = affine(y, 1, 1);
+      y = where(chosen[3]!, y, others[2]!);
+      y.window();
+      return y;
+    };
+    const before = device.stream.dispatches;
+    const results = scope(device, () => [make(), make(), make()]); // the next one's parameters lie behind
+    expect(device.stream.dispatches - before).toBe(3);
+    for (const result of results) expect([...(await result.read())]).toEqual([13, 14, 13, 14]);
+    release(...results, row, column, ...chosen, ...others);
+  });
+
+  it('refuses operands that alternate too often at once, and takes apart those that do so together', async () => {
+    const shape = [2, 2, 2, 2, 2];
+    const [x, b, c] = [random(shape), random([2, 1, 1, 2, 2], 1), random([2, 2, 1, 1, 2], 2)];
+    const { dispatches, values } = await run(() => add(add(x, b), c));
+    expect(dispatches).toBe(2);
+    const [vx, vb, vc] = [await x.read(), await b.read(), await c.read()];
+    values.forEach((value, i) => {
+      const [d0, d1, d3, d4] = [i >> 4, (i >> 3) & 1, (i >> 1) & 1, i & 1];
+      const expected = Math.fround(Math.fround(vx[i]! + vb[d0 * 4 + d3 * 2 + d4]!) + vc[d0 * 4 + d1 * 2 + d4]!);
+      expect(value).toBe(expected);
+    });
+    const live = device.memory.live;
+    expect(() =>
+      scope(device, () => add(zeros(device, [2, 1, 2, 1, 2, 1]), zeros(device, [1, 2, 1, 2, 1, 2]))),
+    ).toThrow(/\[add\] broadcasting over \(2, 2, 2, 2, 2, 2\) alternates more than four times/);
+    expect(device.memory.live).toBe(live);
+    release(x, b, c);
+  });
+
+  it('that cannot be computed stays pending, and holds nothing when it is dropped', async () => {
+    const small = await openNodeDevice({ bindingLimit: 4096 });
+    const x = tensor(small, new Float32Array(2000).fill(3), [1, 2000]);
+    const live = small.memory.live;
+    scope(small, () => {
+      const y = add(x, zeros(small, [2, 2000]));
+      for (let i = 0; i < 2; i++)
+        expect(() => y.window()).toThrow(/\[add\] \(1, 2000\), which is repeated, takes 0.0 MiB, more than/);
+    });
+    expect(small.memory.live).toBe(live);
+    small.memory.trim();
+    small.memory.budget = small.memory.reserved;
+    const y = affine(x, 2);
+    expect(() => y.window()).toThrow(/exceed the budget/);
+    expect(() => scope(small, () => add(x, reshape(y, [2000])))).toThrow(/exceed the budget/);
+    small.memory.budget = Infinity;
+    expect((await y.read())[1999]).toBe(6);
+    release(x, y);
+    expect(small.memory.live).toBe(0);
     small.destroy();
   });
 

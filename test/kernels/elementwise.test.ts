@@ -1,8 +1,8 @@
 /** What the operations' table does not ask of the element-wise operations: values so large that powers of them overflow. */
 import { beforeAll, describe, expect, it } from 'vitest';
-import { backward, release, scope, tensor } from '../../engine/index.ts';
-import type { Device } from '../../engine/index.ts';
-import { gelu, geluTanh, quickGelu, silu } from '../../kernels/index.ts';
+import { backward, clearGradient, release, scope, tensor } from '../../engine/index.ts';
+import type { Device, Tensor } from '../../engine/index.ts';
+import { cast, div, gelu, geluTanh, pow, quickGelu, reciprocal, silu, sum } from '../../kernels/index.ts';
 import { guardedDevice } from '../device.ts';
 
 let device: Device;
@@ -22,5 +22,53 @@ describe('activations far out', () => {
     expect([...(await out.read())].map((value) => value + 0)).toEqual([...values].map((value) => Math.max(value, 0)));
     expect([...(await grad.read())].map((value) => value + 0)).toEqual([0, 0, 0, 1, 1, 1]);
     release(out, grad);
+  });
+});
+
+describe('gradients', () => {
+  async function gradients(f: (...inputs: Tensor[]) => Tensor, ...values: number[][]): Promise<number[][]> {
+    const inputs = values.map((v) => tensor(device, v));
+    for (const input of inputs) input.requiresGrad = true;
+    scope(device, () => backward(sum(f(...inputs))));
+    const found = await Promise.all(inputs.map(async ({ grad }) => [...(await grad!.read())]));
+    inputs.forEach(clearGradient);
+    release(...inputs);
+    return found;
+  }
+  const close = (found: number[], expected: number[]) =>
+    found.forEach((value, i) =>
+      expect(Math.abs(value - expected[i]!)).toBeLessThanOrEqual(1e-6 * Math.abs(expected[i]!)),
+    );
+
+  it('of quotients of numbers whose squares f32 does not hold', async () => {
+    const [a, b] = await gradients(div, [1e-20, 1e20], [1e-20, 1e20]);
+    close(a!, [1e20, 1e-20]);
+    close(b!, [-1e20, -1e-20]);
+    close((await gradients(reciprocal, [1e-19]))[0]!, [-1e38]);
+  });
+
+  it('of 0 to the power of 0 and 1', async () => {
+    expect((await gradients(pow, [0, 0], [0, 1]))[0]).toEqual([0, 1]);
+  });
+
+  it('of a cast need not its operand', () => {
+    const live = device.memory.live;
+    const y = scope(device, () => {
+      const x = tensor(device, new Float32Array(1000));
+      x.requiresGrad = true;
+      const y = cast(x, 'i32');
+      y.window();
+      return y;
+    });
+    expect(device.memory.live - live).toBe(4096);
+    release(y);
+  });
+});
+
+describe('powers', () => {
+  it('are of floats', () => {
+    const x = tensor(device, new Int32Array([2, 3]));
+    expect(() => pow(x, x)).toThrow('[pow] input 0 is i32; f32 or f16 is needed');
+    release(x);
   });
 });
