@@ -6,7 +6,8 @@
 // memory at most, which every adapter has.
 //
 // The loops over a part run to $COLUMNS: a constant, which unrolls them, or a parameter on software adapters, where the
-// unrolled reads of workgroup memory take a minute to compile.
+// unrolled reads of workgroup memory take a minute to compile. Its speed on a GPU has not been measured; on a software adapter
+// 8 heads of 1024 × 1024, width 40, run at 3.1 GFLOP/s, against 35 of attention_tile.wgsl.
 
 const LANES = $LANES;
 const PARTS = $PARTS;

@@ -14,7 +14,8 @@
 // outputs that it contributed to. Which taps those are depends on the position's phase, its remainder by the stride, alone;
 // so positions go phase by phase, and a tile walks its own taps only: with a stride of 2 a quarter of them.
 //
-// Its speed on a GPU has not been measured.
+// Its speed on a GPU has not been measured. On a software adapter, where workgroup memory is no faster than any other and a
+// barrier is dear, 3×3 with 128 channels, 16×16, batch 4 runs at 6.2 GFLOP/s, against 35 of conv2d_subgroup.wgsl.
 
 @group(0) @binding(0) var<storage, read> x: array<$T>; // (batch, groups · channels, h, w)
 @group(0) @binding(1) var<storage, read> weight: array<$T>; // (groups · rows, channels, kh, kw); TRANSPOSED: (groups · channels, rows, kh, kw)

@@ -1,4 +1,5 @@
 // The second pass of a gradient that was computed in parts: their sum, in their order, which the shape of a sample fixes.
+// An invocation a weight.
 
 @group(0) @binding(0) var<storage, read> parts: array<f32>; // (count, size)
 @group(0) @binding(1) var<storage, read_write> out: array<$T>; // (size)

@@ -8,6 +8,8 @@
 // FLIP turns each filter by 180°, as the gradient by inputs needs it. With GRADIENT it is the transform's adjoint: the
 // filters' gradient Gᵀ dU G from that of U. A thread makes four filters, one in each component of its vectors: their 36
 // weights are nine vec4.
+//
+// Registers only. 96 × 96 filters take a software adapter 0.10 ms either way.
 
 #if GRADIENT
 @group(0) @binding(0) var<storage, read> u: array<vec4f>; // (16, rows, channels)

@@ -6,6 +6,8 @@
 // With GRADIENT it is the transform's adjoint: A dY Aᵀ, the gradient of M from that of the results. A thread has four tiles,
 // one in each component of its vectors. With QUAD they are neighbours in a row, and each line of their results is two
 // vec4.
+//
+// Registers only. 8×96×16² takes a software adapter 0.49 ms with QUAD and 0.62 without; as adjoint 0.43 and 0.54.
 
 #if GRADIENT
 @group(0) @binding(0) var<storage, read> out: array<$PIXELS>; // (N, rows, oh, ow)

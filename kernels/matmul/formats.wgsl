@@ -3,7 +3,8 @@
 //
 // Four at a time: a product's kernel multiplies blocks of 4×4, and an address costs more than what it leads to on a
 // software adapter (eight values of 8 or 4 bits a load gained nothing beyond noise there). f16 is unpacked from words, which
-// is twice as fast there as loads of vec4<f16>, and needs no shader-f16.
+// is twice as fast there as loads of vec4<f16> (1.5 ms and 3.0 for a row times 2048 × 2048), and needs no shader-f16. (64, 1024)
+// times (1024, 1024)ᵀ takes 3.0 ms with f32, 2.8 with f16, bf16 and q8, 2.9 with q4: formats save memory there, not time.
 
 #if BLOCKS
 @group(0) @binding($BINDING) var<storage, read> $NAME: array<u32>; // quants: four bytes or eight nibbles a word

@@ -1,4 +1,5 @@
-// C = Σ op(A) · op(B) (+ bias) for adapters with fast workgroup memory. Its speed on a GPU has not been measured yet.
+// C = Σ op(A) · op(B) (+ bias) for adapters with fast workgroup memory. Its speed on a GPU has not been measured yet; on a
+// software adapter 512³ runs at 7.4 GFLOP/s, against 47 of matmul_subgroup.wgsl.
 //
 // A workgroup makes a square tile of C: 64×64 by 16×8 threads, each 8 rows × 4 columns in registers; or, where that makes
 // fewer than 16 workgroups, 32×32 by 8×8 threads of 4×4, so that small products still spread over a GPU (elsewhere that
