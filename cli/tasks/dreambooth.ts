@@ -355,12 +355,14 @@ async function report(
 async function planRun(model: StableDiffusion, config: DreamBoothConfig): Promise<void> {
   if (!config.train.unet && !config.train.text)
     throw new ConfigError('train.unet and train.text are both false: nothing would be trained');
-  const { budget } = model.unet.device.memory;
+  const { budget, live } = model.unet.device.memory;
+  const parameters = [model.unet, model.vae, model.textEncoder].flatMap((part) => [...part.namedParameters().values()]);
+  const own = parameters.reduce((sum, { storage }) => sum + storage.block.bytes, 0);
   await rehearse(model, async (copy) => {
     const rehearsed = copy();
     const { counts } = await trainingStep(rehearsed.unet.device, rehearsed, config, { seconds: 0, profiled: false });
     const averages = config.ema > 0 ? (counts.tags['gradients'] ?? 0) : 0;
-    const needed = counts.peak + averages;
+    const needed = counts.peak + averages + (live - own); // beside what others hold on this device
     if (needed > budget) {
       const size = (bytes: number) => `${Math.ceil(bytes / 2 ** 20)} MiB`;
       const parts = Object.entries({ ...counts.tags, averages }).filter(([, bytes]) => bytes >= 2 ** 20);
