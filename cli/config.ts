@@ -3,6 +3,7 @@ import { readFile } from 'node:fs/promises';
 import { distance } from 'fastest-levenshtein';
 import { parse, YAMLParseError } from 'yaml';
 import { z } from 'zod';
+import type { WorldName } from '../diffusion/world.ts';
 
 const seed = z.int().min(0).max(Number.MAX_SAFE_INTEGER);
 const count = z.int().min(1);
@@ -55,10 +56,14 @@ const sampling = {
 
 const validation = z
   .strictObject({
-    count: count.default(200).describe('pictures held out'),
     every: count.default(100).describe('steps between validations'),
   })
   .prefault({});
+
+const world = z
+  .enum(['all', 'faces-and-animals'] satisfies WorldName[])
+  .default('faces-and-animals')
+  .describe('which emoji: 2,160 names, for a GPU, or 340 of faces and animals');
 
 const TASKS = {
   dreambooth: z.strictObject({
@@ -112,6 +117,7 @@ const TASKS = {
     task: z.literal('vae'),
     ...run,
     model: z.string().describe('folder whose vae/config.json is trained from scratch'),
+    world,
     cache: z.string().default('data/emoji').describe('where the renders are kept'),
     size: count.default(64).describe('pixels of a side'),
     validation,
@@ -125,11 +131,13 @@ const TASKS = {
     task: z.literal('diffusion'),
     ...run,
     model: z.string().describe('folder with the VAE to use and the configurations of UNet and text encoder'),
+    world,
     cache: z.string().default('data/emoji').describe('where the renders and their latents are kept'),
     validation,
     batch: count.default(32),
     drop: fraction.default(0.1).describe('share of captions left empty, for guidance'),
     article: fraction.default(0.3).describe('share of captions that get an "a" in front'),
+    style: fraction.default(0.5).describe('share of captions that name the drawing\'s style, such as ", joy style"'),
     snr: z.number().min(0).default(5).describe('γ of min-SNR weighting (Hang et al., 2023); 0: none'),
     weights: z
       .strictObject({

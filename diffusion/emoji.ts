@@ -1,7 +1,6 @@
 /**
  * Pictures with captions for pre-training: the icons of eight emoji sets (SVG, one JSON file a package), an icon's name its
- * caption and a set a drawing style. Variants of one picture are dropped, emojione's cats are held out as a subject that
- * pre-training never sees (Node).
+ * caption and a set a drawing style. Variants of one picture are dropped; `world.ts` says what of the rest is trained on (Node).
  */
 import { spawn, type ChildProcess } from 'node:child_process';
 import { readFile } from 'node:fs/promises';
@@ -44,8 +43,8 @@ async function readPackage<T>(set: EmojiSet, file: string): Promise<T> {
   return JSON.parse(await readFile(require.resolve(`@iconify-json/${set}/${file}`), 'utf8')) as T;
 }
 
-/** Why an icon is left out; `cat` is held out, `fail` is what the renderer cannot draw, `dup` looks like another. */
-export type Drop = 'skin' | 'flag' | 'keycap' | 'gender' | 'dup' | 'cat' | 'fail';
+/** Why an icon is left out; `fail` is what the renderer cannot draw, `dup` looks like another. */
+export type Drop = 'skin' | 'flag' | 'keycap' | 'gender' | 'dup' | 'fail';
 
 /** Why an icon is left out by its name alone, if it is. `names` are the set's, `flags` those of its category of flags. */
 function dropByName(set: EmojiSet, name: string, names: Set<string>, flags: Set<string>): Drop | undefined {
@@ -60,17 +59,18 @@ function dropByName(set: EmojiSet, name: string, names: Set<string>, flags: Set<
   if (/^(family|couple-with-heart|kiss)-(man|woman|adult)|holding-hands/.test(name)) return 'gender';
   const person = name.replace(/^(man|woman)-(?=.+-)/, 'person-').replace(/^(men|women)-/, 'people-');
   if (person !== name && names.has(person)) return 'gender';
-  if (set === 'emojione' && /(^|-)cat(-|$)/.test(name)) return 'cat';
   return undefined;
 }
 
-/** Which icons of a set are drawn, and how many are left out by their names, by reason. */
-export async function chooseIcons(set: EmojiSet): Promise<{ names: string[]; dropped: Record<Drop, number> }> {
+/** Which icons of a set are drawn, their categories where the set has any, and how many are left out by their names, by reason. */
+async function chooseIcons(
+  set: EmojiSet,
+): Promise<{ names: string[]; categories: Map<string, string>; dropped: Record<Drop, number> }> {
   const { icons } = await readPackage<IconSet>(set, 'icons.json');
   const { categories = {} } = await readPackage<{ categories?: Record<string, string[]> }>(set, 'metadata.json');
   // These two name a country's flag by the country, or in one word.
   const flags = new Set(set === 'streamline-emojis' || set === 'fxemoji' ? categories.Flags : undefined);
-  const dropped: Record<Drop, number> = { skin: 0, flag: 0, keycap: 0, gender: 0, dup: 0, cat: 0, fail: 0 };
+  const dropped: Record<Drop, number> = { skin: 0, flag: 0, keycap: 0, gender: 0, dup: 0, fail: 0 };
   const shown = new Set(Object.keys(icons).filter((name) => !icons[name].hidden));
   dropped.dup = Object.keys(icons).length - shown.size;
   const names = [...shown].filter((name) => {
@@ -78,7 +78,8 @@ export async function chooseIcons(set: EmojiSet): Promise<{ names: string[]; dro
     if (why) dropped[why]++;
     return why === undefined;
   });
-  return { names, dropped };
+  const all = Object.entries(categories).flatMap(([category, those]) => those.map((name) => [name, category] as const));
+  return { names, categories: new Map(all), dropped };
 }
 
 /** Captions: names with spaces for hyphens. fxemoji writes words together; they are parted where other sets know the words. */
@@ -181,6 +182,8 @@ export interface EmojiIcon {
   readonly set: EmojiSet;
   readonly name: string;
   readonly caption: string;
+  /** The set's own word for what it belongs to, such as "Animals & Nature". */
+  readonly category: string | null;
 }
 
 export interface EmojiPictures {
@@ -196,11 +199,12 @@ export interface EmojiPictures {
 /** What is kept of a set beside its pixels. */
 interface Index {
   /** Of this file's form and of the rules above: raise it when either changes. */
-  version: 1;
+  version: 2;
   package: string;
   size: number;
   names: string[];
   captions: string[];
+  categories: (string | null)[];
   failed: string[];
   counts: Record<Drop | 'icons' | 'kept', number>;
 }
@@ -225,7 +229,7 @@ export async function emojiPictures(
       const before = done;
       const progress = (n: number) => onProgress(before + n, total);
       const { version } = await readPackage<{ version: string }>(set, 'package.json');
-      const key = { version: 1, package: `${set} ${version}`, size } as const;
+      const key = { version: 2, package: `${set} ${version}`, size } as const;
       const file = path.join(cache, `${set}-${size}`);
       parts.push((await readPart(file, key)) ?? (await drawPart(file, key, set, chosen[i], renderer, progress)));
       done += chosen[i].names.length;
@@ -238,7 +242,9 @@ export async function emojiPictures(
     parts.flatMap(({ index }, i) => of(index, EMOJI_SETS[i]));
   return {
     size,
-    icons: each((index, set) => index.names.map((name, i) => ({ set, name, caption: index.captions[i] }))),
+    icons: each((index, set) =>
+      index.names.map((name, i) => ({ set, name, caption: index.captions[i], category: index.categories[i] })),
+    ),
     pixels: Buffer.concat(parts.map(({ pixels }) => pixels)),
     failed: each((index, set) => index.failed.map((name) => `${set}/${name}`)),
     counts: Object.fromEntries(parts.map(({ index }, i) => [EMOJI_SETS[i], index.counts])) as EmojiPictures['counts'],
@@ -263,7 +269,7 @@ async function drawPart(
   file: string,
   key: Key,
   set: EmojiSet,
-  { names, dropped }: Awaited<ReturnType<typeof chooseIcons>>,
+  { names, categories, dropped }: Awaited<ReturnType<typeof chooseIcons>>,
   renderer: Renderer,
   progress: (done: number) => void,
 ): Promise<{ index: Index; pixels: Uint8Array }> {
@@ -287,7 +293,14 @@ async function drawPart(
     icons: Object.keys(icons.icons).length,
     kept: kept.length,
   };
-  const index: Index = { ...key, names: kept, captions: await makeCaptions(set, kept), failed, counts };
+  const index: Index = {
+    ...key,
+    names: kept,
+    captions: await makeCaptions(set, kept),
+    categories: kept.map((name) => categories.get(name) ?? null),
+    failed,
+    counts,
+  };
   const pixels = Buffer.concat([...drawn.values()]);
   // The index last: where it is there, so are the pixels.
   await writeFileAtomic(`${file}.bin`, [pixels]);

@@ -70,6 +70,8 @@ export function samplingWeight({ sets, words }: SamplingWeights, set: string, ca
 /** A picture that training may take. */
 export interface Captioned {
   readonly caption: string;
+  /** The same with the drawing's style. */
+  readonly styled: string;
   readonly latents: Latents;
   /** How much more often than others it is drawn. */
   readonly weight: number;
@@ -82,6 +84,8 @@ export interface PretrainingOptions {
   readonly drop: number;
   /** Share of the others that get an "a" in front. */
   readonly article: number;
+  /** Share of captions that name the style. */
+  readonly style: number;
   /** γ of min-SNR weights; 0: none. */
   readonly snr: number;
 }
@@ -108,13 +112,14 @@ export class Pretraining {
 
   /** The batch of a forward pass. */
   batch(pass: number): Batch {
-    const { seed, batch, drop, article, snr } = this.#options;
+    const { seed, batch, drop, article, style, snr } = this.#options;
     const key = randomKey(seed, 'captions');
     const examples = Array.from({ length: batch }, (_, n): Example => {
       const random = new HostRandom(key, n, pass);
-      const { caption, latents } = this.#items[this.#pick(random.uniform())]!;
-      const [empty, prefixed] = [random.uniform() < drop, random.uniform() < article];
-      return { ids: this.#encode(empty ? '' : prefixed ? `a ${caption}` : caption), crops: [latents] };
+      const { caption, styled, latents } = this.#items[this.#pick(random.uniform())]!;
+      const [empty, prefixed, named] = [drop, article, style].map((share) => random.uniform() < share);
+      const words = named ? styled : caption;
+      return { ids: this.#encode(empty ? '' : prefixed ? `a ${words}` : words), crops: [latents] };
     });
     return weighted(noiseBatch(examples, [], this.#schedule, seed, pass), this.#schedule, snr);
   }
@@ -170,7 +175,7 @@ const VALIDATED_AT_ONCE = 8;
 /** Mean squared error of the predicted noise on pictures held out, each with one timestep and noise drawn once for all. */
 export async function validate(
   model: StableDiffusion,
-  items: readonly Omit<Captioned, 'weight'>[],
+  items: readonly Pick<Captioned, 'styled' | 'latents'>[],
   snr: number,
 ): Promise<{ mse: number; weighted: number }> {
   const { unet, textEncoder } = model;
@@ -179,7 +184,7 @@ export async function validate(
   const sums = { mse: 0, weighted: 0 };
   for (let from = 0; from < items.length; from += VALIDATED_AT_ONCE) {
     const part = items.slice(from, from + VALIDATED_AT_ONCE);
-    const examples = part.map(({ caption, latents }) => ({ ids: encode(model, caption), crops: [latents] }));
+    const examples = part.map(({ styled, latents }) => ({ ids: encode(model, styled), crops: [latents] }));
     const batch = weighted(noiseBatch(examples, [], schedule, VALIDATION_SEED, from), schedule, snr);
     const both = noGrad(device, () =>
       scope(device, () => {

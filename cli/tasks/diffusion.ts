@@ -6,6 +6,8 @@ import type { StableDiffusion } from '../../diffusion/folder.ts';
 import { encode, generate } from '../../diffusion/pipeline.ts';
 import { grid } from '../../diffusion/pictures.ts';
 import { cachedLatents, freshModel, Pretraining, samplingWeight, validate } from '../../diffusion/pretrain_unet.ts';
+import { captionOf } from '../../diffusion/world.ts';
+import type { WorldPicture } from '../../diffusion/world.ts';
 import { writeFileAtomic } from '../../nn/files.ts';
 import { Trainer } from '../../nn/trainer.ts';
 import type { Config } from '../config.ts';
@@ -20,13 +22,13 @@ import {
   trainerOptions,
   withAverages,
 } from './pretraining.ts';
-import type { Item, Pictures } from './pretraining.ts';
+import type { Pictures } from './pretraining.ts';
 
 export async function trainDiffusion(config: Config<'diffusion'>, context: TaskContext): Promise<void> {
   const model = await freshModel(context.device, resolvePath(config.model), config.seed);
   for (const prompt of config.sample.prompts) encode(model, prompt); // one that is too long is said now
   const size = (model.unet.config.sample_size ?? 16) * model.vae.downscale;
-  const data = await interruptible(context, () => loadPictures(config.cache, size, config.validation.count));
+  const data = await interruptible(context, () => loadPictures(config, size));
   await trainDiffusionOn(data, model, config, context);
 }
 
@@ -51,21 +53,22 @@ export async function trainDiffusionOn(
   const record = await RunRecord.open(folder, { config, data: data.record, parameters });
 
   const report = reporter('Pictures encoded');
-  const captioned = async (items: readonly Item[], key: string) => {
+  const captioned = async (items: readonly WorldPicture[], key: string) => {
     const latents = await cachedLatents(vae, items, {
       folder: path.join(config.cache, 'latents'),
       key: `${key} ${data.key}`,
       onDone: (done) => report(done, items.length),
     });
-    return items.map(({ set, caption }, i) => ({
-      caption,
+    return items.map((item, i) => ({
+      caption: captionOf(item, false),
+      styled: captionOf(item, true),
       latents: latents[i]!,
-      weight: samplingWeight(config.weights, set, caption),
+      weight: samplingWeight(config.weights, item.set, item.name),
     }));
   };
   const [training, validation] = await interruptible(
     context,
-    async () => [await captioned(data.training, 'training'), await captioned(data.validation, 'validation')] as const,
+    async () => [await captioned(data.training, 'training'), await captioned(data.heldOut, 'held out')] as const,
   );
   const task = new Pretraining(model, training, config);
   const samples = config.batch * config.accumulate; // a step

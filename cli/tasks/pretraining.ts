@@ -1,13 +1,9 @@
-/** What both pre-training tasks do: the pictures and what is held out, validation as a file, the record. */
-import { createHash } from 'node:crypto';
+/** What both pre-training tasks do: the pictures, validation as a file, the record. */
 import { existsSync } from 'node:fs';
 import { readFile } from 'node:fs/promises';
 import path from 'node:path';
-import { emojiPictures } from '../../diffusion/emoji.ts';
-import type { EmojiPictures } from '../../diffusion/emoji.ts';
-import { fromBytes } from '../../diffusion/pictures.ts';
-import type { Picture } from '../../diffusion/pictures.ts';
-import { HostRandom, randomKey } from '../../engine/index.ts';
+import { loadWorld } from '../../diffusion/world.ts';
+import type { World } from '../../diffusion/world.ts';
 import { lineChart } from '../../nn/chart.ts';
 import type { Json } from '../../nn/checkpoint.ts';
 import { writeFileAtomic } from '../../nn/files.ts';
@@ -20,55 +16,17 @@ import type { TaskContext } from '../run.ts';
 
 type PretrainingConfig = Config<'vae'> | Config<'diffusion'>;
 
-/** A picture with its caption and the set that it is from. */
-export interface Item {
-  readonly set: string;
-  readonly caption: string;
-  readonly picture: () => Picture;
-}
+/** What a task takes of a world. */
+export type Pictures = Pick<World, 'training' | 'heldOut' | 'key' | 'record'>;
 
-export interface Pictures {
-  readonly training: readonly Item[];
-  readonly validation: readonly Item[];
-  /** Identifies the pictures, their captions and what is held out. */
-  readonly key: string;
-  readonly record: Record<string, unknown>;
-}
-
-/** The emoji sets, rendered where the cache has them not; `held` of them, the same ones in every run, are for validation. */
-export async function loadPictures(cache: string, size: number, held: number): Promise<Pictures> {
-  const emoji = await emojiPictures(cache, { size, onProgress: reporter('Pictures rendered') });
+/** The world of a configuration, rendered where the cache has it not; its record names the packages that it is made of. */
+export async function loadPictures({ cache, world }: PretrainingConfig, size: number): Promise<Pictures> {
+  const pictures = await loadWorld(cache, { name: world, size, onProgress: reporter('Pictures rendered') });
   const { dependencies } = JSON.parse(await readFile(path.join(ROOT, 'package.json'), 'utf8')) as {
     dependencies: Record<string, string>;
   };
   const packages = Object.entries(dependencies).filter(([name]) => /^@(iconify-json|resvg)\//.test(name));
-  const pictures = holdOut(emoji, held);
   return { ...pictures, record: { ...pictures.record, packages: Object.fromEntries(packages) } };
-}
-
-export function holdOut(
-  { icons, pixels, size, counts, failed }: Omit<EmojiPictures, 'counts'> & { counts: object },
-  held: number,
-): Pictures {
-  if (held >= icons.length)
-    throw new Error(`[pretraining] validation.count is ${held}, there are ${icons.length} pictures: hold out fewer`);
-  const bytes = 3 * size * size;
-  const items = icons.map(({ set, caption }, i) => ({
-    set,
-    caption,
-    picture: () => fromBytes(pixels.subarray(i * bytes, (i + 1) * bytes), size, size),
-  }));
-  const order = new HostRandom(randomKey(0, 'validation')).permutation(items.length);
-  const out = new Set(order.slice(0, held));
-  const captions = JSON.stringify(icons.map(({ set, caption }) => [set, caption]));
-  const key = createHash('sha256').update(captions).update(pixels).update(String(held)).digest('hex');
-  const numbers = { pictures: items.length, training: items.length - held, validation: held, size };
-  return {
-    training: items.filter((_, i) => !out.has(i)),
-    validation: items.filter((_, i) => out.has(i)),
-    key,
-    record: { ...numbers, sha256: key, sets: counts, failed },
-  };
 }
 
 /** The trainer's options that follow from the configuration alone; a run goes on only with the `inputs` it began with. */

@@ -13,7 +13,8 @@ import type { Config } from '../config.ts';
 import { interruptible, recordRun, resolvePath, writeText } from '../run.ts';
 import type { TaskContext } from '../run.ts';
 import { appendValidation, drawLosses, loadPictures, RunRecord, trainerOptions, withAverages } from './pretraining.ts';
-import type { Item, Pictures } from './pretraining.ts';
+import type { WorldPicture } from '../../diffusion/world.ts';
+import type { Pictures } from './pretraining.ts';
 
 /** Pictures that the latents' statistics rest on. */
 const MEASURED = 256;
@@ -21,8 +22,7 @@ const MEASURED = 256;
 const SHOWN = 32;
 
 export async function trainVae(config: Config<'vae'>, context: TaskContext): Promise<void> {
-  const { cache, size, validation } = config;
-  await trainVaeOn(await interruptible(context, () => loadPictures(cache, size, validation.count)), config, context);
+  await trainVaeOn(await interruptible(context, () => loadPictures(config, config.size)), config, context);
 }
 
 /** The same on pictures at hand. */
@@ -38,8 +38,8 @@ export async function trainVaeOn(data: Pictures, config: Config<'vae'>, context:
   const record = await RunRecord.open(folder, { config, data: data.record, parameters });
 
   const order = new DataOrder(data.training.length, config.seed);
-  const pictures = (items: readonly Item[]) => items.map(({ picture }) => picture());
-  const held = pictures(data.validation);
+  const pictures = (items: readonly WorldPicture[]) => items.map(({ picture }) => picture());
+  const held = pictures(data.heldOut);
   const measured = pictures(spread(data.training, MEASURED));
   const samples = config.batch * config.accumulate; // a step
 

@@ -7,11 +7,11 @@ import type { Device } from '../../engine/index.ts';
 import { parseConfig } from '../../cli/config.ts';
 import type { Config } from '../../cli/config.ts';
 import { trainDiffusionOn } from '../../cli/tasks/diffusion.ts';
-import { holdOut } from '../../cli/tasks/pretraining.ts';
 import type { Pictures } from '../../cli/tasks/pretraining.ts';
 import { trainVaeOn } from '../../cli/tasks/vae.ts';
 import { loadStableDiffusion } from '../../diffusion/folder.ts';
 import { freshModel } from '../../diffusion/pretrain_unet.ts';
+import { fromBytes } from '../../diffusion/pictures.ts';
 import { plainDevice } from '../device.ts';
 
 const SIDE = 16;
@@ -22,16 +22,16 @@ function discs(): Pictures {
   const colours = { red: [220, 40, 40], green: [40, 180, 60], blue: [40, 60, 220], black: [20, 20, 20] };
   const names = Object.keys(colours) as (keyof typeof colours)[];
   const random = new HostRandom(randomKey(0, 'discs'));
-  const pixels = new Uint8Array(COUNT * SIDE * SIDE * 3).fill(255);
-  const icons = Array.from({ length: COUNT }, (_, n) => {
-    const caption = names[n % 4]!;
+  const discs = Array.from({ length: COUNT }, (_, n) => {
+    const pixels = new Uint8Array(SIDE * SIDE * 3).fill(255);
+    const name = names[n % 4]!;
     const [cx, cy, radius] = [6 + random.below(5), 6 + random.below(5), 3 + random.below(3)];
     for (let y = 0; y < SIDE; y++)
       for (let x = 0; x < SIDE; x++)
-        if ((x - cx) ** 2 + (y - cy) ** 2 <= radius ** 2) pixels.set(colours[caption], ((n * SIDE + y) * SIDE + x) * 3);
-    return { set: 'noto' as const, name: caption, caption };
+        if ((x - cx) ** 2 + (y - cy) ** 2 <= radius ** 2) pixels.set(colours[name], (y * SIDE + x) * 3);
+    return { set: 'noto' as const, style: 'noto', icon: name, name, picture: () => fromBytes(pixels, SIDE, SIDE) };
   });
-  return holdOut({ size: SIDE, icons, pixels, failed: [], counts: { noto: { kept: COUNT } } }, 8);
+  return { training: discs.slice(8), heldOut: discs.slice(0, 8), key: 'discs', record: { training: COUNT - 8 } };
 }
 
 const VAE = { block_out_channels: [8, 16], norm_num_groups: 4, scaling_factor: 1 };
@@ -46,7 +46,7 @@ const UNET = {
   attention_head_dim: 2,
 };
 const TEXT = { hidden_size: 16, intermediate_size: 32, num_hidden_layers: 1, num_attention_heads: 2 };
-const TOKENIZER = { model_max_length: 6 };
+const TOKENIZER = { model_max_length: 8 };
 const SCHEDULER = { _class_name: 'DDIMScheduler', clip_sample: false };
 const INDEX = {
   vae: ['diffusers', 'AutoencoderKL'],
@@ -85,7 +85,7 @@ cache: ${path.join(root, 'cache')}
 batch: 4
 ema: 0.9
 checkpoint: { every: 5, keep: 9 }
-validation: { count: 8, every: 4 }
+validation: { every: 4 }
 optimizer: { lr: 3.0e-3, betas: [0.9, 0.99], warmup: 3, schedule: cosine }
 `;
 
@@ -152,7 +152,7 @@ describe.each([
       steps: STEPS,
       samples: 4 * STEPS,
       config: { task, seed: 0 },
-      data: { pictures: COUNT, training: 16, validation: 8, sets: { noto: { kept: COUNT } } },
+      data: { training: 16 },
       adapter: { description: device.profile.description },
       validation: [{ step: 4 }, { step: 8 }, { step: 12 }],
     });
@@ -176,7 +176,7 @@ describe.each([
 
 it('the two make a model folder that loads', async () => {
   const model = await loadStableDiffusion(device, path.join(root, 'diffusion', 'model'));
-  expect(model.tokenizer.maxLength).toBe(6);
+  expect(model.tokenizer.maxLength).toBe(8);
   expect(model.vae.config.scaling_factor).not.toBe(1);
   for (const part of [model.unet, model.vae, model.textEncoder]) part.release();
 });
