@@ -25,7 +25,7 @@ fn main(@builtin(workgroup_id) wg: vec3u, @builtin(num_workgroups) groups: vec3u
   let lane = laneOf(invocation);
   if (row >= params.rows) { return; }
   let base = row * params.columns;
-  var highest = V(-3.4e38);
+  var highest = V(-0x1.fffffep+127); // the lowest number that there is: masks are made with it
   for (var i = lane; i < params.columns; i += LANES) { highest = max(highest, load(base + i)); }
   let shift = maxLanes(foldMax(highest), lane);
   var exponentials = V(0.0);

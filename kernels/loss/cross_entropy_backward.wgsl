@@ -25,12 +25,14 @@ fn main(@builtin(workgroup_id) wg: vec3u, @builtin(num_workgroups) groups: vec3u
   if (row >= params.rows) { return; }
   let base = row * params.columns;
   let goal = targets[row];
-  let scale = select(grad[0] / count[0], 0.0, goal == params.ignored);
+  let counts = goal != params.ignored;
+  let scale = grad[0] / count[0];
   let others = params.smoothing / f32(params.columns * WIDTH);
   for (var i = lane; i < params.columns; i += LANES) {
     let p = exp(load(base + i) - stats[row].x) * stats[row].y;
     let hit = select(V(0.0), V(1.0 - params.smoothing), isElement(i, u32(goal)));
-    dlogits[base + i] = Stored((p - hit - others) * scale);
+    // Chosen, not multiplied by 0: an ignored row may hold anything.
+    dlogits[base + i] = Stored(select(V(0.0), (p - hit - others) * scale, counts));
   }
 }
 

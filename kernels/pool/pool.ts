@@ -20,7 +20,8 @@ function poolShape(name: string, { shape }: Tensor, { kernel, stride, padding }:
   const fail = (message: string): never => {
     throw new Error(`[${name}] ${message}`);
   };
-  if (shape.length !== 4) fail(`x must be (N, C, H, W), not ${formatShape(shape)}`);
+  if (shape.length !== 4 || shape[2] === 0 || shape[3] === 0)
+    fail(`x must be (N, C, H, W) with pixels, not ${formatShape(shape)}`);
   for (const [what, pair, least] of [['kernel', kernel, 1], ['stride', stride, 1], ['padding', padding, 0]] as const)
     if (!pair.every((extent) => Number.isInteger(extent) && extent >= least))
       fail(`the ${what} must be whole numbers ≥ ${least}, not ${formatShape(pair)}`); // prettier-ignore

@@ -158,4 +158,15 @@ describe('crossEntropy', () => {
     expect(await loss.item()).toBeNaN();
     release(loss);
   });
+
+  it.each([NaN, -Infinity])('lets ignored rows hold %f: their gradient is 0', async (value) => {
+    const dx = scope(device, () => {
+      const logits = tensor(device, [0, 0, value, value], [2, 2]);
+      logits.requiresGrad = true;
+      backward(crossEntropy(logits, tensor(device, [1, -100], [2], { dtype: 'i32' })));
+      return logits.grad!;
+    });
+    expect([...(await dx.read())]).toEqual([0.5, -0.5, 0, 0]);
+    release(dx);
+  });
 });

@@ -167,9 +167,10 @@ export const lossRows: Rows<'mse' | 'l1' | 'huber' | 'smoothL1' | 'bce' | 'bceWi
         if (goal === ignore) continue;
         const row = logits!.data.subarray(r * columns, (r + 1) * columns);
         const highest = row.reduce((most, v) => Math.max(most, v), -Infinity);
-        const logSum = highest + Math.log(row.reduce((sum, v) => sum + Math.exp(v - highest), 0));
-        const mean = row.reduce((sum, v) => sum + v, 0) / columns;
-        total += logSum - (1 - smoothing) * row[goal]! - smoothing * mean;
+        // All by distance from the largest: float64, too, would lose a log Σ beside it where it is huge.
+        const logSum = Math.log(row.reduce((sum, v) => sum + Math.exp(v - highest), 0));
+        const mean = row.reduce((sum, v) => sum + (v - highest), 0) / columns;
+        total += logSum - (1 - smoothing) * (row[goal]! - highest) - smoothing * mean;
         count++;
       }
       return nd([], () => total / Math.max(count, 1));
@@ -192,6 +193,15 @@ export const lossRows: Rows<'mse' | 'l1' | 'huber' | 'smoothL1' | 'bce' | 'bceWi
           targets(4, 32),
         ],
         attributes: {},
+      },
+      {
+        name: 'the lowest finite value, as masks have it',
+        inputs: [
+          { shape: [2, 8], value: (_, i) => (i < 12 ? -3.4028234663852886e38 : 0) },
+          { shape: [2], dtype: 'i32', value: (_, i) => 7 * i },
+        ],
+        attributes: {},
+        forwardOnly: true, // no finite difference changes such a value
       },
       { ...crossEntropySample(65_540, 3), name: 'past 65,535 workgroups', forwardOnly: true },
     ],

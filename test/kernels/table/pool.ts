@@ -72,7 +72,10 @@ export const poolRows: Rows<'averagePool2d' | 'maxPool2d'> = {
     gradient: [0],
     arbitrary,
     bad: [
-      [(operation, t) => operation(t([2, 3, 4]), 2), /\[averagePool2d\] x must be \(N, C, H, W\), not \(2, 3, 4\)/],
+      [
+        (operation, t) => operation(t([2, 3, 4]), 2),
+        /\[averagePool2d\] x must be \(N, C, H, W\) with pixels, not \(2, 3, 4\)/,
+      ],
       [
         (operation, t) => operation(t([1, 1, 4, 4]), 2, { padding: 2 }),
         /padding \(2, 2\) must be at most half the kernel/,
@@ -86,6 +89,11 @@ export const poolRows: Rows<'averagePool2d' | 'maxPool2d'> = {
     gradient: [0],
     arbitrary,
     bad: [
+      // A window that holds padding alone would have no largest element.
+      [
+        (operation, t) => operation(t([1, 2, 7, 0]), 2, { padding: 1 }),
+        /\[maxPool2d\] x must be \(N, C, H, W\) with pixels, not \(1, 2, 7, 0\)/,
+      ],
       [(operation, t) => operation(t([1, 1, 4, 4]), [5, 2]), /kernel \(5, 2\) does not fit into \(1, 1, 4, 4\)/],
       [
         (operation, t) => operation(t([1, 1, 4, 4]), 2, { stride: 0 }),

@@ -44,6 +44,12 @@ const samples: Sample<object>[] = [
     attributes: {},
     forwardOnly: true,
   },
+  {
+    name: 'the lowest finite value, as masks have it',
+    inputs: [{ shape: [3, 8], value: (_, i) => (i < 12 ? -3.4028234663852886e38 : i < 16 ? -3.402e38 : 0) }],
+    attributes: {},
+    forwardOnly: true, // no finite difference changes such a value
+  },
   { name: 'no rows', inputs: [[0, 5]], attributes: {} },
   { name: 'no columns', inputs: [[3, 0]], attributes: {} },
   { name: 'past 65,535 workgroups', inputs: [[65_540, 3]], attributes: {}, forwardOnly: true },
