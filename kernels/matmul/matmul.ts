@@ -1,6 +1,7 @@
 import { apply, empty, formatShape, isStorageFormat, operation, sizeOf } from '../../engine/index.ts';
 import type { Shape, Tensor } from '../../engine/index.ts';
 import { broadcastShape } from '../elementwise/chain.ts';
+import { transpose } from '../layout/layout.ts';
 import { sum } from '../reduce/reduce.ts';
 import { refuseGradient } from './formats.ts';
 import { multiply } from './product.ts';
@@ -72,12 +73,20 @@ const matmulOp = operation<readonly [Tensor, Tensor], MatmulOptions>({
     const over = (shared: boolean) => (shared ? { sum: batch } : { batch });
     let gradA: Tensor | null = null;
     if (ctx.needs[0]) {
-      gradA = ctx.gradient(0);
-      if (transposeA)
-        // (k, m) = op(B) · gradᵀ
+      const byRows = { m, n: k, k: n, transposeB: !transposeB, sharedB, ...over(sharedA) };
+      if (transposeA && isStorageFormat(b.dtype)) {
+        // Kernels read formats as the second operand alone: (m, k) = grad · op(B)ᵀ, which is then turned.
+        const rank = a.shape.length;
+        const turned = empty(a.device, [...a.shape.slice(0, -2), m, k], a.dtype);
+        multiply(grad!, b, turned, byRows);
+        gradA = transpose(turned, [...a.shape.slice(0, -2).keys(), rank - 1, rank - 2]);
+      } else if (transposeA) {
+        gradA = ctx.gradient(0); // (k, m) = op(B) · gradᵀ
         multiply(b, grad!, gradA, { m: k, n: m, k: n, transposeA: transposeB, transposeB: true, sharedA: sharedB, ...over(sharedA) }); // prettier-ignore
-      // (m, k) = grad · op(B)ᵀ
-      else multiply(grad!, b, gradA, { m, n: k, k: n, transposeB: !transposeB, sharedB, ...over(sharedA) });
+      } else {
+        gradA = ctx.gradient(0); // (m, k) = grad · op(B)ᵀ
+        multiply(grad!, b, gradA, byRows);
+      }
     }
     let gradB: Tensor | null = null;
     if (ctx.needs[1]) {

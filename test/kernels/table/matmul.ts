@@ -74,10 +74,16 @@ const FORMATS = [
   ['q4', 64],
 ] as const;
 
-const stored = (format: StorageFormat, a: Shape, b: Shape, transposeB: boolean): Sample<MatmulOptions> => ({
-  name: `${formatShape(a)} and ${formatShape(b)} in ${format}`,
+const stored = (
+  format: StorageFormat,
+  a: Shape,
+  b: Shape,
+  transposeB: boolean,
+  transposeA = false,
+): Sample<MatmulOptions> => ({
+  name: `${formatShape(a)}${transposeA ? ' transposed' : ''} and ${formatShape(b)} in ${format}`,
   inputs: [a, { shape: b, dtype: format }],
-  attributes: { transposeB },
+  attributes: { transposeA, transposeB },
 });
 
 const transposes = [false, true].flatMap((transposeA) => [false, true].map((b) => [transposeA, b] as const));
@@ -111,6 +117,10 @@ const samples: Sample<MatmulOptions>[] = [
     stored(format, [5, width], [9, width], true),
     stored(format, [7, 6], [6, width], false),
     stored(format, [1, 2 * width], [6, 2 * width], true),
+    // a transposed: its gradient, too, reads the weight
+    stored(format, [width, 6], [9, width], true, true),
+    stored(format, [2, 6, 7], [6, width], false, true),
+    stored(format, [1, 6, 7], [3, 6, width], false, true),
   ]),
   { name: 'no rows', inputs: [[0, 3], [3, 2]], attributes: {}, forwardOnly: true },
   { name: 'nothing to add', inputs: [[2, 0], [0, 3]], attributes: {}, forwardOnly: true },
