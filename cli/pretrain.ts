@@ -10,7 +10,7 @@ import { makeFolder } from '../nn/checkpoint.ts';
 import { ConfigError, describeKeys, loadConfig } from './config.ts';
 import type { Config } from './config.ts';
 import { main } from './errors.ts';
-import { ROOT, writeText } from './run.ts';
+import { resolvePath, writeText } from './run.ts';
 import type { TaskContext } from './run.ts';
 
 const STAGES = ['vae', 'diffusion'] as const;
@@ -18,21 +18,22 @@ type Stage = (typeof STAGES)[number];
 
 const command = new Command('node cli/pretrain.js')
   .description(
-    `Trains the small text-to-picture model from nothing: renders some 10,000 emoji,
-their names as captions, trains the autoencoder (VAE) on them, then UNet and
-text encoder in its latents. Called again, after Ctrl-C, a crash or a kill, it
+    `Trains the small text-to-picture model from nothing: renders 2,000 emoji of faces
+and animals (or all 10,000), their names as captions, trains the autoencoder (VAE)
+on them, then UNet and text encoder in its latents. Called again, after Ctrl-C, a crash or a kill, it
 goes on where it was. It ends with a model folder, sample pictures and a record
 of how they came about. Without a GPU it takes many hours; nothing else needs
 it: a trained model is in assets/base.`,
   )
-  .argument('[stage.key=value...]', 'changes to assets/configs/vae.yaml and diffusion.yaml, at the first call')
+  .argument('[stage.key=value...]', 'changes to vae.yaml and diffusion.yaml, at the first call')
   .option('--folder <folder>', 'where the run is kept', 'runs/pretrain')
+  .option('--configs <folder>', 'where vae.yaml and diffusion.yaml are', 'assets/configs')
   .addHelpText(
     'after',
     `
 Examples:
   node cli/pretrain.js                                     the whole way; call it again to go on
-  node cli/pretrain.js diffusion.steps=31250               a million samples, for a GPU
+  node cli/pretrain.js --configs assets/configs/gpu        all emoji, over a million samples: for a GPU
   node cli/pretrain.js --folder runs/try vae.steps=200 diffusion.steps=200     a short try
   node cli/train.js assets/configs/vae.yaml steps=100      one of the two tasks alone
 
@@ -63,12 +64,13 @@ function overridesOf(stage: Stage, all: readonly string[]): string[] {
 async function configure(
   stage: Stage,
   folder: string,
+  configs: string,
   defaults: readonly string[],
   overrides: readonly string[],
 ): Promise<Config> {
   const file = path.join(folder, 'config.yaml');
   if (!existsSync(file))
-    return loadConfig(path.join(ROOT, 'assets/configs', `${stage}.yaml`), [...defaults, ...overrides]);
+    return loadConfig(path.join(resolvePath(configs), `${stage}.yaml`), [...defaults, ...overrides]);
   const [begun, now] = [await loadConfig(file), await loadConfig(file, overrides)];
   if (JSON.stringify(begun) !== JSON.stringify(now))
     throw new ConfigError(
@@ -83,16 +85,21 @@ const isFinished = (model: string): boolean => existsSync(path.join(model, 'mode
 
 await main(async () => {
   command.parse();
-  const { folder } = command.opts<{ folder: string }>();
+  const { folder, configs: source } = command.opts<{ folder: string; configs: string }>();
   const places = { vae: path.join(folder, 'vae'), diffusion: path.join(folder, 'diffusion') };
   const ownVae = `model=${JSON.stringify(path.join(places.vae, 'model'))}`; // the second stage's, unless told otherwise
   const configs = {
-    vae: await configure('vae', places.vae, [], overridesOf('vae', command.args)),
-    diffusion: await configure('diffusion', places.diffusion, [ownVae], overridesOf('diffusion', command.args)),
+    vae: await configure('vae', places.vae, source, [], overridesOf('vae', command.args)),
+    diffusion: await configure('diffusion', places.diffusion, source, [ownVae], overridesOf('diffusion', command.args)),
   };
   const tasks = await import('./tasks/index.ts');
   const device = await openNodeDevice();
   console.log(`Adapter: ${device.profile.description}`);
+  // Both now: a call that goes on needs none of what this one was given.
+  for (const stage of STAGES) {
+    await makeFolder(places[stage]);
+    await writeText(path.join(places[stage], 'config.yaml'), stringify(configs[stage]));
+  }
   for (const stage of STAGES) {
     const model = path.join(places[stage], 'model');
     if (!isFinished(model)) await runStage(tasks.run, configs[stage], device, places[stage]);
@@ -116,10 +123,8 @@ async function runStage(
 ): Promise<void> {
   console.log(`\n${config.task}: ${config.steps} steps, in ${folder}`);
   device.memory.budget = config.memory.budget === 0 ? Infinity : config.memory.budget * 2 ** 20;
-  await run(config, device, async () => {
-    await makeFolder(folder);
-    await writeText(path.join(folder, 'config.yaml'), stringify(config));
+  await run(config, device, () => {
     const again = folder === path.join('runs/pretrain', config.task) ? '' : ` --folder ${path.dirname(folder)}`;
-    return { device, folder, resume: true, resumeCommand: `node cli/pretrain.js${again}` };
+    return Promise.resolve({ device, folder, resume: true, resumeCommand: `node cli/pretrain.js${again}` });
   });
 }
