@@ -20,6 +20,8 @@ export const BLOCK = 32;
 /** Bits of a value, without its share of the scale. */
 const BITS: Record<StorageFormat, number> = { bf16: 16, q8: 8, q4: 4 };
 
+export const STORAGE_FORMATS = Object.keys(BITS) as readonly StorageFormat[];
+
 /** Rows of a tensor in this format are multiples of so many values. */
 export const formatMultiple = (format: StorageFormat): number => (format === 'bf16' ? 4 : BLOCK);
 

@@ -36,8 +36,9 @@ export {
   isStorageFormat,
   packBlocks,
   scalesOffset,
+  STORAGE_FORMATS,
   unpackBlocks,
 } from './formats.ts';
 export type { Blocks, StorageFormat } from './formats.ts';
-export { byteLength, computedDType, empty, tensor, Tensor, typed, view, windowOf, write, zeros } from './tensor.ts';
+export { byteLength, computedDType, empty, requireDType, tensor, Tensor, typed, view, windowOf, write, zeros } from './tensor.ts'; // prettier-ignore
 export type { DType, HostArray, TensorOptions } from './tensor.ts';

@@ -1,6 +1,6 @@
 import type { Device } from './device.ts';
 import { f16ToF32, f32ToF16 } from './float16.ts';
-import { decode, encode, formatBytes, formatMultiple, isStorageFormat } from './formats.ts';
+import { decode, encode, formatBytes, formatMultiple, isStorageFormat, STORAGE_FORMATS } from './formats.ts';
 import type { StorageFormat } from './formats.ts';
 import type { Defines } from './kernel.ts';
 import { ALIGNMENT, GUARD_BYTES } from './memory.ts';
@@ -15,6 +15,12 @@ export type DType = 'f32' | 'f16' | 'i32' | 'u32' | StorageFormat;
 export type HostArray = Float32Array<ArrayBuffer> | Int32Array<ArrayBuffer> | Uint32Array<ArrayBuffer>;
 
 const BYTES: Record<Exclude<DType, StorageFormat>, number> = { f32: 4, f16: 2, i32: 4, u32: 4 };
+const DTYPES: readonly string[] = [...Object.keys(BYTES), ...STORAGE_FORMATS];
+
+/** Throws where a program without types asks for a dtype that there isn't. */
+export function requireDType(operation: string, dtype: DType): void {
+  if (!DTYPES.includes(dtype)) throw new Error(`[${operation}] ${dtype} is no dtype: there are ${DTYPES.join(', ')}`);
+}
 
 /** What a kernel is specialised by to read and write `array<$T>` of this dtype; it computes in f32 either way. */
 export const typed = ({ dtype }: { dtype: DType }): Defines =>
@@ -109,6 +115,7 @@ export const empty = (device: Device, shape: Shape, dtype: DType = 'f32', tag?: 
 /** `unused`: see `Pool.allocate`. */
 function allocate(device: Device, shape: Shape, asked: DType, tag: string | undefined, unused: boolean): Tensor {
   checkShape('empty', shape);
+  requireDType('empty', asked);
   const dtype = computedDType(device, asked);
   if (isStorageFormat(dtype) && !((shape.at(-1) ?? 1) % formatMultiple(dtype) === 0))
     throw new Error(
@@ -139,6 +146,7 @@ export function tensor(
   { dtype = defaultDType(data), tag }: TensorOptions = {},
 ): Tensor {
   checkShape('tensor', shape);
+  requireDType('tensor', dtype);
   if (data.length !== sizeOf(shape))
     throw new Error(`[tensor] ${formatShape(shape)} needs ${sizeOf(shape)} values, got ${data.length}`);
   const result = allocate(device, shape, dtype, tag, true); // a replay writes no host values: they stay where they are

@@ -8,6 +8,7 @@ import {
   operation,
   packBlocks,
   sizeOf,
+  STORAGE_FORMATS,
   tensor,
   wgsl,
 } from '../../engine/index.ts';
@@ -22,7 +23,7 @@ const source = wgsl(import.meta.url, './dequantize.wgsl');
  * values, and where a value of q8 or q4 is not finite or too large.
  */
 export function quantize(device: Device, values: ArrayLike<number>, shape: Shape, format: StorageFormat): Tensor {
-  checkRows('quantize', shape, format);
+  checkRows('quantize', shape, format, STORAGE_FORMATS);
   return tensor(device, values, shape, { dtype: format });
 }
 
@@ -31,7 +32,7 @@ export function quantize(device: Device, values: ArrayLike<number>, shape: Shape
  * 8), without a change: x = scale · quant, 32 neighbours of a row to a scale.
  */
 export function fromBlocks(device: Device, blocks: Blocks, shape: Shape, format: 'q8' | 'q4'): Tensor {
-  checkRows('fromBlocks', shape, format);
+  checkRows('fromBlocks', shape, format, ['q8', 'q4']);
   const { quants, scales } = blocks;
   const size = sizeOf(shape);
   if (quants.length !== size || scales.length !== size / BLOCK)
@@ -43,7 +44,9 @@ export function fromBlocks(device: Device, blocks: Blocks, shape: Shape, format:
   return result;
 }
 
-function checkRows(operation: string, shape: Shape, format: StorageFormat): void {
+function checkRows(operation: string, shape: Shape, format: StorageFormat, formats: readonly StorageFormat[]): void {
+  if (!formats.includes(format))
+    throw new Error(`[${operation}] ${format} is none of the formats ${formats.join(', ')}`);
   const multiple = formatMultiple(format);
   if (shape.length === 0 || shape.at(-1)! % multiple !== 0)
     throw new Error(
@@ -55,7 +58,8 @@ const dequantizeOp = operation<readonly [Tensor], object>({
   name: 'dequantize',
   dtypes: 'any',
   shape([x]) {
-    if (!isStorageFormat(x.dtype)) throw new Error(`[dequantize] ${x.dtype} is no storage format (bf16, q8, q4)`);
+    if (!isStorageFormat(x.dtype))
+      throw new Error(`[dequantize] ${x.dtype} is no storage format (${STORAGE_FORMATS.join(', ')})`);
     return x.shape;
   },
   forward(_ctx, [x], _, shape) {

@@ -16,7 +16,7 @@ import {
   write,
   zeros,
 } from '../../engine/index.ts';
-import type { Device, Host } from '../../engine/index.ts';
+import type { Device, DType, Host } from '../../engine/index.ts';
 import { openNodeDevice } from '../../engine/node.ts';
 import { Pool, sizeClass } from '../../engine/memory.ts';
 import { add, affine, exp, mul, square, sum } from '../../kernels/index.ts';
@@ -202,6 +202,14 @@ describe('tensor', () => {
     expect(() => view(x, 4, [1])).toThrow(/multiples of 256/);
     expect(() => view(x, 256, [65])).toThrow(/past the end/);
     release(x);
+  });
+
+  it('names the dtypes that there are', () => {
+    const f64 = 'f64' as DType;
+    expect(() => tensor(device, [1], [1], { dtype: f64 })).toThrow(
+      '[tensor] f64 is no dtype: there are f32, f16, i32, u32, bf16, q8, q4',
+    );
+    expect(() => empty(device, [1], f64)).toThrow('[empty] f64 is no dtype');
   });
 
   it('reads zeros and empty tensors', async () => {

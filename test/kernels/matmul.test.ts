@@ -201,6 +201,15 @@ describe('storage formats', () => {
       /\[quantize\] value 0 is NaN/,
     );
   });
+
+  it('are refused where there is no such format', () => {
+    for (const format of ['q5', 'f16'])
+      expect(() => quantize(device, new Float32Array(32), [1, 32], format as 'q8')).toThrow(
+        `[quantize] ${format} is none of the formats bf16, q8, q4`,
+      );
+    const blocks = { quants: new Int8Array(32), scales: new Uint16Array(1) };
+    expect(() => fromBlocks(device, blocks, [1, 32], 'bf16' as 'q8')).toThrow('[fromBlocks] bf16 is none of the formats q8, q4'); // prettier-ignore
+  });
 });
 
 /** Through the kernels that the rules don't choose here; the poorest device's share of the table goes through them, too. */
