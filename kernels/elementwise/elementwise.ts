@@ -1,5 +1,5 @@
 /** Arithmetic, comparison and choice, element by element, with broadcasting; f32 and f16, and integers where that has a meaning. */
-import { apply, computedDType, operation, registerAddition, reshape, typed, wgsl } from '../../engine/index.ts';
+import { apply, computedDType, isStorageFormat, operation, registerAddition, requireDType, reshape, typed, wgsl } from '../../engine/index.ts'; // prettier-ignore
 import type { DType, Operation, Tensor } from '../../engine/index.ts';
 import { sumTo } from '../reduce/reduce.ts';
 import { broadcastShape, evaluate } from './chain.ts';
@@ -168,7 +168,12 @@ export const where = (condition: Tensor, a: Tensor, b: Tensor): Tensor => apply(
 const castOp = operation<readonly [Tensor], { dtype: DType }>({
   name: 'cast',
   dtypes: 'alike',
-  shape: ([x]) => x.shape,
+  shape([x], { dtype }) {
+    requireDType('cast', dtype);
+    if (isStorageFormat(dtype))
+      throw new Error(`[cast] ${dtype} is a storage format: use quantize(device, values, shape, '${dtype}')`);
+    return x.shape;
+  },
   forward: (_ctx, [x], { dtype }) => evaluate(convert(dtype), [x]),
   backward: (ctx, [grad]) => [evaluate(convert(ctx.inputDType(0)), [grad!], ctx.target(0))],
 });

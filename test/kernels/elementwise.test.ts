@@ -1,7 +1,7 @@
 /** What the operations' table does not ask of the element-wise operations: values so large that powers of them overflow. */
 import { beforeAll, describe, expect, it } from 'vitest';
 import { backward, clearGradient, release, scope, tensor } from '../../engine/index.ts';
-import type { Device, Tensor } from '../../engine/index.ts';
+import type { Device, DType, Tensor } from '../../engine/index.ts';
 import { cast, div, gelu, geluTanh, pow, quickGelu, reciprocal, silu, sum } from '../../kernels/index.ts';
 import { guardedDevice } from '../device.ts';
 
@@ -63,6 +63,17 @@ describe('gradients', () => {
     expect(device.memory.live - live).toBe(4096);
     release(y);
   });
+});
+
+it('casts to what kernels compute with, and harms nothing where more is asked for', async () => {
+  const x = tensor(device, [1, 2, 3, 4]);
+  const live = device.memory.live;
+  expect(() => cast(x, 'q8')).toThrow("[cast] q8 is a storage format: use quantize(device, values, shape, 'q8')");
+  expect(() => cast(x, 'f64' as DType)).toThrow('[cast] f64 is no dtype: there are f32, f16, i32, u32, bf16, q8, q4');
+  expect(device.memory.live).toBe(live);
+  const total = sum(x);
+  expect(await total.item()).toBe(10);
+  release(x, total);
 });
 
 describe('powers', () => {
