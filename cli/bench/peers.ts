@@ -137,14 +137,14 @@ async function compare(
     });
   for (let round = 0; round < rounds; round++)
     for (const [engine, all] of times)
-      await attempt(engine, async () => void all.push(...(await engine.time(seconds))));
+      await attempt(engine, async () => void times.set(engine, all.concat(await engine.time(seconds))));
   for (const engine of engines) await engine.release();
   const ms: Partial<Record<'ours' | Peer, number | { error: string }>> = {};
   const least: Partial<Record<'ours' | Peer, number>> = {};
   for (const engine of engines) {
     const name = engine.name as 'ours' | Peer;
-    const runs = times.get(engine);
-    if (runs) [ms[name], least[name]] = [median(runs), Math.min(...runs)];
+    const runs = times.get(engine)?.toSorted((a, b) => a - b);
+    if (runs) [ms[name], least[name]] = [runs[runs.length >> 1]!, runs[0]!];
     else if (errors.has(engine)) ms[name] = { error: errors.get(engine)! };
   }
   const target = pass === 'gradient' ? GRADIENT_TARGET : TARGETS[c.op];
@@ -156,8 +156,6 @@ function ratioOf(values: Readonly<Partial<Record<'ours' | Peer, unknown>>>): num
   const best = Math.min(...PEERS.map((peer) => values[peer]).filter((value) => typeof value === 'number'));
   return typeof values.ours === 'number' && Number.isFinite(best) ? best / values.ours : null;
 }
-
-const median = (values: readonly number[]): number => values.toSorted((a, b) => a - b)[values.length >> 1]!;
 
 /** Installs the peers as their lock says, unless they are, beside the project's packages and apart from them. Returns the folder. */
 async function installPeers(): Promise<string> {

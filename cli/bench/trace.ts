@@ -23,7 +23,8 @@ export interface TraceEvent {
 /** Two tracks: the host recording dispatches, and the device running them. In order of time, which begins at 0. */
 export function traceEvents(dispatches: readonly Dispatch[], adapter: string): TraceEvent[] {
   const track = (name: string, tid: number, text: string): TraceEvent => ({ ph: 'M', name, pid: PROCESS, tid, args: { name: text } }); // prettier-ignore
-  const zero = Math.min(...dispatches.flatMap(({ recorded, began }) => [recorded, began]));
+  let zero = Infinity;
+  for (const { recorded, began } of dispatches) zero = Math.min(zero, recorded, began);
   const events = dispatches.flatMap(({ kernel, recorded, recording, began, ms, bytes, operations }): TraceEvent[] => {
     const event = (tid: number, start: number, length: number, args: object): TraceEvent => ({
       ph: 'X',
@@ -48,5 +49,13 @@ export function traceEvents(dispatches: readonly Dispatch[], adapter: string): T
 const microseconds = (ms: number): number => Math.max(0, Math.round(ms * 1e6) / 1e3);
 
 export async function writeTrace(file: string, dispatches: readonly Dispatch[], adapter: string): Promise<void> {
-  await writeFile(file, JSON.stringify({ traceEvents: traceEvents(dispatches, adapter), displayTimeUnit: 'ms' }));
+  await writeFile(file, jsonParts(traceEvents(dispatches, adapter)));
+}
+
+/** The file part by part: the events of a long run are more than one string can hold. */
+function* jsonParts(events: readonly TraceEvent[]): Generator<string> {
+  yield '{"displayTimeUnit":"ms","traceEvents":[';
+  for (let at = 0; at < events.length; at += 1000)
+    yield (at > 0 ? ',' : '') + JSON.stringify(events.slice(at, at + 1000)).slice(1, -1);
+  yield ']}';
 }

@@ -205,6 +205,16 @@ describe('the profile', () => {
     expect(names).toEqual([[1, 'host: recording'], [2, 'an adapter']]); // prettier-ignore
   });
 
+  it('may be of a long run, with hundreds of thousands of dispatches', async () => {
+    const dispatches = Array.from({ length: 300_000 }, (_, i) => ({ ...dispatch, recorded: 5 + i, began: 6 + i }));
+    const events = traceEvents(dispatches, '');
+    expect(events).toHaveLength(3 + 2 * 300_000);
+    expect(events.at(-1)).toMatchObject({ tid: 2, ts: 300_000_000 });
+    const file = path.join(folder, 'long.json'); // written in parts
+    await writeTrace(file, dispatches.slice(0, 1200), '');
+    expect(JSON.parse(await readFile(file, 'utf8'))).toMatchObject({ traceEvents: { length: 3 + 2 * 1200 } });
+  });
+
   it('has no negative durations, whatever the clock says', () => {
     const events = traceEvents([{ ...dispatch, ms: -1e-9 }], '').filter(({ ph }) => ph === 'X');
     for (const { ts, dur } of events) for (const time of [ts, dur]) expect(time).toBeGreaterThanOrEqual(0);
