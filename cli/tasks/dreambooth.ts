@@ -10,7 +10,7 @@ import type { Judged } from '../../diffusion/evidence.ts';
 import { loadStableDiffusion, saveStableDiffusion } from '../../diffusion/folder.ts';
 import type { StableDiffusion } from '../../diffusion/folder.ts';
 import { encode, generate } from '../../diffusion/pipeline.ts';
-import { encodePng, grid, loadPicture } from '../../diffusion/pictures.ts';
+import { encodePng, grid, listPictures, loadPicture } from '../../diffusion/pictures.ts';
 import type { Picture } from '../../diffusion/pictures.ts';
 import { encodePictures } from '../../diffusion/training.ts';
 import type { Example } from '../../diffusion/training.ts';
@@ -133,10 +133,7 @@ function shotsOf(
 /** The files that a run's subject rests on. */
 async function picturesOf({ data }: DreamBoothConfig): Promise<string[]> {
   const folders = [data.folder, ...(data.unseen === null ? [] : [data.unseen])].map(resolvePath);
-  const files = await Promise.all(
-    folders.map(async (one) => (await readdir(one)).sort().map((file) => path.join(one, file))),
-  );
-  return files.flat();
+  return (await Promise.all(folders.map((one) => listPictures(one, () => {})))).flat(); // loading them has warned
 }
 
 /** Side of the pictures that the model was trained on. */

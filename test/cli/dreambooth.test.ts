@@ -1,5 +1,5 @@
 /** The whole DreamBooth task on the recorded tiny pipeline: 16×16 pictures, a few steps. */
-import { cp, mkdir, mkdtemp, readdir, readFile, rename, rm } from 'node:fs/promises';
+import { cp, mkdir, mkdtemp, readdir, readFile, rename, rm, writeFile } from 'node:fs/promises';
 import { tmpdir } from 'node:os';
 import path from 'node:path';
 import sharp from 'sharp';
@@ -173,6 +173,21 @@ describe('the DreamBooth task', () => {
       device.memory.budget = budget;
     }
     expect(await readdir(path.join(work, 'runs'))).not.toContain('large');
+  });
+
+  it('learns from the pictures of a folder whatever else lies in it', async () => {
+    const warn = vi.spyOn(console, 'warn').mockImplementation(() => {});
+    const folder = path.join(work, 'mixed');
+    await cp(path.join(work, 'shown'), folder, { recursive: true });
+    await mkdir(path.join(folder, 'originals'));
+    await writeFile(path.join(folder, 'notes.txt'), 'grey');
+    const made = await run(null, false, 'name=mixed', `data.folder=${folder}`, 'steps=2', 'prior.weight=0');
+    const { sha256 } = JSON.parse(await readFile(path.join(made, 'run.json'), 'utf8')) as { sha256: object };
+    expect(Object.keys(sha256).filter((file) => file.includes('mixed')).map((file) => path.basename(file))).toEqual(['grey.png', 'red.png']); // prettier-ignore
+    expect(warn.mock.calls.map(([line]) => /(\S+) is skipped/.exec(line as string)![1]).sort()).toEqual(
+      ['notes.txt', 'originals'].map((name) => path.join(folder, name)),
+    );
+    warn.mockRestore();
   });
 
   it('draws while it trains, where asked to', async () => {
