@@ -4,7 +4,7 @@ import type { Tensor } from '../engine/index.ts';
 import { affine, concat, guidedStep, slice } from '../kernels/index.ts';
 import type { StableDiffusion } from './model.ts';
 import type { Picture } from './pictures.ts';
-import { samplingSteps } from './schedule.ts';
+import { initialScale, samplingSteps } from './schedule.ts';
 import type { SamplerName, Step } from './schedule.ts';
 import type { UNet } from './unet.ts';
 
@@ -18,7 +18,7 @@ export interface GenerateOptions {
   negative?: string | readonly string[];
   /** One for each picture. A seed means the same first noise on every adapter. */
   seeds: readonly number[];
-  /** Evaluations of the UNet for each picture. */
+  /** Steps of the sampler: evaluations of the UNet for each picture, one more for PNDM. */
   steps: number;
   /** Strength of guidance; 1 is none, and costs half. */
   scale: number;
@@ -46,7 +46,8 @@ export async function generate(model: StableDiffusion, options: GenerateOptions)
   if (!(Number.isInteger(batch) && batch >= 1))
     throw new Error(`[generate] batch is ${batch}, it must be an integer from 1 up`);
   const [height, width] = latentSize(model, options.size);
-  const plan = samplingSteps(model.schedule(sampler), eta === undefined ? { steps } : { steps, eta });
+  const schedule = model.schedule(sampler);
+  const plan = samplingSteps(schedule, eta === undefined ? { steps } : { steps, eta });
   // Tokenizes everything first: a prompt that is too long is said before any long work.
   const ids = prompts.map((prompt) => encode(model, prompt));
   const negativeIds = negatives.map((prompt) => encode(model, prompt));
@@ -55,11 +56,11 @@ export async function generate(model: StableDiffusion, options: GenerateOptions)
   const batches = Math.ceil(prompts.length / batch);
   for (let b = 0; b < batches; b++) {
     const [from, to] = [b * batch, Math.min((b + 1) * batch, prompts.length)];
-    const noise = (purpose: string, step: number) =>
-      hostNoise(model.unet, seeds.slice(from, to), purpose, step, [channels, height, width]);
+    const noise = (purpose: string, step: number, deviation = 1) =>
+      hostNoise(model.unet, seeds.slice(from, to), purpose, step, [channels, height, width], deviation);
     const context = encodePrompts(model, ids.slice(from, to));
     const without = scale === 1 ? null : encodePrompts(model, negativeIds.slice(from, to));
-    const start = noise('latents', 0);
+    const start = noise('latents', 0, initialScale(schedule, plan));
     const latents = await denoise(model.unet, start, context, without, plan, {
       scale,
       freshNoise: (i) => noise('sampler', i),
@@ -103,11 +104,16 @@ function hostNoise(
   purpose: string,
   step: number,
   shape: readonly number[],
+  deviation: number,
 ): Tensor {
   const size = shape.reduce((product, extent) => product * extent, 1);
   const values = new Float32Array(seeds.length * size);
   seeds.forEach((seed, n) => values.set(new HostRandom(randomKey(seed, purpose), 0, step).normal(size), n * size));
-  return tensor(device, values, [seeds.length, ...shape]);
+  return tensor(
+    device,
+    values.map((value) => deviation * value),
+    [seeds.length, ...shape],
+  );
 }
 
 export interface DenoiseOptions {
@@ -138,16 +144,24 @@ export async function denoise(
   if (guided && !without) throw new Error('[denoise] guidance needs the context of a negative (or empty) prompt');
   const run = <T>(body: () => T): T => noGrad(device, () => scope(device, body));
   const texts = guided ? run(() => concat([without!, context], 0)) : context; // (2N, L, D)
+  const remembered = Math.max(0, ...plan.map((step) => step.past.length));
   let latents = run(() => affine(start, 1)); // a copy: the loop releases what it replaces
+  let before: Tensor | null = null; // the latents of the last step
+  const outputs: Tensor[] = []; // of the UNet in the last steps, last first
   try {
     for (const [i, step] of plan.entries()) {
-      const next = run(() => {
+      const [next, output] = run(() => {
         const sample = guided ? concat([latents, latents], 0) : latents;
         const output = unet.forward(sample, Array<number>(sample.shape[0]!).fill(step.timestep), texts);
-        return guidedStep(latents, output, step.noise === 0 ? null : noiseFor(i, freshNoise), { scale, step });
+        const noise = step.noise === 0 ? null : noiseFor(i, freshNoise);
+        const history = before ? { sample: before, outputs } : undefined;
+        return [guidedStep(latents, output, noise, { scale, step, history }), remembered > 0 ? output : null];
       });
-      release(latents);
+      if (before) release(before);
+      before = latents;
       latents = next;
+      if (output) outputs.unshift(output);
+      release(...outputs.splice(remembered));
       if (onStep) {
         await device.drain();
         await onStep(i, latents);
@@ -158,7 +172,7 @@ export async function denoise(
     release(latents);
     throw error;
   } finally {
-    if (guided) release(texts);
+    release(...(before ? [before] : []), ...outputs, ...(guided ? [texts] : []));
   }
 }
 

@@ -2,9 +2,9 @@
  * The noise schedule and the samplers, on the host in float64.
  *
  * Forward process (DDPM, Ho et al. 2020): x_t = √ᾱ_t·x₀ + √(1−ᾱ_t)·ε. A sampler walks t downwards. For every sampler here a
- * step is *linear* in the sample and the model's output, with coefficients known before sampling begins; so a sampler is a
- * function from the number of steps to a list of `Step`s, and one kernel (or `hostStep`) performs them all. Multistep methods
- * would add coefficients for remembered outputs, Euler a scale of the model's input; neither needs another loop.
+ * step is *linear* in the samples and the model's outputs so far, with coefficients known before sampling begins; so a sampler
+ * is a function from the number of steps to a list of `Step`s, and one kernel (or `hostStep`) performs them all. Methods that
+ * are written for x/√ᾱ, whose noise is σ = √((1−ᾱ)/ᾱ), are carried out on x itself: it is what the model takes.
  *
  * Names and defaults of options are those of diffusers' `scheduler_config.json`.
  */
@@ -20,33 +20,76 @@ const option = {
   prediction_type: z.enum(['epsilon', 'v_prediction']).default('epsilon'),
   timestep_spacing: z.enum(['leading', 'trailing', 'linspace']).default('leading'),
   steps_offset: z.int().min(0).default(0),
-  clip_sample: z.boolean().default(true),
-  clip_sample_range: z.number().gt(0).default(1),
   // Imagen's dynamic thresholding is not linear in the sample; its two numbers stand in configurations that have it off.
   thresholding: z.literal(false).default(false),
   dynamic_thresholding_ratio: z.number().default(0.995),
   sample_max_value: z.number().default(1),
 };
+const clipping = { clip_sample: z.boolean().default(true), clip_sample_range: z.number().gt(0).default(1) };
+const sigmas = {
+  timestep_spacing: z.enum(['leading', 'trailing', 'linspace']).default('linspace'),
+  use_karras_sigmas: z.boolean().default(false),
+  use_exponential_sigmas: z.literal(false).default(false),
+  use_beta_sigmas: z.literal(false).default(false),
+  final_sigmas_type: z.enum(['zero', 'sigma_min']).default('zero'),
+};
 
 const OPTIONS = {
-  DDIMScheduler: { ...option, set_alpha_to_one: z.boolean().default(true) },
-  DDPMScheduler: { ...option, variance_type: z.enum(['fixed_small', 'fixed_large']).default('fixed_small') },
+  DDIMScheduler: { ...option, ...clipping, set_alpha_to_one: z.boolean().default(true) },
+  DDPMScheduler: {
+    ...option,
+    ...clipping,
+    variance_type: z.enum(['fixed_small', 'fixed_large']).default('fixed_small'),
+  },
+  // Without a default: what diffusers does where this is missing is a start by Runge-Kutta.
+  PNDMScheduler: { ...option, set_alpha_to_one: z.boolean().default(false), skip_prk_steps: z.literal(true) },
+  EulerDiscreteScheduler: {
+    ...option,
+    ...sigmas,
+    interpolation_type: z.literal('linear').default('linear'),
+    timestep_type: z.literal('discrete').default('discrete'),
+    sigma_min: z.null().default(null),
+    sigma_max: z.null().default(null),
+  },
+  DPMSolverMultistepScheduler: {
+    ...option,
+    ...sigmas,
+    algorithm_type: z.literal('dpmsolver++').default('dpmsolver++'),
+    solver_order: z.literal(2).default(2),
+    solver_type: z.literal('midpoint').default('midpoint'),
+    lower_order_final: z.boolean().default(true),
+    euler_at_final: z.boolean().default(false),
+    use_lu_lambdas: z.literal(false).default(false),
+    lambda_min_clipped: z.literal(-Infinity).default(-Infinity),
+    variance_type: z.null().default(null),
+  },
 };
 type ClassName = keyof typeof OPTIONS;
 
 const config = z.discriminatedUnion('_class_name', [
   z.object({ _class_name: z.literal('DDIMScheduler'), ...OPTIONS.DDIMScheduler }),
   z.object({ _class_name: z.literal('DDPMScheduler'), ...OPTIONS.DDPMScheduler }),
+  z.object({ _class_name: z.literal('PNDMScheduler'), ...OPTIONS.PNDMScheduler }),
+  z.object({ _class_name: z.literal('EulerDiscreteScheduler'), ...OPTIONS.EulerDiscreteScheduler }),
+  z.object({ _class_name: z.literal('DPMSolverMultistepScheduler'), ...OPTIONS.DPMSolverMultistepScheduler }),
 ]);
 export type SchedulerConfig = z.infer<typeof config>;
+type ConfigOf<Name extends ClassName> = Extract<SchedulerConfig, { _class_name: Name }>;
 
 /** Samplers by their short names. */
-export const SAMPLERS = { ddim: 'DDIMScheduler', ddpm: 'DDPMScheduler' } as const satisfies Record<string, ClassName>;
+export const SAMPLERS = {
+  ddim: 'DDIMScheduler',
+  ddpm: 'DDPMScheduler',
+  pndm: 'PNDMScheduler',
+  euler: 'EulerDiscreteScheduler',
+  dpmpp2m: 'DPMSolverMultistepScheduler',
+} as const satisfies Record<string, ClassName>;
 export type SamplerName = keyof typeof SAMPLERS;
 
 /**
  * Reads a `scheduler_config.json`. With `sampler`, that one is used in place of the file's own, and options that only the
- * file's own has are left aside; without it, a class or option that is not known here is an error.
+ * file's own has are left aside. Without it, a class or option that is not known here is an error; options of the other
+ * classes are left aside (Stable Diffusion 1.5's PNDM has DDIM's `clip_sample: false`).
  */
 export function parseSchedulerConfig(text: string, file: string, sampler?: SamplerName): SchedulerConfig {
   const fail = (what: string): never => {
@@ -59,16 +102,18 @@ export function parseSchedulerConfig(text: string, file: string, sampler?: Sampl
     return fail(`it is not JSON: ${(error as Error).message}`);
   }
   if (typeof json !== 'object' || json === null) return fail('it must be a JSON object');
-  if (sampler !== undefined) json = { ...json, _class_name: SAMPLERS[sampler] };
+  if (sampler !== undefined) json = replaced(json, SAMPLERS[sampler]);
   const name = json._class_name;
   if (typeof name !== 'string' || !Object.hasOwn(OPTIONS, name)) {
     const known = Object.keys(OPTIONS).join(', ');
     return fail(`_class_name ${JSON.stringify(name)} is not supported; ${known} are, and can be chosen in its place`);
   }
-  const known = OPTIONS[name as ClassName];
-  const unknown = Object.keys(json).find((key) => !key.startsWith('_') && !Object.hasOwn(known, key));
+  const unknown = Object.keys(json).find(
+    (key) => !key.startsWith('_') && !Object.values(OPTIONS).some((known) => Object.hasOwn(known, key)),
+  );
   if (unknown !== undefined && sampler === undefined) {
-    fail(`option "${unknown}" of ${name} is not known; known are ${Object.keys(known).join(', ')}`);
+    const known = Object.keys(OPTIONS[name as ClassName]).join(', ');
+    fail(`option "${unknown}" of ${name} is not known; known are ${known}`);
   }
   const result = config.safeParse(json);
   if (!result.success) {
@@ -76,6 +121,18 @@ export function parseSchedulerConfig(text: string, file: string, sampler?: Sampl
     return fail(`${path.join('.')}: ${message}`);
   }
   return result.data;
+}
+
+/**
+ * A configuration with another class in place of its own. Where the two differ in what an option may be, the other's default
+ * counts: null stands for none. What its own class doesn't clip is not clipped by the other either, whose default is to.
+ */
+function replaced(json: Record<string, unknown>, name: ClassName): Record<string, unknown> {
+  const own = OPTIONS[json._class_name as ClassName] as object | undefined;
+  if (json._class_name === name) return json;
+  const given = Object.fromEntries(Object.entries(json).filter(([, value]) => value !== null));
+  const unclipped = own && 'clip_sample' in own ? {} : { clip_sample: false };
+  return { ...unclipped, ...given, _class_name: name, skip_prk_steps: true };
 }
 
 /** Python writes -Infinity where JSON has no such number; a literal beyond the range of float64 reads as one. */
@@ -152,13 +209,19 @@ function zeroTerminalSnr(betas: Float64Array): Float64Array {
 /**
  * One step of a sampler, from a sample x and the model's output m at `timestep` to the next sample:
  *
- *     next = sample·x + output·m + noise·ε + clean·clamp(cleanSample·x + cleanOutput·m, −clip, clip)
+ *     next = sample·x + output·m + noise·ε + clean·clamp(cleanSample·x + cleanOutput·m, −clip, clip) + before·x₋₁ + Σ past[k]·m₋₁₋ₖ
  *
- * ε is fresh unit-normal noise, needed where `noise` is not 0. The last term is there (`clean` is not 0) only where the
- * configuration clips the prediction of x₀; otherwise that prediction is folded into the first two coefficients.
+ * ε is fresh unit-normal noise, needed where `noise` is not 0. The term with `clean` is there (it is not 0) only where the
+ * configuration clips the prediction of x₀; otherwise that prediction is folded into the first two coefficients. Multistep
+ * methods also take the sample x₋₁ of the step before, and the outputs m₋₁, m₋₂, … of up to four steps, last first; `past` is
+ * empty where neither is needed.
  */
 export interface Step {
+  /** What the model is told; with Karras' spacing not always an integer. */
   readonly timestep: number;
+  /** ᾱ of the sample before the step and after it. */
+  readonly from: number;
+  readonly to: number;
   readonly sample: number;
   readonly output: number;
   readonly noise: number;
@@ -166,10 +229,12 @@ export interface Step {
   readonly cleanSample: number;
   readonly cleanOutput: number;
   readonly clip: number;
+  readonly before: number;
+  readonly past: readonly number[];
 }
 
 export interface SamplingOptions {
-  /** Number of steps, each one evaluation of the model. */
+  /** Number of steps. Each is one evaluation of the model; PNDM takes one more, to begin. */
   readonly steps: number;
   /** DDIM's share of fresh noise: 0 is deterministic, 1 has DDPM's variance. */
   readonly eta?: number;
@@ -180,23 +245,37 @@ export function samplingSteps(schedule: NoiseSchedule, { steps, eta = 0 }: Sampl
   const { config } = schedule;
   if (!(eta >= 0 && eta <= 1)) throw new Error(`[sampler] eta is ${eta}, it must be from 0 to 1`);
   if (eta > 0 && config._class_name !== 'DDIMScheduler') {
-    throw new Error(`[sampler] eta is DDIM's; ${config._class_name} has its own variance`);
+    const has = config._class_name === 'DDPMScheduler' ? 'has its own variance' : 'adds no noise';
+    throw new Error(`[sampler] eta is DDIM's; ${config._class_name} ${has}`);
   }
+  if (config._class_name === 'EulerDiscreteScheduler') return eulerSteps(config, sigmaWalk(schedule, config, steps));
+  if (config._class_name === 'DPMSolverMultistepScheduler')
+    return multistepSteps(config, sigmaWalk(schedule, config, steps));
   const stride = Math.floor(schedule.length / steps);
-  return timesteps(config, schedule.length, steps).map((t) => {
-    const alphaBar = schedule.alphasCumprod[t];
+  const times = timesteps(config, schedule.length, steps);
+  if (config._class_name === 'PNDMScheduler') return pndmSteps(schedule, config, times, stride);
+  return times.map((t) => {
+    const from = schedule.alphasCumprod[t];
     // The step before in time, by the stride of the training steps for every spacing, as diffusers has it.
-    const previous = t - stride;
-    return config._class_name === 'DDIMScheduler'
-      ? makeStep(config, t, alphaBar, ddim(alphaBar, alphaBarBefore(schedule, previous), eta))
-      : makeStep(config, t, alphaBar, ddpm(config, t, alphaBar, alphaBarBefore(schedule, previous)));
+    const to = alphaBarBefore(schedule, t - stride);
+    const rule = config._class_name === 'DDIMScheduler' ? ddim(from, to, eta) : ddpm(config, t, from, to);
+    return makeStep(config, t, from, to, rule);
   });
+}
+
+/**
+ * What unit noise is multiplied by for a plan to begin with. Euler's begins, spaced so that the first timestep is the last of
+ * training, with x/√ᾱ = σ·ε, as diffusers has it: without the little that x₀ has in x there.
+ */
+export function initialScale({ config }: NoiseSchedule, [first]: readonly Step[]): number {
+  const whole = config._class_name === 'EulerDiscreteScheduler' && config.timestep_spacing !== 'leading';
+  return whole && first ? Math.sqrt(1 - first.from) : 1;
 }
 
 function alphaBarBefore(schedule: NoiseSchedule, previous: number): number {
   if (previous >= 0) return schedule.alphasCumprod[previous];
   const { config } = schedule;
-  return config._class_name === 'DDIMScheduler' && !config.set_alpha_to_one ? schedule.alphasCumprod[0] : 1;
+  return 'set_alpha_to_one' in config && !config.set_alpha_to_one ? schedule.alphasCumprod[0] : 1;
 }
 
 /** Rounds as NumPy does: halves to the even neighbour. */
@@ -205,16 +284,21 @@ function roundHalfEven(x: number): number {
   return rounded - x === 0.5 && rounded % 2 !== 0 ? rounded - 1 : rounded;
 }
 
-/** The timesteps to visit, falling (spacings: Lin et al. 2024, table 2). */
+/**
+ * The timesteps to visit, falling (spacings: Lin et al. 2024, table 2). diffusers' DPM-Solver++ spaces one step more than it
+ * takes, whose end is the clean sample; its Euler leaves fractions.
+ */
 function timesteps(config: SchedulerConfig, count: number, steps: number): number[] {
-  if (!Number.isInteger(steps) || steps < 1 || steps > count) {
-    throw new Error(`[sampler] steps is ${steps}, it must be an integer from 1 to the ${count} training timesteps`);
+  const spare = config._class_name === 'DPMSolverMultistepScheduler' ? 1 : 0;
+  if (!Number.isInteger(steps) || steps < 1 || steps > count - spare) {
+    const most = spare ? `${count - spare}, one less than the` : `the ${count}`;
+    throw new Error(`[sampler] steps is ${steps}, it must be an integer from 1 to ${most} training timesteps`);
   }
   const indices = Array.from({ length: steps }, (_, i) => i);
   switch (config.timestep_spacing) {
     case 'leading': {
-      const stride = Math.floor(count / steps);
-      const first = (steps - 1) * stride + config.steps_offset;
+      const stride = Math.floor(count / (steps + spare));
+      const first = (steps - 1 + spare) * stride + config.steps_offset;
       if (first >= count) {
         throw new Error(
           `[sampler] ${steps} steps with steps_offset ${config.steps_offset} begin at timestep ${first}, past the last, ${count - 1}: take fewer steps`,
@@ -224,9 +308,68 @@ function timesteps(config: SchedulerConfig, count: number, steps: number): numbe
     }
     case 'trailing':
       return indices.map((i) => roundHalfEven(count - (i * count) / steps) - 1);
-    case 'linspace':
-      return Array.from(linspace(0, count - 1, steps).reverse(), roundHalfEven);
+    case 'linspace': {
+      const times = Array.from(linspace(0, count - 1, steps + spare).reverse()).slice(0, steps);
+      return config._class_name === 'EulerDiscreteScheduler' ? times : times.map(roundHalfEven);
+    }
   }
+}
+
+/** σ = √((1−ᾱ)/ᾱ), the noise of x/√ᾱ, and back. */
+const sigmaOf = (alphaBar: number) => Math.sqrt((1 - alphaBar) / alphaBar);
+const alphaBarOf = (sigma: number) => 1 / (1 + sigma * sigma);
+
+interface Point {
+  readonly timestep: number;
+  readonly alphaBar: number;
+}
+
+/** The points that Euler and DPM-Solver++ visit, and the end. */
+function sigmaWalk(
+  schedule: NoiseSchedule,
+  config: ConfigOf<'EulerDiscreteScheduler' | 'DPMSolverMultistepScheduler'>,
+  steps: number,
+): Point[] {
+  const sigmas = schedule.alphasCumprod.map(sigmaOf);
+  const times = timesteps(config, schedule.length, steps);
+  const end = { timestep: 0, alphaBar: config.final_sigmas_type === 'zero' ? 1 : schedule.alphasCumprod[0] };
+  if (!config.use_karras_sigmas) {
+    const at = (t: number) => ({ timestep: t, alphaBar: alphaBarOf(interpolate(sigmas, t)) });
+    return [...times.map(at), end];
+  }
+  // diffusers' Euler spaces the range of the timesteps anew, its DPM-Solver++ all of training.
+  const euler = config._class_name === 'EulerDiscreteScheduler';
+  const [first, last] = euler ? [times[0], times[steps - 1]] : [schedule.length - 1, 0];
+  const highest = interpolate(sigmas, first);
+  if (highest === Infinity) {
+    throw new Error(
+      '[sampler] use_karras_sigmas needs an end of the noise: rescale_betas_zero_snr makes it infinite; leave out one of them',
+    );
+  }
+  const logs = sigmas.map(Math.log);
+  const points = Array.from(karras(interpolate(sigmas, last), highest, steps), (sigma) => {
+    const t = timeOf(logs, Math.log(sigma));
+    return { timestep: euler ? t : roundHalfEven(t), alphaBar: alphaBarOf(sigma) };
+  });
+  return [...points, end];
+}
+
+/** σ from the highest to the lowest so that σ^(1/7) falls evenly (Karras et al. 2022, equation 5). */
+function karras(lowest: number, highest: number, steps: number): Float64Array {
+  return linspace(highest ** (1 / 7), lowest ** (1 / 7), steps).map((root) => root ** 7);
+}
+
+/** The value at a fractional index. */
+function interpolate(values: Float64Array, at: number): number {
+  const low = Math.floor(at);
+  return low === at ? values[low] : values[low] + (at - low) * (values[low + 1] - values[low]);
+}
+
+/** The fractional index at which rising values have this one. */
+function timeOf(values: Float64Array, value: number): number {
+  const above = values.findIndex((other) => other > value);
+  const low = above === -1 ? values.length - 2 : Math.max(0, above - 1);
+  return low + Math.min(1, Math.max(0, (value - values[low]) / (values[low + 1] - values[low])));
 }
 
 /** A sampler's rule: next = x0·x̂₀ + sample·x + epsilon·ε̂ + noise·ε, with the model's predictions x̂₀ (clipped) and ε̂. */
@@ -261,36 +404,116 @@ function ddpm(
   };
 }
 
-/** Puts the model's predictions, which are linear in sample and output, into a sampler's rule. */
-function makeStep(config: SchedulerConfig, timestep: number, alphaBar: number, rule: Rule): Step {
+/** Euler's method for the probability flow in σ (Karras et al. 2022, algorithm 1 without noise), which is DDIM's step. */
+function eulerSteps(config: ConfigOf<'EulerDiscreteScheduler'>, walk: readonly Point[]): Step[] {
+  return walk.slice(0, -1).map(({ timestep, alphaBar: from }, i) => {
+    const to = walk[i + 1].alphaBar;
+    return makeStep(config, timestep, from, to, ddim(from, to, 0));
+  });
+}
+
+/**
+ * DPM-Solver++(2M) (Lu et al. 2022b, algorithm 2): exact for the part that is linear in x; x̂₀ is extrapolated as a line in
+ * λ = ln(√ᾱ/√(1−ᾱ)) through this step's prediction and the last's. The first step has no other yet; a last step of few is
+ * better without, and one to λ = ∞ cannot be otherwise.
+ */
+function multistepSteps(config: ConfigOf<'DPMSolverMultistepScheduler'>, walk: readonly Point[]): Step[] {
+  const steps = walk.length - 1;
+  const lambda = walk.map(({ alphaBar }) => -Math.log(sigmaOf(alphaBar)));
+  const plain =
+    config.euler_at_final || config.final_sigmas_type === 'zero' || (config.lower_order_final && steps < 15);
+  return walk.slice(0, -1).map(({ timestep, alphaBar: from }, i) => {
+    const to = walk[i + 1].alphaBar;
+    const sample = Math.sqrt((1 - to) / (1 - from));
+    const x0 = Math.sqrt(to) - Math.sqrt(from) * sample; // √ᾱ'·(1 − e^−h)
+    const first = makeStep(config, timestep, from, to, { x0, sample, epsilon: 0, noise: 0 });
+    if (i === 0 || (i === steps - 1 && plain)) return first;
+    // x̂₀ + (h / 2h₋₁)·(x̂₀ − x̂₀₋₁) in place of x̂₀, with h = λ' − λ
+    const slope = (lambda[i + 1] - lambda[i]) / (2 * (lambda[i] - lambda[i - 1]));
+    const step = makeStep(config, timestep, from, to, { x0: x0 * (1 + slope), sample, epsilon: 0, noise: 0 });
+    const last = predictions(config, walk[i - 1].timestep, walk[i - 1].alphaBar).x0;
+    return { ...step, before: -x0 * slope * last.sample, past: [-x0 * slope * last.output] };
+  });
+}
+
+/** Weights of this output and the ones before, for two, three and four of them: the methods of Adams and Bashforth. */
+const ADAMS_BASHFORTH = [
+  [3 / 2, -1 / 2],
+  [23 / 12, -16 / 12, 5 / 12],
+  [55 / 24, -59 / 24, 37 / 24, -9 / 24],
+];
+
+/**
+ * PNDM without a start by Runge-Kutta, also called PLMS (Liu et al. 2022, equations 9, 11 and 12): DDIM's step with a linear
+ * combination of outputs. It begins with an improved Euler step: the first step is taken again from its beginning, with the
+ * mean of the outputs at its two ends.
+ */
+function pndmSteps(
+  schedule: NoiseSchedule,
+  config: ConfigOf<'PNDMScheduler'>,
+  [first, second, ...rest]: readonly number[],
+  stride: number,
+): Step[] {
+  const step = (timestep: number, start: number, [own, ...past]: readonly number[]): Step => {
+    const from = schedule.alphasCumprod[start];
+    const to = alphaBarBefore(schedule, start - stride);
+    const single = makeStep(config, timestep, from, to, ddim(from, to, 0));
+    return { ...single, output: single.output * own, past: past.map((weight) => single.output * weight) };
+  };
+  const begin = step(first, first, [1]);
+  if (second === undefined) return [begin];
+  const again = step(second, second + stride, [1 / 2, 1 / 2]);
+  const following = [second, ...rest].map((t, i) => {
+    const weights = ADAMS_BASHFORTH[Math.min(i, 2)];
+    // The output that only ended the first step is passed over: it is the last but one of those that are reached back to.
+    return step(t, t, i <= 2 ? weights.toSpliced(-1, 0, 0) : weights);
+  });
+  return [begin, { ...again, from: begin.to, sample: 0, before: again.sample }, ...following];
+}
+
+/** The model's predictions of x₀ and ε as sample·x + output·m. */
+function predictions(
+  config: SchedulerConfig,
+  timestep: number,
+  alphaBar: number,
+): Record<'x0' | 'epsilon', { sample: number; output: number }> {
   const signal = Math.sqrt(alphaBar);
   const sigma = Math.sqrt(1 - alphaBar);
-  if (config.prediction_type === 'epsilon' && signal === 0) {
+  if (config.prediction_type === 'v_prediction')
+    return { x0: { sample: signal, output: -sigma }, epsilon: { sample: sigma, output: signal } };
+  if (signal === 0) {
     throw new Error(
       `[sampler] timestep ${timestep} is pure noise, from which epsilon cannot tell x₀: v_prediction can`,
     );
   }
-  const [x0, epsilon] =
-    config.prediction_type === 'epsilon'
-      ? [
-          { sample: 1 / signal, output: -sigma / signal },
-          { sample: 0, output: 1 },
-        ]
-      : [
-          { sample: signal, output: -sigma },
-          { sample: sigma, output: signal },
-        ];
-  const folded = config.clip_sample ? 0 : rule.x0;
+  return { x0: { sample: 1 / signal, output: -sigma / signal }, epsilon: { sample: 0, output: 1 } };
+}
+
+/** Puts the model's predictions, which are linear in sample and output, into a sampler's rule. */
+function makeStep(config: SchedulerConfig, timestep: number, from: number, to: number, rule: Rule): Step {
+  const { x0, epsilon } = predictions(config, timestep, from);
+  const clips = 'clip_sample' in config && config.clip_sample;
+  const folded = clips ? 0 : rule.x0;
   return {
     timestep,
+    from,
+    to,
     sample: rule.sample + rule.epsilon * epsilon.sample + folded * x0.sample,
     output: rule.epsilon * epsilon.output + folded * x0.output,
     noise: rule.noise,
     clean: rule.x0 - folded,
     cleanSample: x0.sample,
     cleanOutput: x0.output,
-    clip: config.clip_sample_range,
+    clip: 'clip_sample' in config ? config.clip_sample_range : 1,
+    before: 0,
+    past: [],
   };
+}
+
+/** What multistep methods take of the steps before: the last sample, and the outputs, last first. */
+export interface History<T> {
+  readonly sample: T;
+  readonly outputs: readonly T[];
 }
 
 /** A step in float64 on the host: the reference of the kernel. */
@@ -299,6 +522,7 @@ export function hostStep(
   sample: ArrayLike<number>,
   output: ArrayLike<number>,
   noise?: ArrayLike<number>,
+  history?: History<ArrayLike<number>>,
 ): Float64Array {
   return Float64Array.from(sample, (x, i) => {
     const clean = step.cleanSample * x + step.cleanOutput * output[i];
@@ -306,7 +530,9 @@ export function hostStep(
       step.sample * x +
       step.output * output[i] +
       (step.noise === 0 ? 0 : step.noise * noise![i]) +
-      step.clean * Math.min(Math.max(clean, -step.clip), step.clip)
+      step.clean * Math.min(Math.max(clean, -step.clip), step.clip) +
+      (step.before === 0 ? 0 : step.before * history!.sample[i]) +
+      step.past.reduce((sum, weight, k) => sum + weight * history!.outputs[k][i], 0)
     );
   });
 }

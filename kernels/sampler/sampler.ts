@@ -17,9 +17,34 @@ export interface StepCoefficients {
   readonly cleanSample: number;
   readonly cleanOutput: number;
   readonly clip: number;
+  /** Of the last sample. */
+  readonly before: number;
+  /** Of the last outputs, last first, at most four. Where this is empty, the step needs nothing of those before. */
+  readonly past: readonly number[];
 }
 
-function check(sample: Tensor, output: Tensor, noise: Tensor | null, scale: number, step: StepCoefficients): void {
+/** What a multistep method takes of the steps before. */
+export interface StepHistory {
+  /** x₋₁, (N, …) */
+  readonly sample: Tensor;
+  /** The model's outputs, last first, each as `output` was then. */
+  readonly outputs: readonly Tensor[];
+}
+
+const MOST_PAST = 4;
+
+interface GuidedStepOptions {
+  scale: number;
+  step: StepCoefficients;
+  history?: StepHistory | undefined;
+}
+
+function check(
+  sample: Tensor,
+  output: Tensor,
+  noise: Tensor | null,
+  { scale, step, history }: GuidedStepOptions,
+): void {
   const [n = 0, ...rest] = sample.shape;
   const expected = [scale === 1 ? n : 2 * n, ...rest];
   if (!sameShape(output.shape, expected))
@@ -30,8 +55,24 @@ function check(sample: Tensor, output: Tensor, noise: Tensor | null, scale: numb
     throw new Error(
       `[guidedStep] this step adds noise, which must be ${formatShape(sample.shape)}, not ${noise ? formatShape(noise.shape) : 'missing'}`,
     );
-  alike('guidedStep', sample, output, ...(noise ? [noise] : []));
-  refuseGradient('guidedStep', sample, output);
+  if (step.past.length > MOST_PAST)
+    throw new Error(`[guidedStep] a step reaches back ${MOST_PAST} outputs at most, not ${step.past.length}`);
+  const reached = step.past.length > 0 ? (history?.outputs ?? []) : [];
+  if (reached.length < step.past.length)
+    throw new Error(`[guidedStep] this step takes the last ${step.past.length} outputs: got ${reached.length}`);
+  if (step.past.length === 0 && step.before !== 0)
+    throw new Error('[guidedStep] a step that takes the last sample takes an output of before as well: past is empty');
+  const last = reached.length > 0 ? [history!.sample] : [];
+  for (const [what, tensors, shape] of [
+    ['sample', last, sample.shape],
+    ['outputs', reached, expected],
+  ] as const)
+    for (const tensor of tensors)
+      if (!sameShape(tensor.shape, shape))
+        throw new Error(`[guidedStep] the last ${what} are ${formatShape(shape)}, not ${formatShape(tensor.shape)}`);
+  const others = [output, ...(noise ? [noise] : []), ...last, ...reached];
+  alike('guidedStep', sample, ...others);
+  refuseGradient('guidedStep', sample, ...others);
 }
 
 function alike(name: string, sample: Tensor, ...others: Tensor[]): void {
@@ -49,22 +90,27 @@ function refuseGradient(name: string, ...inputs: Tensor[]): void {
  * Classifier-free guidance (Ho & Salimans, 2022) and a sampler's step in one kernel:
  *
  *     m = u + scale · (c − u)
- *     next = sample·x + output·m + noise·ε + clean·clamp(cleanSample·x + cleanOutput·m, −clip, clip)
+ *     next = sample·x + output·m + noise·ε + clean·clamp(cleanSample·x + cleanOutput·m, −clip, clip) + before·x₋₁ + Σ past[k]·m₋₁₋ₖ
  *
  * @param sample x, (N, …)
  * @param output of the model: (2N, …), first u, without the prompt, then c, with it; or (N, …) where scale is 1
  * @param noise ε, (N, …); may be null where the step adds none
+ * @param options `history` is needed where the step's `past` is not empty
  */
-export function guidedStep(
-  sample: Tensor,
-  output: Tensor,
-  noise: Tensor | null,
-  { scale, step }: { scale: number; step: StepCoefficients },
-): Tensor {
-  check(sample, output, noise, scale, step);
+export function guidedStep(sample: Tensor, output: Tensor, noise: Tensor | null, options: GuidedStepOptions): Tensor {
+  check(sample, output, noise, options);
+  const { scale, step, history } = options;
   const device = sample.device;
   const next = empty(device, sample.shape, sample.dtype);
   const fresh = step.noise !== 0;
+  const { past } = step;
+  const reaches = past.length > 0;
+  // One kernel for every number of outputs: where there are fewer, the oldest is there again, with the coefficient 0.
+  const outputs = Array.from(
+    { length: reaches ? MOST_PAST : 0 },
+    (_, k) => history!.outputs[Math.min(k, past.length - 1)]!,
+  );
+  const last = reaches ? [history!.sample, ...outputs] : [];
   const params = {
     size: sample.size,
     scale,
@@ -75,10 +121,21 @@ export function guidedStep(
     clean_sample: step.cleanSample,
     clean_output: step.cleanOutput,
     clip: step.clip,
+    before: step.before,
+    past1: past[0] ?? 0,
+    past2: past[1] ?? 0,
+    past3: past[2] ?? 0,
+    past4: past[3] ?? 0,
   };
   device.run(
-    device.kernel(guidedStepSource, { ...typed(sample), GUIDED: scale !== 1, NOISE: fresh }),
-    fresh ? [sample, output, next, noise!] : [sample, output, next],
+    device.kernel(guidedStepSource, {
+      ...typed(sample),
+      GUIDED: scale !== 1,
+      PAST: reaches,
+      NOISE: fresh,
+      FRESH: 3 + last.length,
+    }),
+    [sample, output, next, ...last, ...(fresh ? [noise!] : [])],
     params,
     Math.ceil(sample.size / 64),
   );
@@ -90,17 +147,21 @@ export function composedGuidedStep(
   sample: Tensor,
   output: Tensor,
   noise: Tensor | null,
-  { scale, step }: { scale: number; step: StepCoefficients },
+  options: GuidedStepOptions,
 ): Tensor {
-  check(sample, output, noise, scale, step);
-  let m = output;
-  if (scale !== 1) {
+  check(sample, output, noise, options);
+  const { scale, step, history } = options;
+  const guided = (output: Tensor): Tensor => {
+    if (scale === 1) return output;
     const halves = reshape(output, [2, sample.size]);
     const weights = tensor(sample.device, [1 - scale, scale], [2, 1]);
-    m = reshape(sum(mul(halves, weights), [0]), sample.shape);
-  }
+    return reshape(sum(mul(halves, weights), [0]), sample.shape);
+  };
+  const m = guided(output);
   const clean = clamp(add(affine(sample, step.cleanSample), affine(m, step.cleanOutput)), -step.clip, step.clip);
-  const next = add(add(affine(sample, step.sample), affine(m, step.output)), affine(clean, step.clean));
+  let next = add(add(affine(sample, step.sample), affine(m, step.output)), affine(clean, step.clean));
+  if (step.past.length > 0) next = add(next, affine(history!.sample, step.before));
+  step.past.forEach((weight, k) => (next = add(next, affine(guided(history!.outputs[k]!), weight))));
   return step.noise === 0 ? next : add(next, affine(noise!, step.noise));
 }
 

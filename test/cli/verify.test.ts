@@ -33,14 +33,8 @@ describe('recordings of diffusers and transformers', () => {
     vae: { checks: 7, notRun: [] },
     clip_text: { checks: 12, notRun: [] },
     clip_text_eos2: { checks: 7, notRun: [] },
-    schedulers: {
-      checks: 25,
-      notRun: [
-        ...['pndm', 'euler', 'euler_linspace', 'euler_karras', 'euler_vpred'],
-        ...['dpmpp2m', 'dpmpp2m_karras', 'dpmpp2m_linspace', 'dpmpp2m_vpred'],
-      ],
-    },
-    pipeline: { checks: 11, notRun: ['latents_pndm', 'latents_euler', 'latents_dpmpp2m'] },
+    schedulers: { checks: 73, notRun: [] },
+    pipeline: { checks: 14, notRun: [] },
     dreambooth: { checks: 73, notRun: [] },
     attention: { checks: 45, notRun: [] },
     layers: { checks: 86, notRun: [] },

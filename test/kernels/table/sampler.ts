@@ -11,10 +11,10 @@ interface Attributes {
 
 /** DDIM's step from ᾱ = 0.3 to 0.6 with η = 1, the prediction of x₀ clipped to [−1, 1] or folded in. */
 const clipped: StepCoefficients = {
-  sample: 0, output: 0.37, noise: 0.53, clean: 0.77, cleanSample: 1.83, cleanOutput: -1.53, clip: 1,
+  sample: 0, output: 0.37, noise: 0.53, clean: 0.77, cleanSample: 1.83, cleanOutput: -1.53, clip: 1, before: 0, past: [],
 }; // prettier-ignore
 const plain: StepCoefficients = {
-  sample: 1.41, output: -0.55, noise: 0, clean: 0, cleanSample: 1.83, cleanOutput: -1.53, clip: 1,
+  sample: 1.41, output: -0.55, noise: 0, clean: 0, cleanSample: 1.83, cleanOutput: -1.53, clip: 1, before: 0, past: [],
 }; // prettier-ignore
 
 function step([x, output, noise]: (NdArray | null)[], { scale, step }: Attributes): NdArray {
