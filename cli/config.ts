@@ -94,6 +94,10 @@ const TASKS = {
       .strictObject({
         unet: z.boolean().default(true).describe('whether the UNet learns'),
         text: z.boolean().default(true).describe('whether the text encoder learns'),
+        token: z
+          .boolean()
+          .default(false)
+          .describe("of the text encoder only the token's embedding; with train.unet=false: textual inversion"),
       })
       .prefault({}),
     batch: z
@@ -170,19 +174,41 @@ export class ConfigError extends Error {
  * Reads a configuration: the YAML `file`, then `overrides` such as `optimizer.lr=3e-4` (values are YAML). Throws a
  * ConfigError that names file, key, and the nearest key or what would be right.
  */
-export async function loadConfig(file: string, overrides: readonly string[] = []): Promise<Config> {
-  let text: string;
+export const loadConfig = async (file: string, overrides: readonly string[] = []): Promise<Config> =>
+  parseConfig(await readConfig(file), file, overrides);
+
+export async function readConfig(file: string): Promise<string> {
   try {
-    text = await readFile(file, 'utf8');
+    return await readFile(file, 'utf8');
   } catch (error) {
     throw new ConfigError(
       `${file}: cannot be read (${(error as NodeJS.ErrnoException).code}); give a YAML file, such as assets/configs/dreambooth.yaml`,
     );
   }
-  return parseConfig(text, file, overrides);
 }
 
 export function parseConfig(text: string, file: string, overrides: readonly string[] = []): Config {
+  return parseWith(
+    ({ task }, where) => {
+      if (typeof task !== 'string' || !Object.hasOwn(TASKS, task))
+        throw new ConfigError(
+          `${where(['task'])} must be one of ${Object.keys(TASKS).join(', ')}, not ${JSON.stringify(task) ?? 'missing'}`,
+        );
+      return TASKS[task as TaskName] as z.ZodType<Config>;
+    },
+    text,
+    file,
+    overrides,
+  );
+}
+
+/** Parses a configuration by the schema that `choose` finds for it; `where` says in errors where a key was given. */
+export function parseWith<T>(
+  choose: (values: Record<string, unknown>, where: (path: readonly PropertyKey[]) => string) => z.ZodType<T>,
+  text: string,
+  file: string,
+  overrides: readonly string[] = [],
+): T {
   let raw: unknown;
   try {
     raw = parse(text);
@@ -200,12 +226,7 @@ export function parseConfig(text: string, file: string, overrides: readonly stri
     const key = path.join('.');
     return `${origin.get(key) ?? file}: ${key}`;
   };
-  const { task } = values;
-  if (typeof task !== 'string' || !Object.hasOwn(TASKS, task))
-    throw new ConfigError(
-      `${where(['task'])} must be one of ${Object.keys(TASKS).join(', ')}, not ${JSON.stringify(task) ?? 'missing'}`,
-    );
-  const schema = TASKS[task as TaskName];
+  const schema = choose(values, where);
   const result = schema.safeParse(values);
   if (result.success) return result.data;
   const issue = result.error.issues[0]!;
@@ -229,7 +250,7 @@ export function parseConfig(text: string, file: string, overrides: readonly stri
 }
 
 function applyOverride(values: Record<string, unknown>, override: string, origin: Map<string, string>): void {
-  const match = /^([\w.]+)=(.*)$/s.exec(override);
+  const match = /^([\w.-]+)=(.*)$/s.exec(override);
   if (!match) throw new ConfigError(`"${override}" is not of the form key=value, such as optimizer.lr=3e-4`);
   const path = match[1]!.split('.');
   let value: unknown;
@@ -255,12 +276,20 @@ function applyOverride(values: Record<string, unknown>, override: string, origin
 /** The keys that an object inside a schema knows. */
 function keysAt(schema: z.ZodType, path: readonly PropertyKey[]): string[] {
   let current: unknown = schema;
-  for (const key of path) current = unwrap(current).shape?.[key as string];
+  for (const key of path) {
+    const { shape, def } = unwrap(current);
+    current = shape ? shape[key as string] : def?.valueType; // of a record
+  }
   return Object.keys(unwrap(current).shape ?? {});
 }
 
-function unwrap(schema: unknown): { shape?: Record<string, unknown> } {
-  let current = schema as { shape?: Record<string, unknown>; def?: { innerType?: unknown } } | undefined;
+interface Schema {
+  readonly shape?: Record<string, unknown>;
+  readonly def?: { readonly innerType?: unknown; readonly valueType?: unknown };
+}
+
+function unwrap(schema: unknown): Schema {
+  let current = schema as Schema | undefined;
   while (current && !current.shape && current.def?.innerType) current = current.def.innerType as typeof current;
   return current ?? {};
 }
@@ -273,7 +302,9 @@ function choices(schema: unknown): readonly string[] | undefined {
 }
 
 /** Every key of a task with its default and meaning, for `--help`. */
-export function describeKeys(task: TaskName): string {
+export const describeKeys = (task: TaskName): string => describeSchema(TASKS[task]);
+
+export function describeSchema(configuration: z.ZodType): string {
   const lines: [string, string][] = [];
   const visit = (schema: unknown, path: string) => {
     for (const [key, value] of Object.entries(unwrap(schema).shape ?? {})) {
@@ -287,6 +318,6 @@ export function describeKeys(task: TaskName): string {
       }
     }
   };
-  visit(TASKS[task], '');
+  visit(configuration, '');
   return lines.map(([key, meaning]) => (meaning ? `  ${key.padEnd(40)} ${meaning}` : `  ${key}`)).join('\n');
 }
