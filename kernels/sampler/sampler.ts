@@ -69,7 +69,9 @@ function check(
   ] as const)
     for (const tensor of tensors)
       if (!sameShape(tensor.shape, shape))
-        throw new Error(`[guidedStep] the last ${what} are ${formatShape(shape)}, not ${formatShape(tensor.shape)}`);
+        throw new Error(
+          `[guidedStep] the last ${what} must be ${formatShape(shape)}, not ${formatShape(tensor.shape)}`,
+        );
   const others = [output, ...(noise ? [noise] : []), ...last, ...reached];
   alike('guidedStep', sample, ...others);
   refuseGradient('guidedStep', sample, ...others);

@@ -16,29 +16,41 @@ const clipped: StepCoefficients = {
 const plain: StepCoefficients = {
   sample: 1.41, output: -0.55, noise: 0, clean: 0, cleanSample: 1.83, cleanOutput: -1.53, clip: 1, before: 0, past: [],
 }; // prettier-ignore
+/** Steps that reach back, as PNDM's and DPM-Solver++'s do. */
+const far: StepCoefficients = { ...plain, before: -0.3, past: [0.59, -0.37, 0.11, -0.09] };
+const near: StepCoefficients = { ...clipped, before: 0.4, past: [-0.8] };
 
-function step([x, output, noise]: (NdArray | null)[], { scale, step }: Attributes): NdArray {
+function step([x, output, noise, last, ...outputs]: (NdArray | null)[], { scale, step }: Attributes): NdArray {
   const n = x!.data.length;
   return nd(x!.shape, (i) => {
-    const m = scale === 1 ? output!.data[i]! : output!.data[i]! + scale * (output!.data[n + i]! - output!.data[i]!);
+    const guided = ({ data }: NdArray) => (scale === 1 ? data[i]! : data[i]! + scale * (data[n + i]! - data[i]!));
+    const m = guided(output!);
     const clean = step.cleanSample * x!.data[i]! + step.cleanOutput * m;
     return (
       step.sample * x!.data[i]! +
       step.output * m +
       (noise ? step.noise * noise.data[i]! : 0) +
-      step.clean * Math.min(Math.max(clean, -step.clip), step.clip)
+      step.clean * Math.min(Math.max(clean, -step.clip), step.clip) +
+      (last ? step.before * last.data[i]! : 0) +
+      outputs.reduce((sum, past, k) => sum + step.past[k]! * guided(past!), 0)
     );
   });
 }
 
 const row: Row<typeof guidedStep, Attributes> = {
-  call: (operation, [x, output, noise], attributes) => operation(x!, output!, noise ?? null, attributes),
+  call: (operation, [x, output, noise, last, ...outputs], attributes) =>
+    operation(x!, output!, noise ?? null, { ...attributes, history: last && { sample: last, outputs } }),
   reference: step,
   samples: [
     { inputs: [[2, 4, 3, 3], [4, 4, 3, 3], [2, 4, 3, 3]], attributes: { scale: 7.5, step: clipped } },
     { inputs: [[2, 4, 3, 3], [4, 4, 3, 3], null], attributes: { scale: 7.5, step: plain } },
     { inputs: [[3, 50], [3, 50], [3, 50]], attributes: { scale: 1, step: clipped } },
     { inputs: [[1], [2], null], attributes: { scale: 0, step: plain } },
+    {
+      inputs: [[2, 4, 3, 3], [4, 4, 3, 3], null, [2, 4, 3, 3], ...Array<number[]>(4).fill([4, 4, 3, 3])],
+      attributes: { scale: 7.5, step: far },
+    },
+    { inputs: [[3, 50], [3, 50], [3, 50], [3, 50], [3, 50]], attributes: { scale: 1, step: near } },
   ], // prettier-ignore
   gradient: 'none',
   arbitrary: fc
@@ -59,6 +71,32 @@ const row: Row<typeof guidedStep, Attributes> = {
     [
       (operation, t) => operation(t([2]), t([2]), null, { scale: 1, step: clipped }),
       /adds noise, .* \(2,\), not missing/,
+    ],
+    [
+      (operation, t) => operation(t([2]), t([2]), null, { scale: 1, step: far }),
+      /\[guidedStep\] this step takes the last 4 outputs: got 0/,
+    ],
+    [
+      (operation, t) => {
+        const history = { sample: t([2]), outputs: [t([2]), t([2]), t([4]), t([2])] };
+        return operation(t([2]), t([2]), null, { scale: 1, step: far, history });
+      },
+      /the last outputs must be \(2,\), not \(4,\)/,
+    ],
+    [
+      (operation, t) => {
+        const history = { sample: t([3]), outputs: Array.from({ length: 4 }, () => t([2])) };
+        return operation(t([2]), t([2]), null, { scale: 1, step: far, history });
+      },
+      /the last sample must be \(2,\), not \(3,\)/,
+    ],
+    [
+      (operation, t) => operation(t([2]), t([2]), null, { scale: 1, step: { ...far, past: [1, 2, 3, 4, 5] } }),
+      /a step reaches back 4 outputs at most, not 5/,
+    ],
+    [
+      (operation, t) => operation(t([2]), t([2]), null, { scale: 1, step: { ...far, past: [] } }),
+      /takes the last sample takes an output of before as well/,
     ],
   ],
 };
