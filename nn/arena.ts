@@ -13,6 +13,12 @@ interface Place {
   readonly shape: Shape;
 }
 
+/** Neighbouring elements of one parameter: rows of a table, for example. Both numbers are multiples of four. */
+export interface Part {
+  readonly first: number;
+  readonly size: number;
+}
+
 /** What of the parameters a kernel can bind at once, with their gradients, and how optimizers divide it. */
 export interface Chunk {
   readonly parameters: Tensor; // (elements,)
@@ -41,13 +47,18 @@ export class Arena {
 
   /**
    * Moves the modules' trainable parameters, values and all, into the arena. A module under the name '' adds nothing to
-   * its parameters' names. `chunkBytes` limits a chunk beyond the adapter's own limit.
+   * its parameters' names. Of parameters in `parts`, by path, optimizers change that part alone, and the rest's gradient
+   * counts for nothing. `chunkBytes` limits a chunk beyond the adapter's own limit.
    */
-  constructor(modules: Readonly<Record<string, Module>>, { chunkBytes = Infinity } = {}) {
+  constructor(
+    modules: Readonly<Record<string, Module>>,
+    { chunkBytes = Infinity, parts = new Map() }: { chunkBytes?: number; parts?: ReadonlyMap<string, Part> } = {},
+  ) {
     const old = trainableParameters(modules);
     const any = old.values().next().value;
     if (!any) throw new Error('[arena] nothing to train: every parameter is frozen');
     const device = (this.device = any.device);
+    for (const [name, part] of parts) checkPart(name, part, old.get(name));
     const { maxBufferSize } = device.gpu.limits;
     const limit = Math.floor(Math.min(chunkBytes, device.bindingLimit, maxBufferSize) / ALIGNMENT) * ALIGNMENT;
     const { places, buffers } = divide(old, limit / ITEM);
@@ -55,8 +66,14 @@ export class Arena {
     this.#buffers = buffers;
     const [parameters, gradients] = [this.like('parameters'), this.like('gradients')];
     this.chunks = buffers.flat().map((_, chunk) => {
-      const inside = [...places].flatMap(([name, place]) => partOf(place, chunk, limit / ITEM, name));
-      const tiles = Uint32Array.from(inside.flatMap(({ first, size }, segment) => tilesOf(first, size, segment)));
+      const inside = [...places].flatMap(([name, place]) => pieceOf(place, chunk, limit / ITEM, name));
+      const found = inside.flatMap(({ name, first, size, before }, segment) => {
+        const { first: from, size: count } = parts.get(name) ?? { first: 0, size: Infinity };
+        const start = Math.max(from, before);
+        const end = Math.min(from + count, before + size);
+        return tilesOf(first + start - before, end - start, segment);
+      });
+      const tiles = Uint32Array.from(found.length > 0 ? found : [0, 0, 0]); // one of nothing: buffers cannot be empty
       return {
         parameters: parameters[chunk]!,
         gradients: gradients[chunk]!,
@@ -174,11 +191,20 @@ function divide(
   return { places, buffers };
 }
 
-/** What of a parameter lies in a chunk, if anything does. */
-function partOf(place: Place, chunk: number, limit: number, name: string) {
-  const before = (chunk - place.chunk) * limit; // elements of it in earlier chunks
+function checkPart(name: string, { first, size }: Part, parameter: Tensor | undefined): void {
+  if (!parameter) throw new Error(`[arena] a part of ${name} is to be trained, which is no parameter that trains`);
+  const inside = first >= 0 && size > 0 && first + size <= parameter.size;
+  if (!inside || first % 4 !== 0 || size % 4 !== 0)
+    throw new Error(
+      `[arena] the part of ${name} must be some of its ${parameter.size} elements, in multiples of four, not ${size} from ${first} on`,
+    );
+}
+
+/** What of a parameter lies in a chunk, if anything does, and how many of its elements do in earlier ones. */
+function pieceOf(place: Place, chunk: number, limit: number, name: string) {
+  const before = (chunk - place.chunk) * limit;
   if (chunk < place.chunk || before >= place.size) return [];
-  return [{ name, first: before === 0 ? place.first : 0, size: Math.min(limit, place.size - before) }];
+  return [{ name, first: before === 0 ? place.first : 0, size: Math.min(limit, place.size - before), before }];
 }
 
 /** The tiles of `size` elements of one parameter: (first element, count, segment) each. */

@@ -4,6 +4,7 @@ import type { Device, Tensor } from '../engine/index.ts';
 import { AdamW } from './adamw.ts';
 import type { AdamWOptions } from './adamw.ts';
 import { Arena, trainableParameters } from './arena.ts';
+import type { Part } from './arena.ts';
 import { latestCheckpoint, loadCheckpoint, makeFolder, saveCheckpoint } from './checkpoint.ts';
 import type { Json, TensorFiles } from './checkpoint.ts';
 import { ExponentialAverage } from './ema.ts';
@@ -42,6 +43,8 @@ export interface StepMetrics {
 export interface TrainerOptions {
   /** What trains: those of their parameters that want a gradient. */
   modules: Readonly<Record<string, Module>>;
+  /** Of these parameters, by path, a part alone; see `Arena`. */
+  parts?: ReadonlyMap<string, Part>;
   /** The forward pass. Randomness only through keys and counters: the same `Pass` must give the same numbers. */
   forward: (pass: Pass) => Losses;
   steps: number;
@@ -98,7 +101,7 @@ export class Trainer {
     this.#options = options;
     this.#checkpoints = path.join(options.folder, 'checkpoints');
     checkMemory(options);
-    this.arena = new Arena(options.modules);
+    this.arena = new Arena(options.modules, options.parts ? { parts: options.parts } : {});
     this.device = this.arena.device;
     this.optimizer = new AdamW(this.arena, options.optimizer);
     this.average = options.average === undefined ? null : new ExponentialAverage(this.arena, options.average);

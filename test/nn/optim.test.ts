@@ -238,6 +238,62 @@ describe('AdamW', () => {
     },
   );
 
+  it('changes the part of a parameter that it is told to, by that part’s norm', async () => {
+    const table = { first: 24, size: 8 }; // two rows of four
+    const run = async (shapes: Record<string, readonly number[]>, options: ConstructorParameters<typeof Arena>[1]) => {
+      const module = new Parameters(shapes);
+      module.initialize(1);
+      const t = module.namedParameters().get('table')!;
+      if (t.size === table.size) write(t, (await initial()).slice(table.first, table.first + table.size));
+      const arena = new Arena({ module }, options);
+      const optimizer = new AdamW(arena, { weightDecay: 0.1, maxNorm: 1 });
+      const norms: number[] = [];
+      for (let step = 0; step < 3; step++) {
+        scope(device, () => backward(sum(square(arena.parameters.get('module.table')!))));
+        const norm = optimizer.step(0.1);
+        norms.push((await read(norm))[0]!);
+        release(norm);
+      }
+      const after = (await read(arena.parameters.get('module.table')!)).slice();
+      optimizer.release();
+      arena.release();
+      module.release();
+      return { after, norms };
+    };
+    const initial = async () => {
+      const module = new Parameters({ table: [70, 4] });
+      module.initialize(1);
+      const values = (await read(module.namedParameters().get('table')!)).slice();
+      module.release();
+      return values;
+    };
+    const before = await initial();
+    const alone = await run({ table: [2, 4] }, {});
+    for (const chunkBytes of [Infinity, 256]) {
+      const { after, norms } = await run({ table: [70, 4] }, { chunkBytes, parts: new Map([['module.table', table]]) });
+      expect(norms).toEqual(alone.norms);
+      before.set(alone.after, table.first);
+      expect(after).toEqual(before);
+    }
+  });
+
+  it('refuses parts that are none', () => {
+    const module = new Parameters({ a: [3, 4] });
+    const arena = (name: string, first: number, size: number) => () =>
+      new Arena({ module }, { parts: new Map([[name, { first, size }]]) });
+    expect(arena('module.b', 0, 4)).toThrow('[arena] a part of module.b is to be trained, which is no parameter');
+    for (const [first, size] of [
+      [2, 4],
+      [4, 3],
+      [8, 8],
+      [0, 0],
+    ] as const)
+      expect(arena('module.a', first, size)).toThrow(
+        `[arena] the part of module.a must be some of its 12 elements, in multiples of four, not ${size} from ${first} on`,
+      );
+    module.release();
+  });
+
   it('takes PyTorch’s recorded first step from its recorded gradients', async () => {
     const folder = new URL('../goldens/', import.meta.url).pathname;
     const outputs = await openSafetensors(`${folder}dreambooth/outputs.safetensors`);
