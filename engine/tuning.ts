@@ -45,8 +45,9 @@ async function readAll(file: string): Promise<Record<string, Tuning>> {
   try {
     text = await readFile(file, 'utf8');
   } catch (error) {
-    if ((error as NodeJS.ErrnoException).code === 'ENOENT') return {};
-    throw error;
+    const { code } = error as NodeJS.ErrnoException;
+    if (code === 'ENOENT') return {};
+    throw new Error(`[tuning] ${file} cannot be read (${code})`, { cause: error });
   }
   const damaged = () => new Error(`[tuning] ${file} is damaged; delete it, and \`npm run tune\` writes a new one`);
   let all: unknown;

@@ -121,6 +121,12 @@ describe('the tuning file', () => {
     },
   );
 
+  it('is named where it cannot be read', async () => {
+    process.env['DAWNGRAD_TUNING'] = folder;
+    await expect(readTuning('a')).rejects.toThrow(/^\[tuning\] .*dawngrad-tuning-.* cannot be read \(EISDIR\)$/);
+    process.env['DAWNGRAD_TUNING'] = file;
+  });
+
   it('can be switched off', async () => {
     process.env['DAWNGRAD_TUNING'] = 'off';
     expect(tuningFile()).toBeNull();
