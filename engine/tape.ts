@@ -1,6 +1,6 @@
 import type { Device } from './device.ts';
 import { scope } from './scope.ts';
-import { formatShape, sameShape, sizeOf } from './shape.ts';
+import { checkShape, formatShape, requireShape, sameShape, sizeOf } from './shape.ts';
 import type { Shape } from './shape.ts';
 import { byteLength, empty, tensor, Tensor, view } from './tensor.ts';
 import type { DType } from './tensor.ts';
@@ -171,6 +171,13 @@ function checkDTypes(name: string, inputs: Inputs, rules: readonly DTypeRule[] |
   });
 }
 
+/** What is wrong with inputs that don't share a device. */
+function wrongInput(inputs: Inputs): string {
+  const at = inputs.findIndex((input) => input !== null && !(input instanceof Tensor));
+  if (at >= 0) return `input ${at} must be a tensor, not ${String(inputs[at])}`;
+  return inputs.some((input) => input) ? 'the inputs lie on different devices' : 'needs a tensor';
+}
+
 /** Runs an operation and, where an input wants a gradient, records it on the tape. */
 export function apply<I extends Inputs, A, O extends Tensor | readonly Tensor[]>(
   op: Operation<I, A, O>,
@@ -178,9 +185,8 @@ export function apply<I extends Inputs, A, O extends Tensor | readonly Tensor[]>
   attributes: A,
 ): O {
   const device = inputs.find((input) => input !== null)?.device;
-  if (!device) throw new Error(`[${op.name}] needs a tensor`);
-  if (inputs.some((input) => input !== null && input.device !== device))
-    throw new Error(`[${op.name}] the inputs lie on different devices`);
+  if (!device || inputs.some((input) => input !== null && (input as Tensor | undefined)?.device !== device))
+    throw new Error(`[${op.name}] ${wrongInput(inputs)}`);
   checkDTypes(op.name, inputs, op.dtypes);
   const shape = op.shape(inputs, attributes);
   const needs = inputs.map((input) => device.recording && input !== null && input.tracked);
@@ -378,6 +384,7 @@ const reshapeOp = operation<readonly [Tensor], { shape: Shape }>({
   name: 'reshape',
   dtypes: 'any',
   shape([x], { shape }) {
+    checkShape('reshape', shape);
     if (sizeOf(shape) !== x.size)
       throw new Error(
         `[reshape] ${formatShape(x.shape)} has ${x.size} elements, ${formatShape(shape)} needs ${sizeOf(shape)}`,
@@ -392,6 +399,9 @@ const reshapeOp = operation<readonly [Tensor], { shape: Shape }>({
 
 /** The same elements under another shape; one extent may be −1. Free: no copy. */
 export function reshape(x: Tensor, shape: Shape): Tensor {
+  requireShape('reshape', shape);
   const known = shape.reduce((product, extent) => (extent === -1 ? product : product * extent), 1);
+  if (shape.includes(-1) && !(x.size % known === 0))
+    throw new Error(`[reshape] ${formatShape(x.shape)} does not fill ${formatShape(shape)}`);
   return apply(reshapeOp, [x], { shape: shape.map((extent) => (extent === -1 ? x.size / known : extent)) });
 }

@@ -142,9 +142,12 @@ export interface TensorOptions {
 export function tensor(
   device: Device,
   data: ArrayLike<number>,
-  shape: Shape = [data.length],
+  shape: Shape = [data?.length],
   { dtype = defaultDType(data), tag }: TensorOptions = {},
 ): Tensor {
+  if (!(device as Device | undefined)?.memory)
+    throw new Error('[tensor] a device comes first: tensor(device, data, shape)');
+  requireFlat('tensor', data);
   checkShape('tensor', shape);
   requireDType('tensor', dtype);
   if (data.length !== sizeOf(shape))
@@ -156,6 +159,7 @@ export function tensor(
 
 /** Overwrites a tensor with the host's values. */
 export function write(target: Tensor, data: ArrayLike<number>): void {
+  requireFlat('write', data);
   if (data.length !== target.size)
     throw new Error(`[write] ${formatShape(target.shape)} needs ${target.size} values, got ${data.length}`);
   if (target.size === 0) return;
@@ -174,6 +178,16 @@ export function view(source: Tensor, offset: number, shape: Shape): Tensor {
     );
   source.storage.retain();
   return new Tensor(source.device, source.storage, source.offset + offset, shape, source.dtype);
+}
+
+/** Throws where a program without types gives something else for values. */
+function requireFlat(operation: string, data: ArrayLike<unknown> | null | undefined): void {
+  if (typeof data?.length !== 'number')
+    throw new Error(`[${operation}] the data must be an array of numbers, not ${String(data)}`);
+  if (typeof data[0] === 'object')
+    throw new Error(
+      `[${operation}] the data are nested; give flat data and a shape: tensor(device, [1, 2, 3, 4], [2, 2])`,
+    );
 }
 
 function defaultDType(data: ArrayLike<number>): DType {

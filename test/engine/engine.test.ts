@@ -201,6 +201,26 @@ describe('tensor', () => {
     const x = zeros(device, [128]);
     expect(() => view(x, 4, [1])).toThrow(/multiples of 256/);
     expect(() => view(x, 256, [65])).toThrow(/past the end/);
+    expect(() => reshape(x, [3, -1])).toThrow('[reshape] (128,) does not fill (3, -1)');
+    expect(() => reshape(x, [-2, -64])).toThrow(/whole numbers/);
+    release(x);
+  });
+
+  // What programs without types give, as values of any type.
+  it('says what it was given in place of a device, values, a shape or a tensor', () => {
+    const given = (value: unknown) => value as never;
+    const x = zeros(device, [2, 2]);
+    expect(() => tensor(given([1, 2, 3]), given(undefined))).toThrow('[tensor] a device comes first');
+    expect(() => tensor(given([1, 2, 3]), [3])).toThrow('[tensor] a device comes first');
+    expect(() => tensor(device, given(5))).toThrow('[tensor] the data must be an array of numbers, not 5');
+    for (const shape of [undefined, [2, 2]])
+      expect(() => tensor(device, given([[1, 2], [3, 4]]), shape)).toThrow('[tensor] the data are nested; give flat data and a shape'); // prettier-ignore
+    expect(() => write(x, given([[1, 2], [3, 4]]))).toThrow('[write] the data are nested'); // prettier-ignore
+    expect(() => tensor(device, [1, 2], given(2))).toThrow('[tensor] a shape is an array of extents, not 2');
+    expect(() => empty(device, given(2))).toThrow('[empty] a shape is an array');
+    expect(() => reshape(x, given(4))).toThrow('[reshape] a shape is an array');
+    expect(() => add(x, given(1))).toThrow('[add] input 1 must be a tensor, not 1');
+    expect(() => add(given(undefined), x)).toThrow('[add] input 0 must be a tensor, not undefined');
     release(x);
   });
 
