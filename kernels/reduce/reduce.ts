@@ -130,6 +130,8 @@ export const keptShape = (shape: Shape, keep: readonly boolean[]): Shape =>
 
 /** For each axis whether it survives a reduction over `axes` (all by default; negative ones count from the end). */
 export function keptAxes(name: string, x: Tensor, axes: readonly number[] | undefined): boolean[] {
+  if (axes !== undefined && !Array.isArray(axes))
+    throw new Error(`[${name}] the axes are an array, as in ${name}(x, [0, -1]), not ${JSON.stringify(axes)}`);
   const keep = x.shape.map(() => axes !== undefined);
   for (const axis of axes ?? []) keep[resolveAxis(name, axis, x.shape)] = false;
   return keep;

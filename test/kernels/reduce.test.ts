@@ -36,6 +36,13 @@ describe('where the gradient has a kink', () => {
   });
 });
 
+it('takes a list of axes', async () => {
+  const x = tensor(await guardedDevice(), [1, 2]);
+  for (const axes of [{ axis: 7 }, 0, null])
+    expect(() => max(x, axes as never)).toThrow('[max] the axes are an array, as in max(x, [0, -1]), not');
+  x.storage.drop();
+});
+
 // As on GPUs, whatever this adapter is.
 describe('a workgroup a row', () => {
   let device: Device;
