@@ -178,9 +178,15 @@ const castOp = operation<readonly [Tensor], { dtype: DType }>({
   backward: (ctx, [grad]) => [evaluate(convert(ctx.inputDType(0)), [grad!], ctx.target(0))],
 });
 
+// Below 2⁻¹⁴ quantizeToF16 may give 0, and on software adapters does, where f16 has multiples of 2⁻²⁴ still: small gradients.
+const ROUND_TO_F16 = `
+fn roundToF16(x: f32) -> f32 {
+  return select(quantizeToF16(x), round(x * 0x1p24) * 0x1p-24, abs(x) < 0x1p-14);
+}`;
+
 /** In a chain, too, what has been f16 is rounded to it. */
 function convert(dtype: DType): Expression {
-  if (dtype === 'f16') return { name: 'to_f16', f: 'quantizeToF16(f32(x))', dtype };
+  if (dtype === 'f16') return { name: 'to_f16', f: 'roundToF16(f32(x))', helpers: [ROUND_TO_F16], dtype };
   const type = dtype === 'i32' || dtype === 'u32' ? dtype : 'f32';
   return { name: `to_${type}`, f: `${type}(x)`, dtype };
 }

@@ -138,11 +138,14 @@ describe('a chain', () => {
 
   it('casts between floats on the way, with the rounding', async ({ skip }) => {
     if (!device.profile.f16) skip('this adapter has no f16');
-    const x = tensor(device, [...(await random([9]).read()), 1e6]);
+    // also what f16 has as subnormal numbers, or halfway between two of them
+    const small = [6e-8, 2e-8, -3e-5, 1e-6, 3 * 2 ** -25, 5 * 2 ** -25, 6.1034e-5, 2 ** -14];
+    const x = tensor(device, [...(await random([9]).read()), 1e6, ...small]);
     const { dispatches, values } = await run(() => cast(affine(cast(x, 'f16'), 0.5), 'f32'));
     expect(dispatches).toBe(1);
     const rounded = f16ToF32(f32ToF16(Float32Array.from(await x.read())));
     expect(values).toEqual([...rounded].map((v) => v / 2));
+    expect((await run(() => cast(x, 'f16'))).values).toEqual([...rounded]);
   });
 
   it.each([
