@@ -8,6 +8,7 @@ import path from 'node:path';
 import { affine, mse, sub } from '../kernels/index.ts';
 import { noGrad, scope, tensor } from '../engine/index.ts';
 import type { Tensor } from '../engine/index.ts';
+import type { Part } from '../nn/arena.ts';
 import { makeFolder } from '../nn/checkpoint.ts';
 import { hashFile, openSafetensors, saveSafetensors, writeFileAtomic } from '../nn/files.ts';
 import { DataOrder } from '../nn/order.ts';
@@ -19,6 +20,9 @@ import type { Picture } from './pictures.ts';
 import type { NoiseSchedule } from './schedule.ts';
 import { diffusionLoss, encodePictures, noiseBatch } from './training.ts';
 import type { Batch, Example, Latents } from './training.ts';
+
+/** Path of the table in which the text encoder has a row for each token. */
+const TOKEN_TABLE = 'text_model.embeddings.token_embedding.weight';
 
 /** Crops taken of a picture that is cropped at random. */
 const RANDOM_CROPS = 8;
@@ -56,6 +60,29 @@ export async function loadSubject(
       crops: await Promise.all(positions.map((position) => loadPicture(file, size, position))),
     })),
   );
+}
+
+/**
+ * Says which parameters train: the UNet's, and the text encoder's or, with `token`, of these the embedding of one word
+ * alone, which is textual inversion where the UNet stays (Gal et al., ICLR 2023). Returns that embedding as a part of its
+ * table, for the arena of { unet, text_encoder }. Throws where the word is several tokens.
+ */
+export function chooseTrained(
+  { unet, vae, textEncoder, tokenizer }: StableDiffusion,
+  train: { readonly unet: boolean; readonly text: boolean; readonly token: boolean },
+  word: string,
+): ReadonlyMap<string, Part> {
+  vae.setTrainable(false);
+  unet.setTrainable(train.unet);
+  textEncoder.setTrainable(train.text && !train.token);
+  if (!train.token) return new Map();
+  const ids = tokenizer.tokenize(word);
+  if (ids.length !== 1)
+    throw new Error(`[dreambooth] train.token trains one embedding, and "${word}" is ${ids.length} tokens: choose a shorter word`); // prettier-ignore
+  const table = textEncoder.text_model.embeddings.token_embedding.weight;
+  table.requiresGrad = true;
+  const width = table.shape[1]!;
+  return new Map([[`text_encoder.${TOKEN_TABLE}`, { first: ids[0]! * width, size: width }]]);
 }
 
 /** Encodes pictures and prompts. */

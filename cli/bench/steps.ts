@@ -1,7 +1,7 @@
 /** One training step and one sampling step of the default DreamBooth, measured whole. */
 import { backward, HostRandom, randomKey, release, scope, sizeOf, tensor } from '../../engine/index.ts';
 import type { Device } from '../../engine/index.ts';
-import { DreamBooth } from '../../diffusion/dreambooth.ts';
+import { chooseTrained, DreamBooth } from '../../diffusion/dreambooth.ts';
 import type { StableDiffusion } from '../../diffusion/folder.ts';
 import { denoise, encode, encodePrompts } from '../../diffusion/pipeline.ts';
 import { samplingSteps } from '../../diffusion/schedule.ts';
@@ -58,9 +58,7 @@ export async function trainingStep(
 ): Promise<StepResult> {
   const { unet, textEncoder } = model;
   const { batch, optimizer: settings } = config;
-  model.vae.setTrainable(false);
-  unet.setTrainable(config.train.unet);
-  textEncoder.setTrainable(config.train.text);
+  const parts = chooseTrained(model, config.train, config.data.token);
   for (const part of [unet, textEncoder]) part.setCheckpointing(config.memory.checkpointing);
   const task = new DreamBooth(model, examples(model, 'a sks cat', 4), examples(model, 'a cat', config.prior.pictures), {
     seed: config.seed,
@@ -68,7 +66,7 @@ export async function trainingStep(
     priorBatch: batch.prior,
     priorWeight: config.prior.weight,
   });
-  const arena = new Arena({ unet, text_encoder: textEncoder });
+  const arena = new Arena({ unet, text_encoder: textEncoder }, { parts });
   const { betas, eps: epsilon, decay: weightDecay, clip: maxNorm } = settings;
   const optimizer = new AdamW(arena, { betas, epsilon, weightDecay, maxNorm });
   const samples = batch.subject + batch.prior;

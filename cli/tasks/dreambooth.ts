@@ -1,42 +1,63 @@
 /** The DreamBooth task: checks, class pictures, pictures before, training, pictures after, evidence. */
 import { existsSync } from 'node:fs';
-import { readdir, readFile } from 'node:fs/promises';
+import { readFile } from 'node:fs/promises';
 import path from 'node:path';
 import type { Device } from '../../engine/index.ts';
-import { DreamBooth, fillPrompt, loadSubject, makeExamples, priorExamples } from '../../diffusion/dreambooth.ts';
+import {
+  chooseTrained,
+  DreamBooth,
+  fillPrompt,
+  loadSubject,
+  makeExamples,
+  priorExamples,
+} from '../../diffusion/dreambooth.ts';
 import type { SubjectPicture } from '../../diffusion/dreambooth.ts';
 import { judge } from '../../diffusion/evidence.ts';
 import type { Judged } from '../../diffusion/evidence.ts';
 import { loadStableDiffusion, saveStableDiffusion } from '../../diffusion/folder.ts';
 import type { StableDiffusion } from '../../diffusion/folder.ts';
 import { encode, generate } from '../../diffusion/pipeline.ts';
-import { encodePng, grid, listPictures, loadPicture } from '../../diffusion/pictures.ts';
+import { grid, listPictures } from '../../diffusion/pictures.ts';
 import type { Picture } from '../../diffusion/pictures.ts';
 import { encodePictures } from '../../diffusion/training.ts';
 import type { Example } from '../../diffusion/training.ts';
+import type { Part } from '../../nn/arena.ts';
 import { lineChart } from '../../nn/chart.ts';
+import type { Curve } from '../../nn/chart.ts';
 import { writeFileAtomic } from '../../nn/files.ts';
 import { Progress } from '../../nn/progress.ts';
 import { schedule } from '../../nn/schedule.ts';
 import type { Schedule } from '../../nn/schedule.ts';
-import { makeFolder } from '../../nn/checkpoint.ts';
 import type { Json } from '../../nn/checkpoint.ts';
 import { Trainer } from '../../nn/trainer.ts';
 import { trainingStep } from '../bench/steps.ts';
 import { ConfigError } from '../config.ts';
 import type { Config } from '../config.ts';
+import { drawFiles, pictureName, pictureSize } from '../drawing.ts';
 import { rehearse } from '../rehearse.ts';
 import { interruptible, recordRun, resolvePath, writeText } from '../run.ts';
 import type { TaskContext } from '../run.ts';
 
-type DreamBoothConfig = Config<'dreambooth'>;
+export type DreamBoothConfig = Config<'dreambooth'>;
 
 /** A prompt of the final sheet and of the evidence. */
-interface Shot {
+export interface Shot {
   readonly prompt: string;
   readonly kind: Judged['kind'];
   /** The subject's own pictures of it. */
   readonly truths: readonly Picture[];
+}
+
+/** What a configuration is about: read, checked, and not yet begun. */
+export interface Lesson {
+  /** The subject's pictures with their prompts. */
+  readonly pictures: readonly { readonly prompt: string; readonly crops: readonly Picture[] }[];
+  /** Of the class pictures, in turn. */
+  readonly classPrompts: readonly string[];
+  readonly shots: readonly Shot[];
+  readonly rate: Schedule;
+  /** Of single parameters, what trains alone; see `Arena`. */
+  readonly parts: ReadonlyMap<string, Part>;
 }
 
 export async function trainDreamBooth(
@@ -45,69 +66,21 @@ export async function trainDreamBooth(
   prepare: () => Promise<TaskContext>,
 ): Promise<void> {
   const started = performance.now();
-  const { optimizer, steps } = config;
-  const rate = schedule({ kind: optimizer.schedule, rate: optimizer.lr, warmup: optimizer.warmup, steps });
   const model = await loadStableDiffusion(device, resolvePath(config.model));
-  const size = pictureSize(model);
-  const subject = await loadSubject(resolvePath(config.data.folder), size, config.data.crop);
-  const unseen = config.data.unseen === null ? [] : await loadSubject(resolvePath(config.data.unseen), size, 'center');
-  const words = (name: string) => ({ token: config.data.token, class: config.data.class, name });
-  const subjectPrompt = ({ name }: SubjectPicture) => fillPrompt(config.data.prompt, words(name));
-  // A class prompt with {name} stands for one prompt for each of the subject's pictures.
-  const classPrompts = config.prior.prompts.flatMap((template) =>
-    template.includes('{name}')
-      ? subject.map(({ name }) => fillPrompt(template, words(name)))
-      : [fillPrompt(template, words(''))],
-  );
-  const shots: Shot[] = [
-    ...shotsOf(subject, 'shown', subjectPrompt),
-    ...shotsOf(unseen, 'unseen', subjectPrompt),
-    ...[...new Set(config.prior.prompts.map((template) => fillPrompt(template, words(subject[0]!.name))))].map(
-      (prompt) => ({ prompt, kind: 'class' as const, truths: [] }),
-    ),
-    ...config.sample.prompts.map((template) => ({
-      prompt: fillPrompt(template, words('')),
-      kind: 'other' as const,
-      truths: [],
-    })),
-  ];
-  for (const { prompt } of shots) encode(model, prompt); // one that is too long is said now
-  model.vae.setTrainable(false);
-  model.unet.setTrainable(config.train.unet);
-  model.textEncoder.setTrainable(config.train.text);
-  for (const part of [model.unet, model.textEncoder]) part.setCheckpointing(config.memory.checkpointing);
-  await planRun(model, config);
+  const lesson = await prepareLesson(model, config);
   const context = await prepare();
   const { folder } = context;
   if (context.resume && existsSync(path.join(folder, 'evidence.json')))
     throw new ConfigError(
       `${folder}: this run is finished; look at its samples.png and evidence.md, or begin a new one`,
     );
-  const hashes = await recordRun(context, [
-    ...['unet/diffusion_pytorch_model', 'vae/diffusion_pytorch_model', 'text_encoder/model'].map((file) =>
-      path.join(model.folder, `${file}.safetensors`),
-    ),
-    ...(await picturesOf(config)),
-  ]);
-
-  const { prior, before } = await interruptible(context, async () => ({
-    prior: await drawPrior(model, config, classPrompts, path.join(path.dirname(folder), 'class-pictures')),
-    before: await drawShots(model, config, shots, folder, 'before'),
-  }));
-  const examples = await makeExamples(
-    model,
-    subject.map((one) => ({ prompt: subjectPrompt(one), crops: one.crops })),
-  );
-  const task = new DreamBooth(model, examples, prior, {
-    seed: config.seed,
-    subjectBatch: config.batch.subject,
-    priorBatch: config.batch.prior,
-    priorWeight: config.prior.weight,
-  });
-  const curves = await train(model, config, task, rate, hashes, context);
+  const { shots } = lesson;
+  const hashes = await recordLesson(model, config, context);
+  const before = await interruptible(context, () => drawShots(model, config, shots, path.join(folder, 'before')));
+  const curves = await learn(model, config, lesson, hashes, context);
   if (!curves) return;
 
-  const after = await interruptible(context, () => drawShots(model, config, shots, folder, 'after'));
+  const after = await interruptible(context, () => drawShots(model, config, shots, path.join(folder, 'after')));
   await saveStableDiffusion(model, path.join(folder, 'model'), { dtype: 'F16' });
   await writeFileAtomic(path.join(folder, 'samples.png'), [await sheet(config, shots, before, after)]);
   await writeFileAtomic(path.join(folder, 'loss.png'), [await lineChart(`${config.name}: loss`, curves)]);
@@ -117,6 +90,71 @@ export async function trainDreamBooth(
   console.log(
     `Draw more: node cli/sample.js --model ${path.join(folder, 'model')} "a ${config.data.token} ${config.data.class}"`,
   );
+}
+
+/**
+ * Reads the subject, makes all prompts, says what trains, and rehearses the run: throws, before anything is drawn or
+ * written, on what cannot work.
+ */
+export async function prepareLesson(model: StableDiffusion, config: DreamBoothConfig): Promise<Lesson> {
+  const { data, optimizer, prior, steps, train } = config;
+  const rate = schedule({ kind: optimizer.schedule, rate: optimizer.lr, warmup: optimizer.warmup, steps });
+  const size = pictureSize(model);
+  const subject = await loadSubject(resolvePath(data.folder), size, data.crop);
+  const unseen = data.unseen === null ? [] : await loadSubject(resolvePath(data.unseen), size, 'center');
+  const words = (name: string) => ({ token: data.token, class: data.class, name });
+  const subjectPrompt = ({ name }: SubjectPicture) => fillPrompt(data.prompt, words(name));
+  // A class prompt with {name} stands for one prompt for each of the subject's pictures.
+  const classPrompts = prior.prompts.flatMap((template) =>
+    template.includes('{name}')
+      ? subject.map(({ name }) => fillPrompt(template, words(name)))
+      : [fillPrompt(template, words(''))],
+  );
+  const shots: Shot[] = [
+    ...shotsOf(subject, 'shown', subjectPrompt),
+    ...shotsOf(unseen, 'unseen', subjectPrompt),
+    ...[...new Set(prior.prompts.map((template) => fillPrompt(template, words(subject[0]!.name))))].map((prompt) => ({
+      prompt,
+      kind: 'class' as const,
+      truths: [],
+    })),
+    ...config.sample.prompts.map((template) => ({
+      prompt: fillPrompt(template, words('')),
+      kind: 'other' as const,
+      truths: [],
+    })),
+  ];
+  for (const { prompt } of shots) encode(model, prompt); // one that is too long is said now
+  if (!train.unet && !train.text)
+    throw new ConfigError('train.unet and train.text are both false: nothing would be trained');
+  if (train.token && !train.text)
+    throw new ConfigError(
+      'train.token is true and train.text false: leave train.text true, or the token does not train either',
+    );
+  const parts = chooseTrained(model, train, data.token);
+  for (const part of [model.unet, model.textEncoder]) part.setCheckpointing(config.memory.checkpointing);
+  await planRun(model, config);
+  const pictures = subject.map((one) => ({ prompt: subjectPrompt(one), crops: one.crops }));
+  return { pictures, classPrompts, shots, rate, parts };
+}
+
+/** Draws the class pictures, and trains the model; returns the loss curves, or null when interrupted. */
+export async function learn(
+  model: StableDiffusion,
+  config: DreamBoothConfig,
+  { pictures, classPrompts, rate, parts }: Lesson,
+  hashes: Readonly<Record<string, string>>,
+  context: TaskContext,
+): Promise<Curve[] | null> {
+  const cache = path.join(path.dirname(context.folder), 'class-pictures');
+  const prior = await interruptible(context, () => drawPrior(model, config, classPrompts, cache));
+  const task = new DreamBooth(model, await makeExamples(model, pictures), prior, {
+    seed: config.seed,
+    subjectBatch: config.batch.subject,
+    priorBatch: config.batch.prior,
+    priorWeight: config.prior.weight,
+  });
+  return train(model, config, task, { rate, parts }, hashes, context);
 }
 
 /** A shot for each different prompt, with all the pictures that it stands for. */
@@ -130,14 +168,20 @@ function shotsOf(
   return prompts.map((prompt) => ({ prompt, kind, truths: truths(prompt) }));
 }
 
-/** The files that a run's subject rests on. */
-async function picturesOf({ data }: DreamBoothConfig): Promise<string[]> {
+/** Records what a run rests on: the hashes of the model's weights and of the subject's pictures. */
+export async function recordLesson(
+  model: StableDiffusion,
+  { data }: DreamBoothConfig,
+  context: TaskContext,
+): Promise<Readonly<Record<string, string>>> {
+  const weights = ['unet/diffusion_pytorch_model', 'vae/diffusion_pytorch_model', 'text_encoder/model'];
   const folders = [data.folder, ...(data.unseen === null ? [] : [data.unseen])].map(resolvePath);
-  return (await Promise.all(folders.map((one) => listPictures(one, () => {})))).flat(); // loading them has warned
+  const pictures = await Promise.all(folders.map((one) => listPictures(one, () => {}))); // loading them has warned
+  return recordRun(context, [
+    ...weights.map((file) => path.join(model.folder, `${file}.safetensors`)),
+    ...pictures.flat(),
+  ]);
 }
-
-/** Side of the pictures that the model was trained on. */
-const pictureSize = ({ unet, vae }: StableDiffusion): number => (unet.config.sample_size ?? 64) * vae.downscale;
 
 async function drawPrior(
   model: StableDiffusion,
@@ -167,47 +211,25 @@ async function drawPrior(
 }
 
 /**
- * Every prompt with every seed, by prompt, then seed. The pictures are kept as PNG files and used as those give them, so that
- * a resumed run judges by the same ones. Prompts of other things are drawn with the first two seeds alone.
+ * Every prompt with every seed, by prompt, then seed, as files in `folder` (see `drawFiles`). Prompts of other things are
+ * drawn with the first two seeds alone.
  */
-async function drawShots(
+export async function drawShots(
   model: StableDiffusion,
   config: DreamBoothConfig,
   shots: readonly Shot[],
   folder: string,
-  when: 'before' | 'after',
 ): Promise<Picture[][]> {
-  const { steps, scale, sampler, seeds } = config.sample;
-  const size = pictureSize(model);
+  const { seeds } = config.sample;
   const wanted = shots.flatMap(({ prompt, kind }, i) =>
     (kind === 'other' ? seeds.slice(0, 2) : seeds).map((seed) => ({
       i,
       prompt,
       seed,
-      file: path.join(
-        folder,
-        when,
-        `${String(i).padStart(2, '0')} ${prompt.replace(/[^\w -]/g, '')}, seed ${seed}.png`,
-      ),
+      file: path.join(folder, pictureName(i, prompt, seed)),
     })),
   );
-  await makeFolder(path.join(folder, when));
-  const there = new Set(await readdir(path.join(folder, when)));
-  if (!wanted.every(({ file }) => there.has(path.basename(file)))) {
-    const progress = new Progress(steps * Math.ceil(wanted.length / 8), 0, { unit: 'drawing step' });
-    progress.line(`Drawing ${wanted.length} pictures ${when} training`);
-    const pictures = await generate(model, {
-      prompts: wanted.map(({ prompt }) => prompt),
-      seeds: wanted.map(({ seed }) => seed),
-      steps,
-      scale,
-      sampler,
-      onStep: (done) => progress.update(done, {}, model.unet.device.memory.peak),
-    });
-    progress.stop();
-    for (const [k, picture] of pictures.entries()) await writeFileAtomic(wanted[k]!.file, [await encodePng(picture)]);
-  }
-  const drawn = await Promise.all(wanted.map(({ file }) => loadPicture(file, size)));
+  const drawn = await drawFiles(model, wanted, config.sample, `pictures ${path.basename(folder)} training`);
   return shots.map((_, i) => drawn.filter((_, k) => wanted[k]!.i === i));
 }
 
@@ -216,15 +238,16 @@ async function train(
   model: StableDiffusion,
   config: DreamBoothConfig,
   task: DreamBooth,
-  rate: Schedule,
+  { rate, parts }: Pick<Lesson, 'rate' | 'parts'>,
   hashes: Readonly<Record<string, string>>,
   context: TaskContext,
-) {
+): Promise<Curve[] | null> {
   // All that the numbers follow from: a run that goes on with anything else is another run.
   const { name: _name, memory: _memory, checkpoint: _checkpoint, sample: _sample, ...decisive } = config;
   const { optimizer } = config;
   const trainer = new Trainer({
     modules: { unet: model.unet, text_encoder: model.textEncoder },
+    parts,
     forward: ({ pass }) => task.loss(pass),
     steps: config.steps,
     schedule: rate,
@@ -270,7 +293,7 @@ async function sampleMidway(
 }
 
 /** The loss columns of a metrics file. */
-async function readCurves(file: string) {
+async function readCurves(file: string): Promise<Curve[]> {
   const [header, ...rows] = (await readFile(file, 'utf8'))
     .trim()
     .split('\n')
@@ -350,8 +373,6 @@ async function report(
  * compiles, in parallel, what drawing and training need.
  */
 async function planRun(model: StableDiffusion, config: DreamBoothConfig): Promise<void> {
-  if (!config.train.unet && !config.train.text)
-    throw new ConfigError('train.unet and train.text are both false: nothing would be trained');
   const { budget, live } = model.unet.device.memory;
   const parameters = [model.unet, model.vae, model.textEncoder].flatMap((part) => [...part.namedParameters().values()]);
   const own = parameters.reduce((sum, { storage }) => sum + storage.block.bytes, 0);

@@ -8,6 +8,7 @@ import { parseConfig } from '../../cli/config.ts';
 import { createRun } from '../../cli/run.ts';
 import { trainDreamBooth } from '../../cli/tasks/dreambooth.ts';
 import { loadStableDiffusion, saveStableDiffusion } from '../../diffusion/folder.ts';
+import { openSafetensors } from '../../nn/files.ts';
 import { plainDevice } from '../device.ts';
 
 const MODEL = path.resolve('test/goldens/pipeline');
@@ -144,6 +145,39 @@ describe('the DreamBooth task', () => {
     expect(trained.get(`model/${weights}`)).not.toBe(saved.get(weights));
   });
 
+  it('inverts a text: all that changes is the embedding of one word', async () => {
+    const folder = await run(null, false, 'name=word', 'train={unet: false, token: true}', 'data.token=x', 'steps=2');
+    const base = await loadStableDiffusion(await plainDevice(), MODEL);
+    await saveStableDiffusion(base, path.join(work, 'untouched'), { dtype: 'F16' });
+    const [trained, saved] = [await contents(folder), await contents(path.join(work, 'untouched'))];
+    const weights = 'unet/diffusion_pytorch_model.safetensors';
+    expect(trained.get(`model/${weights}`)).toBe(saved.get(weights));
+    const table = base.textEncoder.text_model.embeddings.token_embedding.weight;
+    const name = 'text_model.embeddings.token_embedding.weight';
+    const before = (await table.read()) as Float32Array;
+    const checkpoint = await openSafetensors(path.join(folder, 'checkpoints/step-000002/weights.safetensors'));
+    expect([...checkpoint.tensors.keys()]).toEqual([`text_encoder.${name}`]);
+    const after = await checkpoint.floats(`text_encoder.${name}`);
+    await checkpoint.close();
+    const width = table.shape[1]!;
+    const row = base.tokenizer.tokenize('x')[0]!;
+    const changed = [
+      ...new Set([...after].flatMap((value, i) => (value === before[i] ? [] : [Math.floor(i / width)]))),
+    ];
+    expect(changed).toEqual([row]);
+    const [old, now] = await Promise.all(
+      [path.join(work, 'untouched'), path.join(folder, 'model')].map(async (model) => {
+        const file = await openSafetensors(path.join(model, 'text_encoder/model.safetensors'));
+        const values = await Promise.all(
+          [...file.tensors.keys()].filter((key) => key !== name).map((key) => file.floats(key)),
+        );
+        await file.close();
+        return values;
+      }),
+    );
+    expect(now).toEqual(old);
+  });
+
   it('goes on only with what it began with, and not when it is finished', async () => {
     await expect(run(first, true)).rejects.toThrow(/this run is finished/);
     const changed = path.join(work, 'runs', 'changed');
@@ -207,6 +241,10 @@ describe('the DreamBooth task', () => {
     await expect(bad(`data.prompt="${'very '.repeat(80)}"`)).rejects.toThrow(/the limit is 77: shorten it/);
     await expect(bad('optimizer.warmup=7')).rejects.toThrow(/warmup must be from 0 to the run's 6 steps/);
     await expect(bad('model=/nowhere')).rejects.toThrow(/the model folder \/nowhere does not exist/);
+    await expect(bad('train.token=true', 'train.text=false')).rejects.toThrow(
+      /train\.token is true and train\.text false/,
+    );
+    await expect(bad('train.token=true')).rejects.toThrow(/trains one embedding, and "sks" is 2 tokens/);
     expect(await readdir(path.join(work, 'runs'))).not.toContain('bad');
   });
 });

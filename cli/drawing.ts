@@ -1,0 +1,67 @@
+/** Pictures of prompts as files: drawn once, found again by whoever asks for the same. */
+import { existsSync } from 'node:fs';
+import path from 'node:path';
+import type { StableDiffusion } from '../diffusion/folder.ts';
+import { generate } from '../diffusion/pipeline.ts';
+import { encodePng, loadPicture } from '../diffusion/pictures.ts';
+import type { Picture } from '../diffusion/pictures.ts';
+import type { SamplerName } from '../diffusion/schedule.ts';
+import { makeFolder } from '../nn/checkpoint.ts';
+import { writeFileAtomic } from '../nn/files.ts';
+import { Progress } from '../nn/progress.ts';
+
+/** Pictures drawn, and then written, at once. */
+const TOGETHER = 8;
+
+export interface Wanted {
+  readonly prompt: string;
+  readonly seed: number;
+  readonly file: string;
+}
+
+export interface Drawing {
+  readonly steps: number;
+  readonly scale: number;
+  readonly sampler: SamplerName;
+}
+
+/** A file name for the n-th picture of some. */
+export const pictureName = (n: number, prompt: string, seed: number): string =>
+  `${String(n).padStart(2, '0')} ${prompt.replace(/[^\w -]/g, '')}, seed ${seed}.png`;
+
+/**
+ * The pictures, drawn where there is no file yet. They are used as the files give them, so that a run that was stopped
+ * and goes on judges by the same ones. `what` is said before drawing.
+ */
+export async function drawFiles(
+  model: StableDiffusion,
+  wanted: readonly Wanted[],
+  { steps, scale, sampler }: Drawing,
+  what: string,
+): Promise<Picture[]> {
+  const missing = wanted.filter(({ file }) => !existsSync(file));
+  if (missing.length > 0) {
+    for (const folder of new Set(missing.map(({ file }) => path.dirname(file)))) await makeFolder(folder);
+    const progress = new Progress(steps * Math.ceil(missing.length / TOGETHER), 0, { unit: 'drawing step' });
+    progress.line(`Drawing ${missing.length} ${what}`);
+    for (let from = 0; from < missing.length; from += TOGETHER) {
+      const part = missing.slice(from, from + TOGETHER);
+      const before = (from / TOGETHER) * steps;
+      const pictures = await generate(model, {
+        prompts: part.map(({ prompt }) => prompt),
+        seeds: part.map(({ seed }) => seed),
+        steps,
+        scale,
+        sampler,
+        onStep: (done) => progress.update(before + done, {}, model.unet.device.memory.peak),
+      });
+      for (const [i, picture] of pictures.entries()) await writeFileAtomic(part[i]!.file, [await encodePng(picture)]);
+    }
+    progress.stop();
+  }
+  const size = pictureSize(model);
+  return Promise.all(wanted.map(({ file }) => loadPicture(file, size)));
+}
+
+/** Side of the pictures that the model was trained on. */
+export const pictureSize = ({ unet, vae }: StableDiffusion): number => (unet.config.sample_size ?? 64) * vae.downscale;
