@@ -2,7 +2,7 @@ import { apply, empty, formatShape, operation, reshape, sameShape, sizeOf, tenso
 import type { DType, Shape, Tensor } from '../../engine/index.ts';
 import { cached, evaluate, operandOf } from '../elementwise/chain.ts';
 import type { Expression } from '../elementwise/chain.ts';
-import { scaled } from '../elementwise/elementwise.ts';
+import { cast, scaled } from '../elementwise/elementwise.ts';
 import { around, resolveAxis } from '../layout/axis.ts';
 import { walkRows } from './rows.ts';
 
@@ -281,7 +281,10 @@ export const min: Reduction = (x, axes, { keepDims = false } = {}) =>
 /** Product over `axes` (all by default). Of no elements it is 1. */
 export const prod: Reduction = (x, axes, { keepDims = false } = {}) => {
   const keep = keptAxes('prod', x, axes);
-  let result = x;
+  // Neighbouring axes go as one, others after each other: what lies between may be beyond f16 where the result isn't.
+  const groups = keep.filter((kept, i) => !kept && keep[i - 1] !== false).length;
+  const widened = x.dtype === 'f16' && groups > 1;
+  let result = widened ? cast(x, 'f32') : x;
   for (let last = keep.length - 1; last >= 0; last--) {
     if (keep[last]) continue;
     let first = last;
@@ -289,7 +292,7 @@ export const prod: Reduction = (x, axes, { keepDims = false } = {}) => {
     result = apply(prodOp, [result], { first, last });
     last = first;
   }
-  return reshape(result, reducedShape(x.shape, { keep, keepDims }));
+  return reshape(widened ? cast(result, 'f16') : result, reducedShape(x.shape, { keep, keepDims }));
 };
 
 function arg(name: string, x: Tensor, axis: number, sign: number, keepDims: boolean): Tensor {

@@ -36,6 +36,20 @@ describe('where the gradient has a kink', () => {
   });
 });
 
+it('multiplies axes that lie apart in f32, whatever f16 could hold between', async () => {
+  const device = await guardedDevice();
+  const [out, grad] = scope(device, () => {
+    const x = tensor(device, [256, 512, 2 ** -7, 2 ** -8], [2, 1, 2], { dtype: 'f16' });
+    x.requiresGrad = true;
+    const y = prod(x, [2, 0]);
+    backward(y, tensor(device, [1], [1], { dtype: y.dtype }));
+    return [y, x.grad!] as const;
+  });
+  expect([...(await out.read()), ...(await grad.read())]).toEqual([4, 2 ** -6, 2 ** -7, 512, 1024]);
+  out.storage.drop();
+  grad.storage.drop();
+});
+
 it('takes a list of axes', async () => {
   const x = tensor(await guardedDevice(), [1, 2]);
   for (const axes of [{ axis: 7 }, 0, null])
