@@ -29,15 +29,21 @@ const PNDM: Walk = { name: 'PNDM', sampler: 'pndm' };
 const DPM: Walk = { name: 'DPM++ 2M', sampler: 'dpmpp2m' };
 const TRAILING: Walk = { name: 'DPM++ 2M, trailing', sampler: 'dpmpp2m', options: { timestep_spacing: 'trailing' } };
 const KARRAS: Walk = { name: 'DPM++ 2M, Karras', sampler: 'dpmpp2m', options: { use_karras_sigmas: true } };
+const SHORT: Walk = { name: 'DPM++ 2M, Karras to 0.2', sampler: 'dpmpp2m-karras' };
 
 const WALKS: readonly (readonly [Walk, number])[] = [
-  ...[8, 15, 30].map((steps) => [DDIM, steps] as const),
+  [DDIM, 30],
+  [DDIM, 15],
+  [DDIM, 8],
   [EULER, 8],
   [PNDM, 8],
-  ...[6, 8, 10, 15].map((steps) => [DPM, steps] as const),
+  [DPM, 8],
   [TRAILING, 8],
-  ...[6, 8, 10, 15].map((steps) => [KARRAS, steps] as const),
-  [KARRAS, 100],
+  [KARRAS, 8],
+  [SHORT, 6],
+  [SHORT, 8],
+  [SHORT, 10],
+  [SHORT, 15],
 ];
 
 interface SamplerResult {

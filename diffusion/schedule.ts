@@ -32,6 +32,9 @@ const sigmas = {
   use_exponential_sigmas: z.literal(false).default(false),
   use_beta_sigmas: z.literal(false).default(false),
   final_sigmas_type: z.enum(['zero', 'sigma_min']).default('zero'),
+  // Where Karras' spacing ends; null: with the least noise of training.
+  sigma_min: z.number().gt(0).nullable().default(null),
+  sigma_max: z.null().default(null),
 };
 
 const OPTIONS = {
@@ -48,8 +51,6 @@ const OPTIONS = {
     ...sigmas,
     interpolation_type: z.literal('linear').default('linear'),
     timestep_type: z.literal('discrete').default('discrete'),
-    sigma_min: z.null().default(null),
-    sigma_max: z.null().default(null),
   },
   DPMSolverMultistepScheduler: {
     ...option,
@@ -76,14 +77,16 @@ const config = z.discriminatedUnion('_class_name', [
 export type SchedulerConfig = z.infer<typeof config>;
 type ConfigOf<Name extends ClassName> = Extract<SchedulerConfig, { _class_name: Name }>;
 
-/** Samplers by their short names. */
+/** Samplers by their short names, with the options that make them what they are. */
 export const SAMPLERS = {
-  ddim: 'DDIMScheduler',
-  ddpm: 'DDPMScheduler',
-  pndm: 'PNDMScheduler',
-  euler: 'EulerDiscreteScheduler',
-  dpmpp2m: 'DPMSolverMultistepScheduler',
-} as const satisfies Record<string, ClassName>;
+  ddim: { _class_name: 'DDIMScheduler' },
+  ddpm: { _class_name: 'DDPMScheduler' },
+  pndm: { _class_name: 'PNDMScheduler', skip_prk_steps: true },
+  euler: { _class_name: 'EulerDiscreteScheduler' },
+  dpmpp2m: { _class_name: 'DPMSolverMultistepScheduler' },
+  // What is best in few steps, and where its spacing ends, was measured: docs/sampling.md.
+  'dpmpp2m-karras': { _class_name: 'DPMSolverMultistepScheduler', use_karras_sigmas: true, sigma_min: 0.2 },
+} as const satisfies Record<string, { _class_name: ClassName; [option: string]: unknown }>;
 export type SamplerName = keyof typeof SAMPLERS;
 
 /**
@@ -102,7 +105,7 @@ export function parseSchedulerConfig(text: string, file: string, sampler?: Sampl
     return fail(`it is not JSON: ${(error as Error).message}`);
   }
   if (typeof json !== 'object' || json === null) return fail('it must be a JSON object');
-  if (sampler !== undefined) json = replaced(json, SAMPLERS[sampler]);
+  if (sampler !== undefined) json = replaced(json, sampler);
   const name = json._class_name;
   if (typeof name !== 'string' || !Object.hasOwn(OPTIONS, name)) {
     const known = Object.keys(OPTIONS).join(', ');
@@ -124,15 +127,16 @@ export function parseSchedulerConfig(text: string, file: string, sampler?: Sampl
 }
 
 /**
- * A configuration with another class in place of its own. Where the two differ in what an option may be, the other's default
- * counts: null stands for none. What its own class doesn't clip is not clipped by the other either, whose default is to.
+ * A configuration with a sampler in place of its own. Where that is of another class, null stands for none: what an option
+ * may be differs from class to class. What its own class doesn't clip is not clipped by the other either, whose default is to.
  */
-function replaced(json: Record<string, unknown>, name: ClassName): Record<string, unknown> {
+function replaced(json: Record<string, unknown>, sampler: SamplerName): Record<string, unknown> {
+  const chosen = SAMPLERS[sampler];
+  if (json._class_name === chosen._class_name) return { ...json, ...chosen };
   const own = OPTIONS[json._class_name as ClassName] as object | undefined;
-  if (json._class_name === name) return json;
-  const given = Object.fromEntries(Object.entries(json).filter(([, value]) => value !== null));
   const unclipped = own && 'clip_sample' in own ? {} : { clip_sample: false };
-  return { ...unclipped, ...given, _class_name: name, skip_prk_steps: true };
+  const given = Object.fromEntries(Object.entries(json).filter(([, value]) => value !== null));
+  return { ...unclipped, ...given, ...chosen };
 }
 
 /** Python writes -Infinity where JSON has no such number; a literal beyond the range of float64 reads as one. */
@@ -243,6 +247,7 @@ export interface SamplingOptions {
 /** The steps of the configured sampler, first to last. */
 export function samplingSteps(schedule: NoiseSchedule, { steps, eta = 0 }: SamplingOptions): Step[] {
   const { config } = schedule;
+  checkSteps(schedule, steps);
   if (!(eta >= 0 && eta <= 1)) throw new Error(`[sampler] eta is ${eta}, it must be from 0 to 1`);
   if (eta > 0 && config._class_name !== 'DDIMScheduler') {
     const has = config._class_name === 'DDPMScheduler' ? 'has its own variance' : 'adds no noise';
@@ -284,16 +289,19 @@ function roundHalfEven(x: number): number {
   return rounded - x === 0.5 && rounded % 2 !== 0 ? rounded - 1 : rounded;
 }
 
-/**
- * The timesteps to visit, falling (spacings: Lin et al. 2024, table 2). diffusers' DPM-Solver++ spaces one step more than it
- * takes, whose end is the clean sample; its Euler leaves fractions.
- */
+/** diffusers' DPM-Solver++ spaces one step more than it takes, whose end is the clean sample. */
+const spareSteps = (config: SchedulerConfig) => (config._class_name === 'DPMSolverMultistepScheduler' ? 1 : 0);
+
+function checkSteps({ config, length }: NoiseSchedule, steps: number): void {
+  const most = length - spareSteps(config);
+  if (Number.isInteger(steps) && steps >= 1 && steps <= most) return;
+  const what = most === length ? `the ${length}` : `${most}, one less than the`;
+  throw new Error(`[sampler] steps is ${steps}, it must be an integer from 1 to ${what} training timesteps`);
+}
+
+/** The timesteps to visit, falling (spacings: Lin et al. 2024, table 2). diffusers' Euler leaves fractions. */
 function timesteps(config: SchedulerConfig, count: number, steps: number): number[] {
-  const spare = config._class_name === 'DPMSolverMultistepScheduler' ? 1 : 0;
-  if (!Number.isInteger(steps) || steps < 1 || steps > count - spare) {
-    const most = spare ? `${count - spare}, one less than the` : `the ${count}`;
-    throw new Error(`[sampler] steps is ${steps}, it must be an integer from 1 to ${most} training timesteps`);
-  }
+  const spare = spareSteps(config);
   const indices = Array.from({ length: steps }, (_, i) => i);
   switch (config.timestep_spacing) {
     case 'leading': {
@@ -315,6 +323,9 @@ function timesteps(config: SchedulerConfig, count: number, steps: number): numbe
   }
 }
 
+/** The least ᾱ where σ is counted on: what is called pure noise has σ = 4096, as in diffusers. */
+const PURE_NOISE = 2 ** -24;
+
 /** σ = √((1−ᾱ)/ᾱ), the noise of x/√ᾱ, and back. */
 const sigmaOf = (alphaBar: number) => Math.sqrt((1 - alphaBar) / alphaBar);
 const alphaBarOf = (sigma: number) => 1 / (1 + sigma * sigma);
@@ -330,24 +341,18 @@ function sigmaWalk(
   config: ConfigOf<'EulerDiscreteScheduler' | 'DPMSolverMultistepScheduler'>,
   steps: number,
 ): Point[] {
-  const sigmas = schedule.alphasCumprod.map(sigmaOf);
-  const times = timesteps(config, schedule.length, steps);
+  const sigmas = schedule.alphasCumprod.map((alphaBar) => sigmaOf(Math.max(alphaBar, PURE_NOISE)));
   const end = { timestep: 0, alphaBar: config.final_sigmas_type === 'zero' ? 1 : schedule.alphasCumprod[0] };
   if (!config.use_karras_sigmas) {
     const at = (t: number) => ({ timestep: t, alphaBar: alphaBarOf(interpolate(sigmas, t)) });
-    return [...times.map(at), end];
+    return [...timesteps(config, schedule.length, steps).map(at), end];
   }
   // diffusers' Euler spaces the range of the timesteps anew, its DPM-Solver++ all of training.
   const euler = config._class_name === 'EulerDiscreteScheduler';
-  const [first, last] = euler ? [times[0], times[steps - 1]] : [schedule.length - 1, 0];
-  const highest = interpolate(sigmas, first);
-  if (highest === Infinity) {
-    throw new Error(
-      '[sampler] use_karras_sigmas needs an end of the noise: rescale_betas_zero_snr makes it infinite; leave out one of them',
-    );
-  }
+  const times = euler ? timesteps(config, schedule.length, steps) : [schedule.length - 1, 0];
+  const [highest, lowest] = [times[0], times[times.length - 1]].map((t) => interpolate(sigmas, t));
   const logs = sigmas.map(Math.log);
-  const points = Array.from(karras(interpolate(sigmas, last), highest, steps), (sigma) => {
+  const points = Array.from(karras(config.sigma_min ?? lowest, highest, steps), (sigma) => {
     const t = timeOf(logs, Math.log(sigma));
     return { timestep: euler ? t : roundHalfEven(t), alphaBar: alphaBarOf(sigma) };
   });
@@ -481,7 +486,7 @@ function predictions(
   const sigma = Math.sqrt(1 - alphaBar);
   if (config.prediction_type === 'v_prediction')
     return { x0: { sample: signal, output: -sigma }, epsilon: { sample: sigma, output: signal } };
-  if (signal === 0) {
+  if (alphaBar <= PURE_NOISE) {
     throw new Error(
       `[sampler] timestep ${timestep} is pure noise, from which epsilon cannot tell x₀: v_prediction can`,
     );

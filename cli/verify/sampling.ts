@@ -36,7 +36,7 @@ const runs = z.record(
 
 export async function verifySchedulers(subject: Subject, report: Report): Promise<void> {
   const { root, recording, outputs } = subject;
-  const classes: string[] = Object.values(SAMPLERS);
+  const classes: string[] = Object.values(SAMPLERS).map(({ _class_name }) => _class_name);
   const [skipped, run] = [new Set<string>(), new Set<string>()];
   for (const [name, { cls, config_dir: folder, step_kwargs: options }] of Object.entries(runs.parse(recording.runs))) {
     const unknown = Object.keys(options).find((key) => key !== 'eta');
