@@ -196,11 +196,27 @@ function defaultDType(data: ArrayLike<number>): DType {
   return 'f32';
 }
 
+/** Throws on a number that the dtype does not hold, which a typed array would bend into one that it does. */
+function wholeNumbers(
+  data: ArrayLike<number>,
+  dtype: 'i32' | 'u32',
+): Int32Array<ArrayBuffer> | Uint32Array<ArrayBuffer> {
+  const values = dtype === 'i32' ? Int32Array.from(data) : Uint32Array.from(data);
+  const bent = values.findIndex((value, i) => value !== data[i]);
+  if (bent >= 0)
+    throw new Error(
+      `[tensor] element ${bent} is ${data[bent]}, which ${dtype} does not hold: give whole numbers in its range`,
+    );
+  return values;
+}
+
 function toBytes(data: ArrayLike<number>, dtype: DType): ArrayBufferView<ArrayBuffer> {
   if (dtype === 'f32')
     return data instanceof Float32Array ? (data as Float32Array<ArrayBuffer>) : Float32Array.from(data);
-  if (dtype === 'i32') return data instanceof Int32Array ? (data as Int32Array<ArrayBuffer>) : Int32Array.from(data);
-  if (dtype === 'u32') return data instanceof Uint32Array ? (data as Uint32Array<ArrayBuffer>) : Uint32Array.from(data);
+  if (dtype === 'i32')
+    return data instanceof Int32Array ? (data as Int32Array<ArrayBuffer>) : wholeNumbers(data, dtype);
+  if (dtype === 'u32')
+    return data instanceof Uint32Array ? (data as Uint32Array<ArrayBuffer>) : wholeNumbers(data, dtype);
   if (isStorageFormat(dtype)) return encode(data, dtype);
   const padded = new Float32Array(Math.ceil(data.length / 2) * 2);
   padded.set(data);

@@ -62,9 +62,9 @@ const extremum = (name: string, f: string, wins: string) => {
 const maximumOp = extremum('maximum', 'max(x, y)', 'y > z');
 const minimumOp = extremum('minimum', 'min(x, y)', 'y < z');
 
-/** The larger of a and b; where they are equal the gradient is halved. */
+/** The larger of a and b, either where one is NaN; where they are equal the gradient is halved. */
 export const maximum = (a: Tensor, b: Tensor): Tensor => apply(maximumOp, [a, b], {});
-/** The smaller of a and b; where they are equal the gradient is halved. */
+/** The smaller of a and b, as `maximum`. */
 export const minimum = (a: Tensor, b: Tensor): Tensor => apply(minimumOp, [a, b], {});
 
 // WGSL's pow is undefined for x < 0. NaN is made by its bits: compilers may assume that arithmetic makes none.

@@ -70,15 +70,21 @@ const tanOp = unary('tan', 'tan(x)', 'y / (cos(x) * cos(x))');
 const asinOp = unary('asin', 'asin(x)', 'y * inverseSqrt((1.0 - x) * (1.0 + x))');
 const acosOp = unary('acos', 'acos(x)', '-y * inverseSqrt((1.0 - x) * (1.0 + x))');
 const atanOp = unary('atan', 'atan(x)', 'y / (1.0 + x * x)');
-// WGSL's sinh is (e^x − e^−x) / 2, which loses small x; the Taylor series below 1 doesn't.
-const SINH = `
+// WGSL's are (e^x ∓ e^−x) / 2: that loses small x, where the Taylor series below 1 doesn't, and is infinite from 89 on, where
+// half of e^x isn't yet.
+const HYPERBOLIC = `
 fn sinhOf(x: f32) -> f32 {
   let s = x * x;
   let series = x * (1.0 + s * (0.16666667 + s * (8.3333333e-3 + s * (1.984127e-4 + s * 2.7557319e-6))));
-  return select(sinh(x), series, abs(x) < 1.0);
+  let root = exp(0.5 * abs(x));
+  return select(select(sinh(x), 0.5 * root * root * sign(x), abs(x) > 80.0), series, abs(x) < 1.0);
+}
+fn coshOf(x: f32) -> f32 {
+  let root = exp(0.5 * abs(x));
+  return select(cosh(x), 0.5 * root * root, abs(x) > 80.0);
 }`;
-const sinhOp = unary('sinh', 'sinhOf(x)', 'cosh(x) * y', [SINH]);
-const coshOp = unary('cosh', 'cosh(x)', 'sinhOf(x) * y', [SINH]);
+const sinhOp = unary('sinh', 'sinhOf(x)', 'coshOf(x) * y', [HYPERBOLIC]);
+const coshOp = unary('cosh', 'coshOf(x)', 'sinhOf(x) * y', [HYPERBOLIC]);
 
 /** Angles are in radians. WGSL bounds the error of `sin` and `cos` within [−π, π] alone. */
 export const sin = (x: Tensor): Tensor => apply(sinOp, [x], {});

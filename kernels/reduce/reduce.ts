@@ -269,7 +269,7 @@ export const mean: Reduction = (x, axes, { keepDims = false } = {}) => {
 
 /**
  * The largest element over `axes` (all by default). Its gradient goes to that element; where several are equal they share
- * it in equal parts. Throws where it would be of no elements.
+ * it in equal parts. Whether a NaN counts is left open, as by WGSL's `max`. Throws where it would be of no elements.
  */
 export const max: Reduction = (x, axes, { keepDims = false } = {}) =>
   apply(maxOp, [x], { keep: keptAxes('max', x, axes), keepDims });
@@ -299,7 +299,7 @@ function arg(name: string, x: Tensor, axis: number, sign: number, keepDims: bool
   return apply(argOp, [x], { name, axis: resolveAxis(name, axis, x.shape), sign, keepDims });
 }
 
-/** Where along `axis` the largest element stands: i32, the first one's place where several are equal. No gradient. */
+/** Where along `axis` the largest element stands: i32, the first one's place where several are equal, NaN aside. No gradient. */
 export const argmax = (x: Tensor, axis = -1, { keepDims = false }: ReduceOptions = {}): Tensor =>
   arg('argmax', x, axis, 1, keepDims);
 

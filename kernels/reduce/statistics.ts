@@ -18,7 +18,8 @@ import {
 } from './reduce.ts';
 import type { Attributes, ReduceOptions } from './reduce.ts';
 
-const SHIFTED: Expression = { name: 'shiftedExp', f: 'exp(x - y)', dtype: 'f32' };
+// Where the largest is infinite, ∞ − ∞ would be neither the share 0 nor the sum ∞.
+const SHIFTED: Expression = { name: 'shiftedExp', f: 'exp(x - clamp(y, -3.4028234e38, 3.4028234e38))', dtype: 'f32' };
 
 const logSumExpOp = operation<readonly [Tensor], Attributes>({
   name: 'logSumExp',
@@ -113,7 +114,7 @@ const normOp = operation<readonly [Tensor], Attributes & { order: NormOrder }>({
   },
 });
 
-/** log Σ exp(x) over `axes` (all by default), safe for any finite values. Throws where it would be of no elements. */
+/** log Σ exp(x) over `axes` (all by default), safe for all values but NaN; −∞ where all are. Throws where it would be of no elements. */
 export const logSumExp = (x: Tensor, axes?: readonly number[], { keepDims = false }: ReduceOptions = {}): Tensor =>
   apply(logSumExpOp, [x], { keep: keptAxes('logSumExp', x, axes), keepDims });
 

@@ -213,6 +213,14 @@ describe('tensor', () => {
     expect(() => tensor(given([1, 2, 3]), given(undefined))).toThrow('[tensor] a device comes first');
     expect(() => tensor(given([1, 2, 3]), [3])).toThrow('[tensor] a device comes first');
     expect(() => tensor(device, given(5))).toThrow('[tensor] the data must be an array of numbers, not 5');
+    for (const [value, dtype] of [
+      [3e9, 'i32'],
+      [1.5, 'i32'],
+      [NaN, 'i32'],
+      [-1, 'u32'],
+    ] as const)
+      // prettier-ignore
+      expect(() => tensor(device, [0, value], [2], { dtype })).toThrow(`[tensor] element 1 is ${value}, which ${dtype}`);
     for (const shape of [undefined, [2, 2]])
       expect(() => tensor(device, given([[1, 2], [3, 4]]), shape)).toThrow('[tensor] the data are nested; give flat data and a shape'); // prettier-ignore
     expect(() => write(x, given([[1, 2], [3, 4]]))).toThrow('[write] the data are nested'); // prettier-ignore

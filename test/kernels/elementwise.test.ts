@@ -2,7 +2,7 @@
 import { beforeAll, describe, expect, it } from 'vitest';
 import { backward, clearGradient, release, scope, tensor } from '../../engine/index.ts';
 import type { Device, DType, Tensor } from '../../engine/index.ts';
-import { cast, div, gelu, geluTanh, pow, quickGelu, reciprocal, silu, sum } from '../../kernels/index.ts';
+import { cast, cosh, div, gelu, geluTanh, pow, quickGelu, reciprocal, silu, sinh, sum } from '../../kernels/index.ts';
 import { guardedDevice } from '../device.ts';
 
 let device: Device;
@@ -23,6 +23,18 @@ describe('activations far out', () => {
     expect([...(await grad.read())].map((value) => value + 0)).toEqual([0, 0, 0, 1, 1, 1]);
     release(out, grad);
   });
+});
+
+it('sinh and cosh reach as far as f32', async () => {
+  const values = [-89.2, -81, 79, 89.2]; // e^89.2 is over the largest f32, half of it is not
+  for (const [f, exact] of [
+    [sinh, Math.sinh],
+    [cosh, Math.cosh],
+  ] as const) {
+    const out = scope(device, () => f(tensor(device, values)));
+    [...(await out.read())].forEach((got, i) => expect(got / exact(values[i]!), `${values[i]}`).toBeCloseTo(1, 4));
+    release(out);
+  }
 });
 
 describe('gradients', () => {

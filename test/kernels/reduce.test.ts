@@ -3,7 +3,7 @@ import { afterAll, beforeAll, describe, expect, it } from 'vitest';
 import { backward, scope, sizeOf, tensor } from '../../engine/index.ts';
 import type { Device, Tensor } from '../../engine/index.ts';
 import { openNodeDevice } from '../../engine/node.ts';
-import { max, min, norm, prod } from '../../kernels/index.ts';
+import { logSumExp, max, min, norm, prod } from '../../kernels/index.ts';
 import { guardedDevice } from '../device.ts';
 import { checksOf } from './check.ts';
 import type { AnySample } from './rows.ts';
@@ -34,6 +34,14 @@ describe('where the gradient has a kink', () => {
     const got = await gradient(f, values);
     expected.forEach((value, i) => expect(got[i]).toBeCloseTo(value, 5));
   });
+});
+
+it('log Σ exp of infinities is infinite', async () => {
+  const device = await guardedDevice();
+  const values = [-Infinity, -Infinity, Infinity, 1, -Infinity, 2];
+  const out = scope(device, () => logSumExp(tensor(device, values, [3, 2]), [1]));
+  expect([...(await out.read())]).toEqual([-Infinity, Infinity, 2]);
+  out.storage.drop();
 });
 
 it('multiplies axes that lie apart in f32, whatever f16 could hold between', async () => {
