@@ -4,7 +4,7 @@ import { Command, InvalidArgumentError, Option } from 'commander';
 import { encodePng, grid } from '../diffusion/pictures.ts';
 import { loadStableDiffusion } from '../diffusion/folder.ts';
 import { generate } from '../diffusion/pipeline.ts';
-import { SAMPLERS } from '../diffusion/schedule.ts';
+import { SAMPLERS, samplingSteps } from '../diffusion/schedule.ts';
 import type { SamplerName } from '../diffusion/schedule.ts';
 import { openNodeDevice } from '../engine/node.ts';
 import { makeFolder } from '../nn/checkpoint.ts';
@@ -33,7 +33,7 @@ const command = new Command('node cli/sample.js')
   .option('--negative <prompt>', 'what to move away from', '')
   .option('--count <n>', 'pictures of each prompt, with the seeds seed, seed + 1, …', whole(1, 1000), 4)
   .option('--seed <n>', 'the same seed gives the same picture', whole(0, Number.MAX_SAFE_INTEGER - 1000), 0)
-  .option('--steps <n>', 'evaluations of the UNet for each picture', whole(1, 1000), 20)
+  .option('--steps <n>', 'steps of the sampler, each a pass of the UNet', whole(1, 1000), 8)
   .option(
     '--scale <x>',
     'how closely to follow the prompt (classifier-free guidance); 1: not enforced, in half the time',
@@ -41,9 +41,9 @@ const command = new Command('node cli/sample.js')
     4,
   )
   .addOption(
-    new Option('--sampler <name>', 'how to walk from noise to a picture')
+    new Option('--sampler <name>', 'how to walk from noise to a picture; docs/sampling.md compares them')
       .choices(Object.keys(SAMPLERS))
-      .default('ddim'),
+      .default('dpmpp2m-karras'),
   )
   .option('--out <folder>', 'where the pictures go', 'runs/samples')
   .addHelpText(
@@ -73,17 +73,18 @@ await main(async () => {
   const device = await openNodeDevice();
   const model = await loadStableDiffusion(device, resolvePath(options.model));
   const shots = prompts.flatMap((prompt) => Array.from({ length: count }, (_, i) => ({ prompt, seed: seed + i })));
+  const passes = samplingSteps(model.schedule(sampler), { steps }).length;
   // Before the drawing, which may take minutes.
   await writableFolder(options.out);
   const pass = Math.min(8, shots.length);
   await rehearse(model, async (copy) => {
     for (const part of new Set([pass, shots.length % 8 || pass])) {
       const [prompts, seeds] = [Array<string>(part).fill(''), Array<number>(part).fill(0)];
-      await generate(copy(), { prompts, seeds, steps: 2, scale, sampler });
+      await generate(copy(), { prompts, seeds, steps: Math.min(steps, 3), scale, sampler });
     }
   });
   console.log(`Drawing ${shots.length} pictures`);
-  const progress = new Progress(steps * Math.ceil(shots.length / 8), 0, { unit: 'drawing step' });
+  const progress = new Progress(passes * Math.ceil(shots.length / 8), 0, { unit: 'drawing step' });
   const pictures = await generate(model, {
     prompts: shots.map((shot) => shot.prompt),
     negative,

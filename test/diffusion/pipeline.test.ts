@@ -52,7 +52,8 @@ describe('generate', () => {
   it('heeds negative prompt, scale, size, sampler and eta', async () => {
     const one = { prompts: ['a dog'], seeds: [1] };
     const [picture] = await draw(one);
-    for (const change of [{ negative: 'blurry' }, { scale: 1 }, { sampler: 'ddpm' as const }, { eta: 1 }, { steps: 4 }])
+    const samplers = (['ddpm', 'pndm', 'euler', 'dpmpp2m', 'dpmpp2m-karras'] as const).map((sampler) => ({ sampler }));
+    for (const change of [{ negative: 'blurry' }, { scale: 1 }, ...samplers, { eta: 1 }, { steps: 4 }])
       expect((await draw({ ...one, ...change }))[0]!.data).not.toEqual(picture!.data);
     // Without guidance the negative prompt is not read.
     expect(await draw({ ...one, scale: 1, negative: 'blurry' })).toEqual(await draw({ ...one, scale: 1 }));
@@ -60,6 +61,24 @@ describe('generate', () => {
     expect(await draw({ ...one, eta: 1 })).toEqual(await draw({ ...one, eta: 1 }));
     const [wide] = await draw({ ...one, size: [6, 10] });
     expect([wide!.height, wide!.width, wide!.data.length]).toEqual([6, 10, 180]);
+  });
+
+  it.each(['pndm', 'dpmpp2m'] as const)('%s remembers no other picture’s steps', async (sampler) => {
+    const before = heldBytes(device);
+    const done: number[] = [];
+    const onStep = (passes: number) => void done.push(passes);
+    const [first, second] = await draw({
+      prompts: ['a dog', 'a cat'],
+      seeds: [1, 2],
+      steps: 5,
+      sampler,
+      batch: 1,
+      onStep,
+    });
+    // PNDM begins with a pass more.
+    expect(done.length).toBe(sampler === 'pndm' ? 12 : 10);
+    expect(await draw({ prompts: ['a dog', 'a cat'], seeds: [1, 2], steps: 5, sampler })).toEqual([first, second]);
+    expect(heldBytes(device)).toBe(before);
   });
 
   it('divides latents by the scaling factor, and decodes in parts', async () => {
