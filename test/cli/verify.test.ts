@@ -90,6 +90,9 @@ describe('a check can fail', () => {
       ['vae', 'decoded', 'decoded'],
       ['schedulers', 'ddim_eta0.10.timesteps', 'ddim_eta0.10.timesteps'],
       ['schedulers', 'ddpm_step.10.trajectory', 'ddpm_step.10.trajectory, worst at step 0'],
+      ['schedulers', 'dpmpp2m.10.sigmas', 'dpmpp2m.10.sigmas'],
+      ['schedulers', 'euler_karras.10.timesteps', 'euler_karras.10.timesteps'],
+      ['schedulers', 'euler.30.scaled_inputs', 'euler.30.scaled_inputs'],
       ['attention', 'gqa.dk', 'gqa.dk'],
       ['layers', 'conv3x3.d_w', 'conv3x3.d_w'],
     ] as const) {
