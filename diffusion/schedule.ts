@@ -213,7 +213,8 @@ function zeroTerminalSnr(betas: Float64Array): Float64Array {
 /**
  * One step of a sampler, from a sample x and the model's output m at `timestep` to the next sample:
  *
- *     next = sample·x + output·m + noise·ε + clean·clamp(cleanSample·x + cleanOutput·m, −clip, clip) + before·x₋₁ + Σ past[k]·m₋₁₋ₖ
+ *     next = sample·x + output·m + noise·ε + clean·clamp(cleanSample·x + cleanOutput·m, −clip, clip)
+ *            + before·x₋₁ + Σ past[k]·m₋₁₋ₖ
  *
  * ε is fresh unit-normal noise, needed where `noise` is not 0. The term with `clean` is there (it is not 0) only where the
  * configuration clips the prediction of x₀; otherwise that prediction is folded into the first two coefficients. Multistep
@@ -351,8 +352,11 @@ function sigmaWalk(
   const euler = config._class_name === 'EulerDiscreteScheduler';
   const times = euler ? timesteps(config, schedule.length, steps) : [schedule.length - 1, 0];
   const [highest, lowest] = [times[0], times[times.length - 1]].map((t) => interpolate(sigmas, t));
+  const least = config.sigma_min ?? lowest;
+  if (least > highest)
+    throw new Error(`[sampler] sigma_min is ${least}, above ${highest.toPrecision(3)}, where sampling begins`);
   const logs = sigmas.map(Math.log);
-  const points = Array.from(karras(config.sigma_min ?? lowest, highest, steps), (sigma) => {
+  const points = Array.from(karras(least, highest, steps), (sigma) => {
     const t = timeOf(logs, Math.log(sigma));
     return { timestep: euler ? t : roundHalfEven(t), alphaBar: alphaBarOf(sigma) };
   });

@@ -92,7 +92,8 @@ function refuseGradient(name: string, ...inputs: Tensor[]): void {
  * Classifier-free guidance (Ho & Salimans, 2022) and a sampler's step in one kernel:
  *
  *     m = u + scale · (c − u)
- *     next = sample·x + output·m + noise·ε + clean·clamp(cleanSample·x + cleanOutput·m, −clip, clip) + before·x₋₁ + Σ past[k]·m₋₁₋ₖ
+ *     next = sample·x + output·m + noise·ε + clean·clamp(cleanSample·x + cleanOutput·m, −clip, clip)
+ *            + before·x₋₁ + Σ past[k]·m₋₁₋ₖ
  *
  * @param sample x, (N, …)
  * @param output of the model: (2N, …), first u, without the prompt, then c, with it; or (N, …) where scale is 1

@@ -219,7 +219,8 @@ describe('samplers', () => {
     sigmas.forEach((sigma, i) => expect(sigma / (highest + (i / 4) * (lowest - highest)) ** 7).toBeCloseTo(1, 6));
     expect(plan[0].timestep).toBe(999);
     for (const step of plan)
-      for (const value of [step.sample, step.output, step.before, ...step.past]) expect(Math.abs(value)).toBeLessThan(1e4);
+      for (const value of [step.sample, step.output, step.before, ...step.past])
+        expect(Math.abs(value)).toBeLessThan(1e4);
   });
 
   it('refuse what cannot be done', () => {
@@ -238,6 +239,10 @@ describe('samplers', () => {
     );
     expect(run({ _class_name: 'DPMSolverMultistepScheduler' }, { steps: 1000 })).toThrow(
       'steps is 1000, it must be an integer from 1 to 999, one less than the training timesteps',
+    );
+    const _class_name = 'DPMSolverMultistepScheduler';
+    expect(run({ _class_name, use_karras_sigmas: true, sigma_min: 20 }, { steps: 10 })).toThrow(
+      '[sampler] sigma_min is 20, above 14.6, where sampling begins',
     );
     for (const _class_name of ['EulerDiscreteScheduler', 'DPMSolverMultistepScheduler'])
       expect(run({ _class_name, rescale_betas_zero_snr: true }, { steps: 10 })).toThrow('timestep 999 is pure noise');
