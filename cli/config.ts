@@ -3,10 +3,13 @@ import { readFile } from 'node:fs/promises';
 import { distance } from 'fastest-levenshtein';
 import { parse, YAMLParseError } from 'yaml';
 import { z } from 'zod';
+import { complaint } from './complaint.ts';
+import { SAMPLERS } from '../diffusion/schedule.ts';
+import type { SamplerName } from '../diffusion/schedule.ts';
 import type { WorldName } from '../diffusion/world.ts';
 
-const seed = z.int().min(0).max(Number.MAX_SAFE_INTEGER);
-const count = z.int().min(1);
+export const seed = z.int().min(0).max(Number.MAX_SAFE_INTEGER);
+export const count = z.int().min(1);
 const fraction = z.number().min(0).lt(1);
 
 const optimizer = z.strictObject({
@@ -48,8 +51,8 @@ const run = {
     .prefault({}),
 };
 
-const sampling = {
-  sampler: z.enum(['ddim', 'ddpm']).default('ddim'),
+export const sampling = {
+  sampler: z.enum(Object.keys(SAMPLERS) as SamplerName[]).default('ddim'),
   steps: count.max(1000).default(15).describe('evaluations of the UNet for a picture'),
   scale: z.number().min(1).default(4).describe('classifier-free guidance'),
 };
@@ -60,7 +63,7 @@ const validation = z
   })
   .prefault({});
 
-const world = z
+export const world = z
   .enum(['all', 'faces-and-animals'] satisfies WorldName[])
   .default('faces-and-animals')
   .describe('which emoji: 2,160 names, for a GPU, or 340 of faces and animals');
@@ -241,12 +244,7 @@ export function parseWith<T>(
           : `; known are ${known.join(', ')}`),
     );
   }
-  const given = issue.path.reduce<unknown>(
-    (place, key) => (place as Record<PropertyKey, unknown> | undefined)?.[key],
-    values,
-  );
-  const shown = given === undefined ? 'it is missing' : `it is ${JSON.stringify(given)}`;
-  throw new ConfigError(`${where(issue.path)}: ${shown}. ${issue.message}`);
+  throw new ConfigError(`${where(issue.path)} ${complaint(issue, values)}`);
 }
 
 function applyOverride(values: Record<string, unknown>, override: string, origin: Map<string, string>): void {

@@ -1,7 +1,12 @@
 /** Cases of a benchmark: an operation with its extents, as a JSON file lists them. */
 import { readFile } from 'node:fs/promises';
 import { z } from 'zod';
+import { complaint } from '../complaint.ts';
+import { formatShape, sizeOf } from '../../engine/index.ts';
 import type { Shape } from '../../engine/index.ts';
+
+/** The most elements of one tensor, 2 GiB: what the larger adapters bind at once. */
+const MAX_ELEMENTS = 2 ** 29;
 
 const extent = z.int().min(1);
 const caseSchema = z.discriminatedUnion('op', [
@@ -66,7 +71,7 @@ export function describeCase(c: Case): { inputs: Shape[]; output: Shape; flops: 
   }
 }
 
-/** Reads a file of cases: a JSON list of `{name, op, …}`. Throws, naming the case, on what is not known. */
+/** Reads a file of cases: a JSON list of `{name, op, …}`. Throws, naming the case, on what is not known or too large. */
 export async function readCases(file: string): Promise<Case[]> {
   const fail = (what: string): never => {
     throw new Error(`[bench] ${file}: ${what}`);
@@ -81,11 +86,26 @@ export async function readCases(file: string): Promise<Case[]> {
     return fail(`is not JSON: ${(error as Error).message}`);
   }
   if (!Array.isArray(json)) return fail('must be a list of cases');
+  if (json.length === 0)
+    return fail('holds no cases; one is such as {"name": "square", "op": "matmul", "m": 256, "k": 256, "n": 256}');
   return json.map((value: unknown, i) => {
     const result = caseSchema.safeParse(value);
-    if (result.success) return result.data;
+    if (result.success) {
+      const { inputs, output } = describeCase(result.data);
+      const large = [...inputs, output].find((shape) => sizeOf(shape) > MAX_ELEMENTS);
+      if (large)
+        fail(
+          `case ${i + 1}, ${result.data.name}: a tensor of ${formatShape(large)} has ${sizeOf(large).toLocaleString('en')} elements, ` +
+            `more than ${MAX_ELEMENTS.toLocaleString('en')} (2 GiB)`,
+        );
+      return result.data;
+    }
     const issue = result.error.issues[0]!;
-    return fail(`case ${i + 1}: ${[...issue.path, issue.message].join(': ')}`);
+    const place = `case ${i + 1}: ${issue.path.join('.') || 'it'}`;
+    if (issue.code !== 'unrecognized_keys') return fail(`${place} ${complaint(issue, value)}`);
+    const { op } = value as Case;
+    const known = Object.keys(caseSchema.options.find(({ shape }) => shape.op.value === op)!.shape);
+    return fail(`case ${i + 1}: ${issue.keys[0]} is no field of ${op}; known are ${known.join(', ')}`);
   });
 }
 

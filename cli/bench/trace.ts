@@ -2,7 +2,9 @@
  * A profile as a file that Perfetto (https://ui.perfetto.dev) and chrome://tracing open: Chrome's trace events in JSON, of
  * which two kinds are used, complete events (ph X, with ts and dur in microseconds) and names of the tracks (ph M).
  */
-import { writeFile } from 'node:fs/promises';
+import { existsSync } from 'node:fs';
+import { open, rm, writeFile } from 'node:fs/promises';
+import { reason } from '../../nn/files.ts';
 import type { Dispatch } from './profile.ts';
 
 const PROCESS = 1;
@@ -47,6 +49,16 @@ export function traceEvents(dispatches: readonly Dispatch[], adapter: string): T
 }
 
 const microseconds = (ms: number): number => Math.max(0, Math.round(ms * 1e6) / 1e3);
+
+/** Throws where no trace could be written to `file`: said before the measurements that it is made of. Leaves nothing. */
+export async function checkTrace(file: string): Promise<void> {
+  const isNew = !existsSync(file);
+  const handle = await open(file, 'a').catch((error: unknown) => {
+    throw new Error(`[trace] cannot write ${file}: ${reason(error)}`, { cause: error });
+  });
+  await handle.close();
+  if (isNew) await rm(file);
+}
 
 export async function writeTrace(file: string, dispatches: readonly Dispatch[], adapter: string): Promise<void> {
   await writeFile(file, jsonParts(traceEvents(dispatches, adapter)));

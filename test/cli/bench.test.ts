@@ -1,3 +1,4 @@
+import { existsSync } from 'node:fs';
 import { mkdtemp, readFile, rm, writeFile } from 'node:fs/promises';
 import { tmpdir } from 'node:os';
 import path from 'node:path';
@@ -9,7 +10,7 @@ import { readCases } from '../../cli/bench/cases.ts';
 import { measureCeilings } from '../../cli/bench/ceilings.ts';
 import { byKernel, profile } from '../../cli/bench/profile.ts';
 import { profileTable } from '../../cli/bench/report.ts';
-import { traceEvents, writeTrace } from '../../cli/bench/trace.ts';
+import { checkTrace, traceEvents, writeTrace } from '../../cli/bench/trace.ts';
 import type { TraceEvent } from '../../cli/bench/trace.ts';
 import { samplingStep, trainingStep } from '../../cli/bench/steps.ts';
 import { loadConfig } from '../../cli/config.ts';
@@ -74,10 +75,21 @@ describe('cases from a file', () => {
   it.each([
     ['nothing', /is not JSON/],
     [{ name: 'a' }, /must be a list of cases/],
-    [[{ name: 'a', op: 'matmul', m: 8, k: 12 }], /case 1: n: /],
-    [[{ name: 'a', op: 'matmul', m: 8, k: 12, n: 0 }], /case 1: n: .*1/],
-    [[{ name: 'a', op: 'sort', n: 8 }], /case 1: op: .*matmul/],
-    [[{ name: 'a', op: 'softmax', rows: 8, cols: 12, axis: 0 }], /case 1: .*axis/],
+    [[], /holds no cases; one is such as \{"name"/],
+    [[3], /case 1: it must be keys and values, not 3/],
+    [[{ name: 'a', op: 'matmul', m: 8, k: 12 }], /case 1: n is missing$/],
+    [[{ name: 'a', op: 'matmul', m: 8, k: 12, n: 0 }], /case 1: n must be 1 or more, not 0$/],
+    [[{ name: 'a', op: 'matmul', m: 8, k: 12, n: 1.5 }], /case 1: n must be a whole number, not 1\.5$/],
+    [[{ name: 'a', op: 'sort', n: 8 }], /case 1: op must be one of matmul, .*softmax, not "sort"$/],
+    [[{ name: 'a', n: 8 }], /case 1: op is missing$/],
+    [
+      [{ name: 'a', op: 'softmax', rows: 8, cols: 12, axis: 0 }],
+      /case 1: axis is no field of softmax; known are name, op, rows, cols$/,
+    ],
+    [
+      [{ name: 'large', op: 'matmul', m: 1e5, k: 1e5, n: 1e5 }],
+      /case 1, large: a tensor of \(100000, 100000\) has 10,000,000,000 elements, more than 536,870,912 \(2 GiB\)/,
+    ],
   ])('are refused with the place: %j', async (content, message) => {
     await expect(readCases(await casesFile(content))).rejects.toThrow(message);
   });
@@ -213,6 +225,19 @@ describe('the profile', () => {
     const file = path.join(folder, 'long.json'); // written in parts
     await writeTrace(file, dispatches.slice(0, 1200), '');
     expect(JSON.parse(await readFile(file, 'utf8'))).toMatchObject({ traceEvents: { length: 3 + 2 * 1200 } });
+  });
+
+  it('is refused a place before there is one, and leaves nothing there', async () => {
+    await expect(checkTrace(path.join(folder, 'nowhere', 't.json'))).rejects.toThrow(
+      /cannot write .*t\.json: .*ENOENT/,
+    );
+    await expect(checkTrace(folder)).rejects.toThrow(/it is a folder/);
+    const file = path.join(folder, 'kept.json');
+    await checkTrace(file);
+    expect(existsSync(file)).toBe(false);
+    await writeFile(file, 'kept');
+    await checkTrace(file);
+    expect(await readFile(file, 'utf8')).toBe('kept');
   });
 
   it('has no negative durations, whatever the clock says', () => {

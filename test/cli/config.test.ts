@@ -26,15 +26,21 @@ describe('configuration', () => {
     [['optimizer.lrr=1'], '"optimizer.lrr=1": optimizer.lrr is not a known key; did you mean optimizer.lr?'],
     [['optimiser.lr=1'], 'config.yaml: optimiser is not a known key; did you mean optimizer?'],
     [['prior.wieght=0'], 'did you mean prior.weight?'],
-    [['optimizer.lr=-1'], '"optimizer.lr=-1": optimizer.lr: '],
-    [['optimizer.lr=fast'], '"optimizer.lr=fast": optimizer.lr: '],
-    [['steps=1.5'], '"steps=1.5": steps: '],
-    [['sample.sampler=dimm'], '"sample.sampler=dimm": sample.sampler: '],
+    [['optimizer.lr=-1'], '"optimizer.lr=-1": optimizer.lr must be more than 0, not -1'],
+    [['optimizer.lr=fast'], '"optimizer.lr=fast": optimizer.lr must be a number, not "fast"'],
+    [['steps=1.5'], '"steps=1.5": steps must be a whole number, not 1.5'],
+    [['sample.sampler=dimm'], '"sample.sampler=dimm": sample.sampler must be one of ddim, ddpm'],
     [['task=dreamboth'], 'must be one of dreambooth, vae, diffusion, not "dreamboth"'],
     [['steps'], '"steps" is not of the form key=value'],
     [['name.x=1'], 'name holds no keys'],
     [['__proto__.x=1'], 'no such key'],
-    [['name=../x'], 'letters, digits'],
+    [['name=../x'], '"name=../x": name must be letters, digits, ".", "_" and "-" only, not "../x"'],
+    [['train.text=yes'], 'train.text must be true or false, not "yes"'],
+    [['sample.seeds=[]'], 'sample.seeds must be a list of at least 1, not []'],
+    [['optimizer.betas=[0.9]'], 'optimizer.betas must be a list of at least 2, not [0.9]'],
+    [['optimizer.betas=[0.9, 1]'], 'optimizer.betas.1 must be less than 1, not 1'],
+    [['steps=.inf'], 'steps must be a number, not Infinity'],
+    [['data.class=null'], 'data.class must be text, not null'],
   ])('refuses %j', (overrides, message) => {
     expect(() => parse(...overrides)).toThrow(message);
   });
@@ -42,7 +48,7 @@ describe('configuration', () => {
   it('says what is wrong with the file itself', async () => {
     expect(() => parseConfig('a: [', 'config.yaml')).toThrow(/config\.yaml is not a YAML file: .*line 1/s);
     expect(() => parseConfig('- 1', 'config.yaml')).toThrow('must hold keys and values');
-    expect(() => parseConfig('task: vae', 'config.yaml')).toThrow(/config\.yaml: name/);
+    expect(() => parseConfig('task: vae', 'config.yaml')).toThrow('config.yaml: name is missing');
     await expect(loadConfig('/nowhere.yaml')).rejects.toThrow('/nowhere.yaml: cannot be read (ENOENT)');
   });
 
