@@ -13,11 +13,13 @@ import { CASES_HELP, readCases } from './bench/cases.ts';
 import { profile } from './bench/profile.ts';
 import type { Dispatch } from './bench/profile.ts';
 import { reportProfiles, row } from './bench/report.ts';
+import { checkTrace } from './bench/trace.ts';
 import { comparePeers, formatRows, PASSES, PEER_CASES, PEERS } from './bench/peers.ts';
 import type { PeersOptions } from './bench/peers.ts';
 import { samplingStep, trainingStep } from './bench/steps.ts';
 import type { StepResult } from './bench/steps.ts';
 import { FAMILIES, formatTuning, tune } from './bench/tune.ts';
+import type { Family } from '../kernels/variants.ts';
 import { loadConfig } from './config.ts';
 import type { Config } from './config.ts';
 import { main } from './errors.ts';
@@ -52,7 +54,7 @@ const command = new Command('node cli/bench.js')
   .option('--cases <file>', "only the cases of a JSON file: [{name, op: 'matmul', m, k, n}, …]; see below")
   .option('--seconds <s>', 'how long each is repeated, at least five times', positive, 1)
   .option('--profile', "then once more, with the device's time by kernel; see also --trace")
-  .option('--trace <file>', 'where --profile writes its trace, for https://ui.perfetto.dev', 'profile.json')
+  .option('--trace <file>', 'where --profile writes its trace, for https://ui.perfetto.dev (default: "profile.json")')
   .option(
     '--json',
     'a line of JSON for each: {name, ms, min, runs, gflops}; for cases also msWithCopies, for steps what is counted',
@@ -79,21 +81,26 @@ interface BenchOptions {
   readonly cases?: string;
   readonly seconds: number;
   readonly profile?: boolean;
-  readonly trace: string;
+  readonly trace?: string;
   readonly json?: boolean;
 }
 
 command.action(
   async (words: string[], { cases, seconds, profile: profiled = false, trace, json = false }: BenchOptions) => {
+    const traceFile = trace ?? 'profile.json';
+    if (trace !== undefined && !profiled)
+      throw new Error('[bench] --trace says where --profile writes its trace: give --profile as well');
     const filters = words.map((word) => word.toLowerCase());
     const wanted = (name: string) => filters.length === 0 || filters.some((word) => name.toLowerCase().includes(word));
     const all = cases === undefined ? tableBenchmarks() : (await readCases(cases)).map(caseBenchmark);
     const chosen = all.filter(({ name }) => wanted(name));
-    const steps = cases === undefined ? Object.values(STEPS).filter(wanted) : [];
+    const allSteps = cases === undefined ? Object.values(STEPS) : [];
+    const steps = allSteps.filter(wanted);
     if (chosen.length + steps.length === 0) {
-      const names = [...new Set([...all.map(({ name }) => name), ...Object.values(STEPS)])];
+      const names = [...new Set([...all.map(({ name }) => name), ...allSteps])];
       throw new Error(`[bench] nothing is called ${words.join(' or ')}; there are ${names.join(', ')}`);
     }
+    if (profiled) await checkTrace(traceFile);
     const device = await openNodeDevice();
     const print = json ? () => {} : (line: string) => console.log(line);
     const profiles: Record<string, readonly Dispatch[]> = {};
@@ -119,7 +126,7 @@ command.action(
         if (result.dispatches) profiles[step] = result.dispatches;
       }
     }
-    if (profiled) await reportProfiles(device, profiles, trace, print);
+    if (profiled) await reportProfiles(device, profiles, traceFile, print);
   },
 );
 
@@ -214,15 +221,19 @@ command
     'Measures the variants of every family of kernels on this adapter, and writes those that are faster than the rules\n' +
       "into the user's tuning file, which counts from then on. Results may then differ in their last bits from before.",
   )
-  .argument('[family...]', `some families alone: ${FAMILIES.map((name) => JSON.stringify(name)).join(', ')}`)
+  .argument(
+    '[family...]',
+    `some families alone: ${FAMILIES.map((name) => JSON.stringify(name)).join(', ')}`,
+    (word, before: Family[] = []) => [...before, ...among(FAMILIES)(word)],
+  )
   .option('--seconds <s>', 'of each measurement; there are three of each', positive, 0.2)
   .option('--dry', 'print only, write nothing')
   .addHelpText(
     'after',
     `\nThe file: ${tuningFile() ?? 'none, as DAWNGRAD_TUNING is off'}. DAWNGRAD_TUNING names another; off: none.\n`,
   )
-  .action(async (words: string[], { seconds, dry = false }: { seconds: number; dry?: boolean }) => {
-    const families = words.length === 0 ? FAMILIES : words.flatMap(among(FAMILIES));
+  .action(async (chosen: Family[], { seconds, dry = false }: { seconds: number; dry?: boolean }) => {
+    const families = chosen.length === 0 ? FAMILIES : chosen;
     const device = await openNodeDevice();
     const { description, tuning } = device.profile;
     device.destroy();

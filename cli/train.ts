@@ -3,6 +3,7 @@ import { Command } from 'commander';
 import { openNodeDevice } from '../engine/node.ts';
 import { profile } from './bench/profile.ts';
 import { reportProfiles } from './bench/report.ts';
+import { checkTrace } from './bench/trace.ts';
 import { ConfigError, describeKeys, loadConfig } from './config.ts';
 import { main } from './errors.ts';
 import { createRun, ROOT, runConfigFile } from './run.ts';
@@ -61,6 +62,7 @@ await main(async () => {
       `data.class=${quoted(options.class)}`,
     );
   const config = await loadConfig(file, overrides);
+  if (options.profile !== undefined) await checkTrace(options.profile);
   const budget = config.memory.budget === 0 ? {} : { budget: config.memory.budget * 2 ** 20 };
   // Tasks bring their operations along, whose kernels are read when the device opens.
   const tasks = await import('./tasks/index.ts');

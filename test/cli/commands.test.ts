@@ -77,6 +77,33 @@ describe('node cli/train.js', () => {
   });
 });
 
+describe('node cli/bench.js', () => {
+  it('says what is wrong before it measures', async () => {
+    await writeFile(path.join(folder, 'cases.json'), '[{ "name": "rows", "op": "softmax", "rows": 4, "cols": 16 }]');
+    for (const [args, message] of [
+      [['--cases', 'cases.json', 'matmul'], 'error: [bench] nothing is called matmul; there are rows\n'],
+      [
+        ['softmax', '--trace', 't.json'],
+        'error: [bench] --trace says where --profile writes its trace: give --profile as well\n',
+      ],
+      [
+        ['softmax', '--profile', '--trace', '/nowhere/t.json'],
+        'error: [trace] cannot write /nowhere/t.json: there is no such file or folder (ENOENT)\n',
+      ],
+      [
+        ['tune', 'nofamily'],
+        /^error: command-argument value 'nofamily' is invalid for argument 'family'\. there are matmul, [^\n]*\n$/,
+      ],
+    ] as const) {
+      const { status, stdout, stderr } = run('bench', args);
+      if (typeof message === 'string') expect(stderr).toBe(message);
+      else expect(stderr).toMatch(message);
+      expect(stdout).toBe('');
+      expect(status).toBe(1);
+    }
+  });
+});
+
 it('a machine without an adapter is told so in one line', () => {
   const nowhere = { VK_DRIVER_FILES: '/nonexistent', VK_ICD_FILENAMES: '/nonexistent' };
   expect(run('sample', ['--model', tiny, 'a cat'], nowhere)).toEqual({
