@@ -100,7 +100,10 @@ export const writeText = (file: string, text: string): Promise<void> =>
 export const resolvePath = (file: string): string => (existsSync(file) ? file : path.resolve(ROOT, file));
 
 /** Ctrl-C outside the trainer (which saves first): ends the run and says how to go on with it. */
-export async function interruptible<T>({ resumeCommand }: TaskContext, body: () => Promise<T>): Promise<T> {
+export async function interruptible<T>(
+  { resumeCommand }: Pick<TaskContext, 'resumeCommand'>,
+  body: () => Promise<T>,
+): Promise<T> {
   const stop = () => {
     console.log(`\nStopped. Go on with: ${resumeCommand}`);
     process.exit(130);

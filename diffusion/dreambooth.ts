@@ -179,7 +179,7 @@ async function readLatents(file: string, count: number): Promise<Latents[] | nul
 }
 
 /** Identifies what a model draws: its weights, its scheduler and its tokenizer. */
-async function modelHash(model: StableDiffusion): Promise<string> {
+export async function modelHash(model: StableDiffusion): Promise<string> {
   const files = ['unet/diffusion_pytorch_model', 'vae/diffusion_pytorch_model', 'text_encoder/model'];
   const hashes = await Promise.all(files.map((file) => hashFile(path.join(model.folder, `${file}.safetensors`))));
   return [...hashes, JSON.stringify(model.schedule().config), encode(model, 'a').join()].join();

@@ -125,6 +125,8 @@ export interface GridOptions {
   readonly title?: string;
   readonly columnLabels?: readonly string[];
   readonly rowLabels?: readonly string[];
+  /** One under each picture. */
+  readonly captions?: readonly string[];
   /** Edge of a cell in pixels; pictures are scaled to it. */
   readonly cell?: number;
 }
@@ -136,15 +138,17 @@ const LABEL_WIDTH = 150;
 
 /** Pictures row by row in a grid with labels, as a PNG file's bytes. `null` leaves a cell empty. */
 export async function grid(pictures: readonly (Picture | null)[], options: GridOptions): Promise<Uint8Array> {
-  const { columns, title, columnLabels = [], rowLabels = [], cell = 128 } = options;
+  const { columns, title, columnLabels = [], rowLabels = [], captions = [], cell = 128 } = options;
   const rows = Math.ceil(pictures.length / columns);
   const headers = columnLabels.map((label) => wrap(label, cell));
   const headerLines = Math.max(0, ...headers.map((lines) => lines.length));
+  const below = captions.map((caption) => wrap(caption, cell));
+  const rowHeight = cell + GAP + Math.max(0, ...below.map((lines) => lines.length)) * LINE;
   const left = GAP + (rowLabels.length > 0 ? LABEL_WIDTH + GAP : 0);
   const titleHeight = title === undefined ? 0 : 2 * LINE;
   const top = GAP + titleHeight + (headerLines > 0 ? headerLines * LINE + GAP : 0);
   const width = left + columns * (cell + GAP);
-  const height = top + rows * (cell + GAP);
+  const height = top + rows * rowHeight;
 
   const parts: string[] = [];
   if (title !== undefined) parts.push(text([title], GAP, GAP + LINE, 'start', 'font-size="15"'));
@@ -155,13 +159,14 @@ export async function grid(pictures: readonly (Picture | null)[], options: GridO
   });
   rowLabels.forEach((label, i) => {
     const lines = wrap(label, LABEL_WIDTH);
-    const middle = top + i * (cell + GAP) + cell / 2;
+    const middle = top + i * rowHeight + cell / 2;
     parts.push(text(lines, left - GAP, middle - ((lines.length - 1) * LINE) / 2 + FONT_SIZE / 3, 'end'));
   });
   for (const [i, picture] of pictures.entries()) {
     if (!picture) continue;
     const x = left + (i % columns) * (cell + GAP);
-    const y = top + Math.floor(i / columns) * (cell + GAP);
+    const y = top + Math.floor(i / columns) * rowHeight;
+    if (below[i]) parts.push(text(below[i], x + cell / 2, y + cell + LINE - 2, 'middle'));
     const png = Buffer.from(await encodePng(picture)).toString('base64');
     parts.push(`<image x="${x}" y="${y}" width="${cell}" height="${cell}" href="data:image/png;base64,${png}"/>`);
   }

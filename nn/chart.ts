@@ -1,3 +1,4 @@
+import type * as Vega from 'vega';
 import { renderSvg } from './svg.ts';
 
 /** One curve: its name and its points (step, value). */
@@ -40,6 +41,58 @@ export async function lineChart(title: string, curves: readonly Curve[]): Promis
       { mark: { type: 'line', strokeWidth: 2 }, encoding: { ...axes, y: { field: 'mean', type: 'quantitative' } } },
     ],
   });
+  return draw(vega, spec);
+}
+
+/** A mean of some samples with half the width of its interval; null: there is none. */
+export interface Estimate {
+  readonly name: string;
+  /** What is estimated: each has a panel of its own. */
+  readonly measure: string;
+  readonly mean: number;
+  readonly half: number | null;
+}
+
+/** Means as dots and their intervals as bars, names from top to bottom, measures side by side, as a PNG file's bytes. */
+export async function intervalChart(title: string, estimates: readonly Estimate[]): Promise<Uint8Array> {
+  const [vega, { compile }] = await Promise.all([import('vega'), import('vega-lite')]);
+  const values = estimates.map(({ name, measure, mean, half }) => ({
+    name,
+    measure,
+    mean,
+    low: mean - (half ?? 0),
+    high: mean + (half ?? 0),
+  }));
+  const y = { field: 'name', type: 'nominal', sort: null, title: null } as const;
+  const { spec } = compile({
+    $schema: 'https://vega.github.io/schema/vega-lite/v6.json',
+    title,
+    background: 'white',
+    data: { values },
+    facet: {
+      column: { field: 'measure', type: 'nominal', sort: [...new Set(values.map((one) => one.measure))], title: null },
+    },
+    spec: {
+      width: 180,
+      height: { step: 22 },
+      layer: [
+        {
+          mark: 'rule',
+          encoding: { y, x: { field: 'low', type: 'quantitative', title: null }, x2: { field: 'high' } },
+        },
+        {
+          mark: { type: 'point', filled: true, size: 50 },
+          encoding: { y, x: { field: 'mean', type: 'quantitative' } },
+        },
+      ],
+    },
+    resolve: { scale: { x: 'independent' } },
+    config: { axis: { labelLimit: 300 } },
+  });
+  return draw(vega, spec);
+}
+
+async function draw(vega: typeof Vega, spec: Vega.Spec): Promise<Uint8Array> {
   const view = new vega.View(vega.parse(spec), { renderer: 'none' });
   const svg = await view.toSVG();
   view.finalize();

@@ -1,0 +1,429 @@
+/**
+ * How well DreamBooth learns cats that the model never saw: variants of one configuration over subjects and seeds, judged by
+ * the measures of `diffusion/measures.ts` beside baselines. Each run has a folder; what is finished there is read.
+ */
+import { existsSync } from 'node:fs';
+import { rm } from 'node:fs/promises';
+import path from 'node:path';
+import type { Device } from '../../engine/index.ts';
+import { fillPrompt, modelHash } from '../../diffusion/dreambooth.ts';
+import { distance, mean } from '../../diffusion/evidence.ts';
+import { loadStableDiffusion } from '../../diffusion/folder.ts';
+import type { StableDiffusion } from '../../diffusion/folder.ts';
+import { diversity, FEATURES, featuresOf, preservation, subjectScores } from '../../diffusion/measures.ts';
+import type { Drawn, Feature, Features, Known } from '../../diffusion/measures.ts';
+import { encodePng, grid, loadPicture } from '../../diffusion/pictures.ts';
+import type { Picture } from '../../diffusion/pictures.ts';
+import { reconstruct } from '../../diffusion/pretrain_vae.ts';
+import type { Subject, World, WorldPicture } from '../../diffusion/world.ts';
+import { makeFolder } from '../../nn/checkpoint.ts';
+import { writeFileAtomic } from '../../nn/files.ts';
+import { duration } from '../../nn/progress.ts';
+import { ConfigError, parseConfig, readConfig } from '../config.ts';
+import { pictureName, pictureSize } from '../drawing.ts';
+import { interruptible, resolvePath } from '../run.ts';
+import { drawShots, learn, prepareLesson, recordLesson } from '../tasks/dreambooth.ts';
+import type { DreamBoothConfig, Shot } from '../tasks/dreambooth.ts';
+import type { Evaluation } from './config.ts';
+import { claim, readJson, writeJson } from './folder.ts';
+import { drawDreamBoothChart, writeDreamBoothReport } from './summary.ts';
+import type { Sample, Scores } from './summary.ts';
+
+/** One training run. */
+interface Run {
+  readonly variant: string;
+  readonly subject: Subject;
+  readonly seed: number;
+  readonly config: DreamBoothConfig;
+  readonly folder: string;
+}
+
+/** Subjects' pictures of faces. */
+type Expressions = ReadonlyMap<Subject, readonly WorldPicture[]>;
+
+/** A cat that is drawn from head to foot: no expression. */
+const WHOLE = 'cat';
+
+/**
+ * Runs what is not finished yet, and reports after each run. Returns whether all is done; false where the user stopped it,
+ * who has then been told how to go on.
+ */
+export async function evaluateDreamBooth(
+  device: Device,
+  world: World,
+  evaluation: Evaluation,
+  folder: string,
+  resumeCommand: string,
+): Promise<boolean> {
+  const { dreambooth } = evaluation;
+  const place = path.join(folder, 'dreambooth');
+  const subjects: Expressions = new Map(
+    dreambooth.subjects.map((subject) => [subject, expressionsOf(world, subject, dreambooth.shown)]),
+  );
+  const runs = await planRuns(evaluation, place);
+  const [first] = runs as [Run];
+  for (const subject of dreambooth.subjects)
+    await savePictures(subjects.get(subject)!, dreambooth.shown, path.join(place, 'subjects', subject));
+
+  const base = await loadStableDiffusion(device, resolvePath(evaluation.model));
+  const hash = await modelHash(base);
+  const { shots } = await prepareLesson(base, first.config);
+  const stoppable = <T>(body: () => Promise<T>) => interruptible({ resumeCommand }, body);
+  const expressions = expressionsByPrompt(subjects, first.config);
+  const judge = await stoppable(() => Judge.prepare(base, world, subjects, expressions));
+
+  const samples: Sample[] = [];
+  const before = new Map<number, readonly (readonly Features[])[]>(); // by seed, then shot, then drawing
+  await stoppable(async () => {
+    for (const { seed, config } of runs) {
+      if (before.has(seed)) continue;
+      const own = path.join(place, `base-${seed}`);
+      await claim(own, { model: hash, prompts: shots.map(({ prompt }) => prompt), sample: config.sample });
+      before.set(seed, await judge.see(await drawShots(base, config, shots, path.join(own, 'before'))));
+    }
+    for (const subject of dreambooth.subjects) {
+      for (const [seed, drawn] of before)
+        samples.push({ variant: 'base', subject, seed, scores: judge.score(subject, shots, drawn, drawn) });
+      samples.push({ variant: 'memoriser', subject, seed: null, scores: judge.memoriser(subject, dreambooth.shown) });
+      samples.push({ variant: 'autoencoder', subject, seed: null, scores: await judge.ceiling(subject) });
+    }
+  });
+
+  const progress = new RunProgress(runs);
+  for (const [i, run] of runs.entries()) {
+    await claim(run.folder, { model: hash, world: world.key, config: run.config });
+    const file = path.join(run.folder, 'scores.json');
+    let scores = await readJson<Scores>(file);
+    if (scores) progress.skip(run);
+    else {
+      progress.begin(i);
+      const after = await teach(device, run, shots, resumeCommand);
+      if (!after) return false;
+      scores = await stoppable(async () =>
+        judge.score(run.subject, shots, before.get(run.seed)!, await judge.see(after)),
+      );
+      await writeJson(file, scores);
+      await rm(path.join(run.folder, 'checkpoints'), { recursive: true, force: true });
+      progress.end(run);
+    }
+    const { variant, subject, seed } = run;
+    samples.push({ variant, subject, seed, scores });
+    if (progress.worked || i === runs.length - 1) await writeDreamBoothReport(samples, runs.length, evaluation, folder);
+  }
+  await drawDreamBoothChart(samples, folder);
+  for (const subject of dreambooth.subjects) {
+    const truthOf = (prompt: string) =>
+      subjects
+        .get(subject)!
+        .find(({ name }) => name === expressions.get(prompt))
+        ?.picture() ?? null;
+    await drawSheet(subject, truthOf, runs, shots, evaluation, pictureSize(base), folder);
+  }
+  for (const part of [base.unet, base.vae, base.textEncoder]) part.release();
+  return true;
+}
+
+/** The subject's pictures of faces. */
+function expressionsOf(world: World, subject: Subject, shown: readonly string[]): WorldPicture[] {
+  const faces = world.subjects[subject].filter(({ name }) => name !== WHOLE);
+  const stray = shown.find((name) => !faces.some((face) => face.name === name));
+  if (stray !== undefined)
+    throw new ConfigError(
+      `dreambooth.shown: ${subject} has no "${stray}"; it has ${faces.map(({ name }) => name).join(', ')}`,
+    );
+  return faces;
+}
+
+/** The expression that a prompt asks for. */
+function expressionsByPrompt(subjects: Expressions, { data }: DreamBoothConfig): ReadonlyMap<string, string> {
+  const names = [...subjects.values()].flatMap((pictures) => pictures.map(({ name }) => name));
+  const promptOf = (name: string) => fillPrompt(data.prompt, { token: data.token, class: data.class, name });
+  return new Map(names.map((name) => [promptOf(name), name]));
+}
+
+/** Writes the pictures where DreamBooth looks for a subject's: the names of the files are the captions. */
+async function savePictures(pictures: readonly WorldPicture[], shown: readonly string[], folder: string) {
+  for (const kind of ['shown', 'unseen']) await makeFolder(path.join(folder, kind));
+  for (const { name, picture } of pictures)
+    await writeFileAtomic(path.join(folder, shown.includes(name) ? 'shown' : 'unseen', `${name}.png`), [
+      await encodePng(picture()),
+    ]);
+}
+
+/** All runs, seed by seed, so that every variant has some early. Throws on configurations that cannot be compared. */
+async function planRuns({ model, dreambooth }: Evaluation, place: string): Promise<Run[]> {
+  const { subjects, seeds, variants, drawings, sampler, steps, scale } = dreambooth;
+  const stray = dreambooth.rows.find((name) => !Object.hasOwn(variants, name));
+  if (stray !== undefined)
+    throw new ConfigError(`dreambooth.rows: "${stray}" is none of the variants ${Object.keys(variants).join(', ')}`);
+  const file = resolvePath(dreambooth.config);
+  const text = await readConfig(file);
+  const parse = (overrides: Readonly<Record<string, unknown>>): DreamBoothConfig => {
+    const config = parseConfig(
+      text,
+      file,
+      Object.entries(overrides).map(([key, value]) => `${key}=${JSON.stringify(value)}`),
+    );
+    if (config.task !== 'dreambooth') throw new ConfigError(`${file}: task must be dreambooth, not ${config.task}`);
+    return config;
+  };
+  const configOf = (variant: string, subject: Subject, seed: number): DreamBoothConfig => {
+    const settings = {
+      name: `${variant}-${subject}-${seed}`,
+      model,
+      seed,
+      'data.folder': path.join(place, 'subjects', subject, 'shown'),
+      'data.unseen': path.join(place, 'subjects', subject, 'unseen'),
+      'sample.sampler': sampler,
+      'sample.steps': steps,
+      'sample.scale': scale,
+      'sample.seeds': Array.from({ length: drawings }, (_, i) => seed * drawings + i),
+      'sample.every': 0,
+      'sample.grey': false,
+    };
+    const common = parse(settings);
+    try {
+      const own = parse({ ...settings, ...variants[variant]!.overrides });
+      const judged = ({ name, model, seed, data, sample, prior }: DreamBoothConfig) =>
+        JSON.stringify([name, model, seed, data, sample, prior.prompts]);
+      if (judged(own) !== judged(common))
+        throw new ConfigError('all are judged alike: leave name, model, seed, data, sample and prior.prompts out');
+      return own;
+    } catch (error) {
+      if (error instanceof ConfigError)
+        throw new ConfigError(`dreambooth.variants.${variant}.overrides: ${error.message}`);
+      throw error;
+    }
+  };
+  const allSeeds = [...new Set([...seeds, ...Object.values(variants).flatMap((one) => one.seeds ?? [])])];
+  return allSeeds.flatMap((seed) =>
+    Object.entries(variants).flatMap(([variant, own]) =>
+      (own.seeds ?? seeds).includes(seed)
+        ? (own.subjects ?? subjects)
+            .filter((subject) => subjects.includes(subject))
+            .map((subject): Run => {
+              const config = configOf(variant, subject, seed);
+              return { variant, subject, seed, config, folder: path.join(place, config.name) };
+            })
+        : [],
+    ),
+  );
+}
+
+/** Trains a fresh model, or goes on, and draws with it. Null where the user stopped it. */
+async function teach(
+  device: Device,
+  { config, folder }: Run,
+  shots: readonly Shot[],
+  resumeCommand: string,
+): Promise<Picture[][] | null> {
+  const model = await loadStableDiffusion(device, resolvePath(config.model));
+  try {
+    const lesson = await prepareLesson(model, config);
+    const context = { device, folder, resume: existsSync(path.join(folder, 'checkpoints')), resumeCommand };
+    const hashes = await recordLesson(model, config, context);
+    if (!(await learn(model, config, lesson, hashes, context))) return null;
+    return await interruptible(context, () => drawShots(model, config, shots, path.join(folder, 'after')));
+  } finally {
+    for (const part of [model.unet, model.vae, model.textEncoder]) part.release();
+  }
+}
+
+/** Knows all cats, and scores what is drawn of one. */
+class Judge {
+  readonly #model: StableDiffusion;
+  readonly #subjects: Expressions;
+  readonly #cats: readonly Known[];
+  readonly #names: ReadonlyMap<string, string>;
+
+  private constructor(
+    model: StableDiffusion,
+    subjects: Expressions,
+    cats: readonly Known[],
+    names: ReadonlyMap<string, string>,
+  ) {
+    this.#model = model;
+    this.#subjects = subjects;
+    this.#cats = cats;
+    this.#names = names;
+  }
+
+  static async prepare(
+    model: StableDiffusion,
+    world: World,
+    subjects: Expressions,
+    names: ReadonlyMap<string, string>,
+  ): Promise<Judge> {
+    const all = [...world.training, ...world.heldOut, ...Object.values(world.subjects).flat()];
+    const cats = all.filter(({ name }) => /(^| )cat( |$)/.test(name));
+    const features = await featuresOf(model.vae, cats.map(({ picture }) => picture())); // prettier-ignore
+    return new Judge(
+      model,
+      subjects,
+      cats.map(({ set, name }, i) => ({ set, name, features: features[i]! })),
+      names,
+    );
+  }
+
+  /** Features of drawings by shot. */
+  async see(shots: readonly (readonly Picture[])[]): Promise<Features[][]> {
+    const features = await featuresOf(this.#model.vae, shots.flat());
+    let next = 0;
+    return shots.map((pictures) => pictures.map(() => features[next++]!));
+  }
+
+  /** Scores what was drawn `after` training for the `shots`, one list of drawings a shot; `before` from the same seeds. */
+  score(
+    subject: Subject,
+    shots: readonly Shot[],
+    before: readonly (readonly Features[])[],
+    after: readonly (readonly Features[])[],
+  ): Scores {
+    const drawn = (kind: Shot['kind']) =>
+      shots.flatMap((shot, i): Drawn[] =>
+        shot.kind === kind ? after[i]!.map((features) => ({ name: this.#names.get(shot.prompt)!, features })) : [],
+      );
+    const own = this.#own(subject).map(({ features }) => features);
+    const cats = this.#cats.map(({ features }) => features);
+    const itself = shots.findIndex(({ kind }) => kind === 'class'); // the first class prompt is the class's name
+    const drift = (kind: Shot['kind'], feature: Feature) =>
+      mean(
+        shots.flatMap((shot, i) =>
+          shot.kind === kind ? after[i]!.map((one, k) => distance(one[feature], before[i]![k]![feature])) : [],
+        ),
+      );
+    return byFeature((feature) => ({
+      ...this.#subjectScores(subject, drawn('shown'), drawn('unseen'), feature),
+      drift: drift('class', feature),
+      ...(shots.some(({ kind }) => kind === 'other') ? { neighbours: drift('other', feature) } : {}),
+      pres: preservation(after[itself]!, own, cats, feature),
+      ...(after[itself]!.length > 1 ? { div: diversity(after[itself]!, feature) } : {}),
+    }));
+  }
+
+  /**
+   * A memoriser: for an expression it gives the training picture whose name has the largest share of words in common with
+   * what is asked for (Jaccard's index; the first of equals), so its own for one that was shown.
+   */
+  memoriser(subject: Subject, shown: readonly string[]): Scores {
+    const known = this.#own(subject);
+    const answer = ({ name }: Known): Drawn => {
+      const alike = shown.map((one) => overlap(name.split(' '), one.split(' ')));
+      const nearest = shown[alike.indexOf(Math.max(...alike))]!;
+      return { name, features: known.find((one) => one.name === nearest)!.features };
+    };
+    const [seen, unseen] = [true, false].map((kind) => known.filter(({ name }) => shown.includes(name) === kind));
+    return byFeature((feature) => this.#subjectScores(subject, seen!.map(answer), unseen!.map(answer), feature));
+  }
+
+  /** The true pictures through the autoencoder: what no drawing can surpass by much. */
+  async ceiling(subject: Subject): Promise<Scores> {
+    const pictures = this.#subjects.get(subject)!;
+    const features = await featuresOf(
+      this.#model.vae,
+      await reconstruct(this.#model.vae, pictures.map(({ picture }) => picture())), // prettier-ignore
+    );
+    const drawn = pictures.map(({ name }, i) => ({ name, features: features[i]! }));
+    return byFeature((feature) => this.#subjectScores(subject, drawn, [], feature));
+  }
+
+  /** The subject's own pictures of faces. */
+  #own(subject: Subject): Known[] {
+    return this.#cats.filter(
+      ({ set, name }) => set === subject && this.#subjects.get(subject)!.some((one) => one.name === name),
+    );
+  }
+
+  #subjectScores(subject: Subject, shown: readonly Drawn[], unseen: readonly Drawn[], feature: Feature) {
+    const of = (drawn: readonly Drawn[]) => subjectScores(drawn, this.#cats, subject, feature);
+    return {
+      ...of([...shown, ...unseen]),
+      ...(unseen.length > 0 ? { 'fidelity shown': of(shown).fidelity, 'fidelity unseen': of(unseen).fidelity } : {}),
+    };
+  }
+}
+
+const byFeature = (of: (feature: Feature) => Record<string, number>): Scores =>
+  Object.fromEntries(FEATURES.map((feature) => [feature, of(feature)])) as unknown as Scores;
+
+/** Jaccard's index of two lists of words. */
+function overlap(a: readonly string[], b: readonly string[]): number {
+  const both = new Set(a.filter((word) => b.includes(word))).size;
+  return both / new Set([...a, ...b]).size;
+}
+
+/** Says which run begins, and how long the rest may take, by passes of the UNet: a picture trained is three, one drawn with guidance two a step. */
+class RunProgress {
+  /** Whether any run was done by this call. */
+  worked = false;
+  readonly #runs: readonly Run[];
+  readonly #began = performance.now();
+  #left: number;
+  #done = 0;
+
+  constructor(runs: readonly Run[]) {
+    this.#runs = runs;
+    this.#left = runs.reduce((sum, run) => sum + workOf(run), 0);
+  }
+
+  skip(run: Run): void {
+    this.#left -= workOf(run);
+  }
+
+  begin(i: number): void {
+    const { variant, subject, seed } = this.#runs[i]!;
+    console.log(`\nRun ${i + 1} of ${this.#runs.length}: ${variant}, ${subject}, seed ${seed}`);
+  }
+
+  end(run: Run): void {
+    this.worked = true;
+    this.#done += workOf(run);
+    this.#left -= workOf(run);
+    const seconds = (performance.now() - this.#began) / 1000;
+    if (this.#left > 0) console.log(`About ${duration((seconds * this.#left) / this.#done)} left for all runs`);
+  }
+}
+
+function workOf({ config: { steps, accumulate, batch, prior, sample } }: Run): number {
+  const pictures = batch.subject + (prior.weight > 0 && prior.pictures > 0 ? batch.prior : 0);
+  const prompts = 10 + prior.prompts.length;
+  return 3 * steps * accumulate * pictures + 2 * sample.steps * prompts * sample.seeds.length;
+}
+
+/** Real pictures, the untuned model's, and those of variants after training: a row each, a column a prompt. */
+async function drawSheet(
+  subject: Subject,
+  truthOf: (prompt: string) => Picture | null,
+  runs: readonly Run[],
+  shots: readonly Shot[],
+  { dreambooth }: Evaluation,
+  size: number,
+  folder: string,
+): Promise<void> {
+  const columns = shots.flatMap((shot, i) => (shot.kind === 'other' ? [] : [{ ...shot, i }]));
+  const place = path.join(folder, 'dreambooth');
+  const drawn = (from: string, { config }: Run) =>
+    Promise.all(
+      columns.map(({ prompt, i }) =>
+        loadPicture(path.join(from, pictureName(i, prompt, config.sample.seeds[0]!)), size),
+      ),
+    );
+  const [any] = runs as [Run];
+  const rows: [string, (Picture | null)[]][] = [
+    ['real', columns.map(({ prompt }) => truthOf(prompt))],
+    ['base, untuned', await drawn(path.join(place, `base-${any.seed}`, 'before'), any)],
+  ];
+  for (const name of dreambooth.rows) {
+    const run = runs.find((one) => one.variant === name && one.subject === subject);
+    if (run) rows.push([`${name}, seed ${run.seed}`, await drawn(path.join(run.folder, 'after'), run)]);
+  }
+  const kinds = { shown: 'shown', unseen: 'not shown', class: 'class', other: '' };
+  const png = await grid(rows.flatMap(([, row]) => row), {
+    columns: columns.length,
+    cell: 96,
+    title: `${subject}: what is drawn after training on ${dreambooth.shown.length} pictures`,
+    columnLabels: columns.map(({ prompt, kind }) => `${prompt} (${kinds[kind]})`),
+    rowLabels: rows.map(([label]) => label),
+  }); // prettier-ignore
+  await writeFileAtomic(path.join(folder, `dreambooth-${subject}.png`), [png]);
+}
