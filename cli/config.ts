@@ -22,6 +22,17 @@ const optimizer = z.strictObject({
   schedule: z.enum(['constant', 'linear', 'cosine']).default('constant'),
 });
 
+/** The warm-up must end within the run. */
+const withinSteps = <T extends z.ZodType<{ steps: number; optimizer: { warmup: number } }>>(schema: T): T =>
+  schema.superRefine(({ steps, optimizer: { warmup } }, context) => {
+    if (warmup > steps)
+      context.addIssue({
+        code: 'custom',
+        path: ['optimizer', 'warmup'],
+        message: `is ${warmup}, and the run has ${steps} steps (steps): set optimizer.warmup=0, or steps to ${warmup} at least`,
+      });
+  });
+
 const run = {
   name: z
     .string()
@@ -197,7 +208,7 @@ export function parseConfig(text: string, file: string, overrides: readonly stri
         throw new ConfigError(
           `${where(['task'])} must be one of ${Object.keys(TASKS).join(', ')}, not ${JSON.stringify(task) ?? 'missing'}`,
         );
-      return TASKS[task as TaskName] as z.ZodType<Config>;
+      return withinSteps(TASKS[task as TaskName] as z.ZodType<Config>);
     },
     text,
     file,

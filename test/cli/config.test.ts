@@ -35,6 +35,7 @@ describe('configuration', () => {
     [['name.x=1'], 'name holds no keys'],
     [['__proto__.x=1'], 'no such key'],
     [['name=../x'], '"name=../x": name must be letters, digits, ".", "_" and "-" only, not "../x"'],
+    [['optimizer.warmup=20'], '"optimizer.warmup=20": optimizer.warmup is 20, and the run has 10 steps (steps)'],
     [['train.text=yes'], 'train.text must be true or false, not "yes"'],
     [['sample.seeds=[]'], 'sample.seeds must be a list of at least 1, not []'],
     [['optimizer.betas=[0.9]'], 'optimizer.betas must be a list of at least 2, not [0.9]'],
@@ -50,6 +51,11 @@ describe('configuration', () => {
     expect(() => parseConfig('- 1', 'config.yaml')).toThrow('must hold keys and values');
     expect(() => parseConfig('task: vae', 'config.yaml')).toThrow('config.yaml: name is missing');
     await expect(loadConfig('/nowhere.yaml')).rejects.toThrow('/nowhere.yaml: cannot be read (ENOENT)');
+  });
+
+  it('says which keys to set where the default run is made shorter than its warm-up', async () => {
+    const short = loadConfig('assets/configs/dreambooth.yaml', ['steps=3']);
+    await expect(short).rejects.toThrow(/optimizer\.warmup is 20, .*3 steps.*set optimizer\.warmup=0, or steps to 20/);
   });
 
   it('lists every key for --help', () => {
