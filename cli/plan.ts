@@ -6,9 +6,10 @@ import type { Footprint, ModelConfigs } from '../diffusion/plan.ts';
 import { openNodeDryDevice } from '../engine/node.ts';
 import { main } from './errors.ts';
 
-const positive = (text: string) => {
+const wholeFrom = (least: number) => (text: string) => {
   const value = Number(text);
-  if (!Number.isInteger(value) || value < 1) throw new InvalidArgumentError('a whole number from 1 up is needed.');
+  if (!Number.isInteger(value) || value < least)
+    throw new InvalidArgumentError(`a whole number from ${least} up is needed.`);
   return value;
 };
 
@@ -17,10 +18,10 @@ const command = new Command('node cli/plan.js')
     'What a training step of a diffusion model takes: a dry run on a device without memory or kernels, so it needs no GPU.',
   )
   .option('--model <folder>', 'a model folder in diffusers’ layout; Stable Diffusion 1.5’s shapes without one')
-  .option('--size <pixels>', 'side of the pictures', positive, 512)
-  .option('--subject <n>', 'pictures of the subject in a step', positive, 1)
-  .option('--prior <n>', 'class pictures in the same step', positive, 1)
-  .option('--tokens <n>', 'length of a prompt', positive, 77)
+  .option('--size <pixels>', 'side of the pictures', wholeFrom(1), 512)
+  .option('--subject <n>', 'pictures of the subject in a step', wholeFrom(1), 1)
+  .option('--prior <n>', 'class pictures in the same step', wholeFrom(0), 1)
+  .option('--tokens <n>', 'length of a prompt', wholeFrom(1), 77)
   .option('--json', 'one JSON object a row instead of the table')
   .addHelpText(
     'after',

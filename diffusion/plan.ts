@@ -57,7 +57,18 @@ export function planTraining(device: Device, configs: ModelConfigs, plan: Traini
   const unet = UNet.fromConfig(device, configs.unet);
   const text = ClipTextModel.fromConfig(device, configs.text);
   const vae = Vae.fromConfig(device, configs.vae);
-  const { train, precision } = plan;
+  const { train, precision, size, batch, tokens } = plan;
+  const { max_position_embeddings: positions } = text.config;
+  if (size % vae.downscale !== 0)
+    throw new Error(`[plan] size (--size) must be a multiple of ${vae.downscale}, the pixels of a latent, not ${size}`);
+  // The largest tensor is the first one of the VAE's encoder.
+  if (batch * vae.config.block_out_channels[0]! * size ** 2 >= 2 ** 32)
+    throw new Error(
+      `[plan] ${batch} pictures (--subject, --prior) of ${size}×${size} (--size) make tensors of more elements than 32-bit ` +
+        'indices reach: lower one of these',
+    );
+  if (tokens > positions)
+    throw new Error(`[plan] tokens (--tokens) must be at most ${positions}, the model's, not ${tokens}`);
   text.setTrainable(train.text);
   vae.setTrainable(train.vae);
   vae.decoder.setTrainable(false);

@@ -40,6 +40,22 @@ describe('a dry run', () => {
   });
 });
 
+describe('a plan', () => {
+  it('says which of its numbers fits the model not', async () => {
+    const device = await openNodeDryDevice();
+    const plan = { batch: 1, precision: 'f32', checkpointing: false, train: { text: false, vae: false } } as const;
+    expect(() => planTraining(device, SD15, { ...plan, size: 63, tokens: 77 })).toThrow(
+      '[plan] size (--size) must be a multiple of 8, the pixels of a latent, not 63',
+    );
+    expect(() => planTraining(device, SD15, { ...plan, size: 100_000, tokens: 77 })).toThrow(
+      '[plan] 1 pictures (--subject, --prior) of 100000×100000 (--size) make tensors of more elements',
+    );
+    expect(() => planTraining(device, SD15, { ...plan, size: 64, tokens: 100 })).toThrow(
+      "[plan] tokens (--tokens) must be at most 77, the model's, not 100",
+    );
+  });
+});
+
 async function step(device: Awaited<ReturnType<typeof openNodeDevice>>) {
   const model = await loadStableDiffusion(device, 'assets/base');
   const config = await loadConfig('assets/configs/dreambooth.yaml');
