@@ -44,11 +44,15 @@ export async function createRun(config: Config, runs = 'runs'): Promise<string> 
   }
 }
 
-/** The configuration of a run that is to be resumed. */
+/** The configuration of a run that is to be resumed. Throws where it is finished: a DreamBooth run's evidence comes last. */
 export function runConfigFile(folder: string): string {
   const file = path.join(folder, 'config.yaml');
   if (!existsSync(file))
     throw new ConfigError(`${folder}: no run to resume there; give the folder of a run, such as runs/grey-cat`);
+  if (existsSync(path.join(folder, 'evidence.json')))
+    throw new ConfigError(
+      `${folder}: this run is finished; look at its samples.png and evidence.md, or begin a new one`,
+    );
   return file;
 }
 

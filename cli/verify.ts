@@ -30,7 +30,8 @@ async function verify(root: string, only: string | undefined): Promise<boolean> 
 const command = new Command('node cli/verify.js')
   .description('Checks this implementation against recordings of diffusers and transformers.')
   .argument('<folder>', 'folder with manifest.json')
-  .option('--case <name>', 'only this case');
+  .option('--case <name>', 'only this case')
+  .showHelpAfterError('for example: node cli/verify.js test/goldens');
 
 await main(async () => {
   command.parse();

@@ -1,5 +1,4 @@
 /** The DreamBooth task: checks, class pictures, pictures before, training, pictures after, evidence. */
-import { existsSync } from 'node:fs';
 import { readFile } from 'node:fs/promises';
 import path from 'node:path';
 import type { Device } from '../../engine/index.ts';
@@ -70,10 +69,6 @@ export async function trainDreamBooth(
   const lesson = await prepareLesson(model, config);
   const context = await prepare();
   const { folder } = context;
-  if (context.resume && existsSync(path.join(folder, 'evidence.json')))
-    throw new ConfigError(
-      `${folder}: this run is finished; look at its samples.png and evidence.md, or begin a new one`,
-    );
   const { shots } = lesson;
   const hashes = await recordLesson(model, config, context);
   const before = await interruptible(context, () => drawShots(model, config, shots, path.join(folder, 'before')));
@@ -124,7 +119,7 @@ export async function prepareLesson(model: StableDiffusion, config: DreamBoothCo
       truths: [],
     })),
   ];
-  for (const { prompt } of shots) encode(model, prompt); // one that is too long is said now
+  for (const prompt of [...shots.map(({ prompt }) => prompt), ...classPrompts]) encode(model, prompt); // one that is too long is said now
   if (!train.unet && !train.text)
     throw new ConfigError('train.unet and train.text are both false: nothing would be trained');
   if (train.token && !train.text)

@@ -104,6 +104,21 @@ describe('node cli/bench.js', () => {
   });
 });
 
+it('node cli/verify.js shows an example where there is no folder', () => {
+  expect(run('verify', []).stderr).toMatch(
+    /missing required argument 'folder'\n+for example: node cli\/verify\.js test\/goldens/,
+  );
+});
+
+describe('node cli/plan.js', () => {
+  it('plans without class pictures', () => {
+    const { status, stdout, stderr } = run('plan', ['--model', tiny, '--size', '16', '--subject', '1', '--prior', '0']);
+    expect(stderr).toBe('');
+    expect(stdout).toMatch(/at 16×16, batch 1 \+ 0, in GiB/);
+    expect(status).toBe(0);
+  });
+});
+
 it('a machine without an adapter is told so in one line', () => {
   const nowhere = { VK_DRIVER_FILES: '/nonexistent', VK_ICD_FILENAMES: '/nonexistent' };
   expect(run('sample', ['--model', tiny, 'a cat'], nowhere)).toEqual({

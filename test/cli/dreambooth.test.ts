@@ -5,7 +5,7 @@ import path from 'node:path';
 import sharp from 'sharp';
 import { afterAll, beforeAll, describe, expect, it, vi } from 'vitest';
 import { parseConfig } from '../../cli/config.ts';
-import { createRun } from '../../cli/run.ts';
+import { createRun, runConfigFile } from '../../cli/run.ts';
 import { trainDreamBooth } from '../../cli/tasks/dreambooth.ts';
 import { loadStableDiffusion, saveStableDiffusion } from '../../diffusion/folder.ts';
 import { openSafetensors } from '../../nn/files.ts';
@@ -179,7 +179,7 @@ describe('the DreamBooth task', () => {
   });
 
   it('goes on only with what it began with, and not when it is finished', async () => {
-    await expect(run(first, true)).rejects.toThrow(/this run is finished/);
+    expect(() => runConfigFile(first)).toThrow(/this run is finished/);
     const changed = path.join(work, 'runs', 'changed');
     await cp(first, changed, { recursive: true });
     await rm(path.join(changed, 'evidence.json'));
@@ -239,7 +239,7 @@ describe('the DreamBooth task', () => {
       /names \{tokn\}; known are \{token\}, \{class\}, \{name\}/,
     );
     await expect(bad(`data.prompt="${'very '.repeat(80)}"`)).rejects.toThrow(/the limit is 77: shorten it/);
-    await expect(bad('optimizer.warmup=7')).rejects.toThrow(/warmup must be from 0 to the run's 6 steps/);
+    await expect(bad('optimizer.warmup=7')).rejects.toThrow(/optimizer\.warmup is 7, and the run has 6 steps/);
     await expect(bad('model=/nowhere')).rejects.toThrow(/the model folder \/nowhere does not exist/);
     await expect(bad('train.token=true', 'train.text=false')).rejects.toThrow(
       /train\.token is true and train\.text false/,
