@@ -1,6 +1,7 @@
 /** The DreamBooth task: checks, class pictures, pictures before, training, pictures after, evidence. */
 import { readFile } from 'node:fs/promises';
 import path from 'node:path';
+import { rehearsal } from '../../engine/index.ts';
 import type { Device } from '../../engine/index.ts';
 import {
   chooseTrained,
@@ -39,6 +40,8 @@ import type { TaskContext } from '../run.ts';
 
 export type DreamBoothConfig = Config<'dreambooth'>;
 
+const mebibytes = (bytes: number): string => `${Math.ceil(bytes / 2 ** 20)} MiB`;
+
 /** A prompt of the final sheet and of the evidence. */
 export interface Shot {
   readonly prompt: string;
@@ -65,7 +68,7 @@ export async function trainDreamBooth(
   prepare: () => Promise<TaskContext>,
 ): Promise<void> {
   const started = performance.now();
-  const model = await loadStableDiffusion(device, resolvePath(config.model));
+  const model = await loadModel(device, resolvePath(config.model));
   const lesson = await prepareLesson(model, config);
   const context = await prepare();
   const { folder } = context;
@@ -150,6 +153,19 @@ export async function learn(
     priorWeight: config.prior.weight,
   });
   return train(model, config, task, { rate, parts }, hashes, context);
+}
+
+/** Loads the model. Throws, saying what its parameters take, where the memory budget does not hold even these. */
+async function loadModel(device: Device, folder: string): Promise<StableDiffusion> {
+  return loadStableDiffusion(device, folder).catch(async (error: Error) => {
+    if (!error.message.startsWith('[memory]')) throw error;
+    const dry = rehearsal(device);
+    await loadStableDiffusion(dry, folder);
+    throw new ConfigError(
+      `memory.budget is ${mebibytes(device.memory.budget)}, and the parameters of ${folder} alone take ` +
+        `${mebibytes(dry.memory.live)}: raise memory.budget, or set memory.budget=0 for no limit`,
+    );
+  });
 }
 
 /** A shot for each different prompt, with all the pictures that it stands for. */
@@ -377,11 +393,10 @@ async function planRun(model: StableDiffusion, config: DreamBoothConfig): Promis
     const averages = config.ema > 0 ? (counts.tags['gradients'] ?? 0) : 0;
     const needed = counts.peak + averages + (live - own); // beside what others hold on this device
     if (needed > budget) {
-      const size = (bytes: number) => `${Math.ceil(bytes / 2 ** 20)} MiB`;
       const parts = Object.entries({ ...counts.tags, averages }).filter(([, bytes]) => bytes >= 2 ** 20);
       throw new ConfigError(
-        `memory.budget is ${size(budget)}, and a step needs ${size(needed)}: ` +
-          `${parts.map(([tag, bytes]) => `${tag} ${size(bytes)}`).join(', ')}, for ${config.batch.subject} + ${config.batch.prior} pictures. ` +
+        `memory.budget is ${mebibytes(budget)}, and a step needs ${mebibytes(needed)}: ` +
+          `${parts.map(([tag, bytes]) => `${tag} ${mebibytes(bytes)}`).join(', ')}, for ${config.batch.subject} + ${config.batch.prior} pictures. ` +
           'For the activations set memory.checkpointing=true, or lower batch.subject and batch.prior (and raise accumulate); ' +
           'train.text=false or train.unet=false for the rest',
       );

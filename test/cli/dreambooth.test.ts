@@ -209,6 +209,20 @@ describe('the DreamBooth task', () => {
     expect(await readdir(path.join(work, 'runs'))).not.toContain('large');
   });
 
+  it('says what the model alone takes where the budget does not hold even that', async () => {
+    const device = await plainDevice();
+    const { budget } = device.memory;
+    device.memory.trim();
+    device.memory.budget = device.memory.reserved + 1000;
+    try {
+      await expect(run(null, false)).rejects.toThrow(
+        /^memory\.budget is \d+ MiB, and the parameters of .*pipeline alone take \d+ MiB: raise memory\.budget, or/,
+      );
+    } finally {
+      device.memory.budget = budget;
+    }
+  });
+
   it('learns from the pictures of a folder whatever else lies in it', async () => {
     const warn = vi.spyOn(console, 'warn').mockImplementation(() => {});
     const folder = path.join(work, 'mixed');
