@@ -303,4 +303,24 @@ describe('writing', () => {
     expect(ink(0, top, left, top + 40)).toBeGreaterThan(20); // the first row's label
     expect(ink(0, top + 46, left, top + 86)).toBe(0); // the second's is empty
   });
+
+  it('sets a caption under each picture, with room for the longest', async () => {
+    const white = fromBytes(new Uint8Array(192).fill(255), 8, 8);
+    const options = { columns: 1, cell: 60, captions: ['a cat with tears of joy', 'a dog'] };
+    const size = async (captions: readonly string[]) =>
+      (await sharp(await grid([white, white], { ...options, captions })).metadata()).height;
+    const rows = 4; // a cat, with, tears of, joy: eight letters in 60 pixels
+    expect(await size(options.captions)).toBe((await size([])) + 2 * 15 * rows);
+    const { data, info } = await sharp(await grid([white, white], options))
+      .removeAlpha()
+      .raw()
+      .toBuffer({ resolveWithObject: true });
+    const dark = (from: number, to: number) =>
+      data.subarray(3 * info.width * from, 3 * info.width * to).filter((value) => value < 128).length;
+    const [first, second] = [6 + 60, 6 + 60 + 15 * rows + 6 + 60]; // below each picture
+    expect(dark(6, first)).toBe(0);
+    expect(dark(first, first + 15 * rows)).toBeGreaterThan(100);
+    expect(dark(second, second + 15)).toBeGreaterThan(20);
+    expect(dark(second + 18, info.height)).toBe(0); // it has one line
+  });
 });
