@@ -4,7 +4,6 @@ import { Command } from 'commander';
 import { distance } from 'fastest-levenshtein';
 import { loadStableDiffusion } from '../diffusion/folder.ts';
 import { loadWorld } from '../diffusion/world.ts';
-import type { World } from '../diffusion/world.ts';
 import { openNodeDevice } from '../engine/node.ts';
 import { makeFolder } from '../nn/checkpoint.ts';
 import { ConfigError, describeSchema, readConfig } from './config.ts';
@@ -13,7 +12,7 @@ import { main } from './errors.ts';
 import { evaluateBase } from './evaluate/base.ts';
 import { EVALUATION, parseEvaluation } from './evaluate/config.ts';
 import { evaluateDreamBooth } from './evaluate/dreambooth.ts';
-import { readJson } from './evaluate/folder.ts';
+import { originOf } from './evaluate/origin.ts';
 import { interruptible, resolvePath, ROOT } from './run.ts';
 import { reporter } from './tasks/pretraining.ts';
 
@@ -57,26 +56,6 @@ ${describeSchema(EVALUATION)}
 `,
   );
 
-/** What a model's record says that it was trained on. Throws where that was another world, whose held-out pictures are others. */
-async function originOf(model: string, world: World, name: string): Promise<string> {
-  interface Stage {
-    readonly data?: { readonly sha256?: string; readonly world?: string };
-  }
-  const file = path.join(model, 'record.json');
-  const record = await readJson<{ readonly vae?: Stage; readonly diffusion?: Stage }>(file);
-  const stages = [record?.vae?.data, record?.diffusion?.data];
-  const other = stages.find((data) => data?.sha256 !== undefined && data.sha256 !== world.key);
-  if (other)
-    throw new ConfigError(
-      other.world === name
-        ? `${file}: the model was trained on other pictures than these of the world ${name}: were they rendered by the same packages?`
-        : `${file}: the model was trained on the world ${other.world}, where other pictures are held out than in ${name}: set world=${other.world}`,
-    );
-  return stages.every((data) => data?.sha256 === world.key)
-    ? `the world ${name}, without what is held out`
-    : 'its record does not say on what, so held-out pictures and cats may have been among it';
-}
-
 await main(async () => {
   command.parse();
   const options = command.opts<{ model?: string; config: string; folder: string }>();
@@ -112,8 +91,7 @@ await main(async () => {
     await interruptible({ resumeCommand }, () => evaluateBase(model, world, config, folder, origin));
   for (const part of [model.unet, model.vae, model.textEncoder]) part.release();
   if (chosen.includes('dreambooth')) {
-    if (!(await evaluateDreamBooth(device, world, config, folder, resumeCommand)))
-      return console.log(`Go on with: ${resumeCommand}`);
+    if (!(await evaluateDreamBooth(device, world, config, folder, resumeCommand))) return; // the trainer has said how to go on
     console.log(`\nAll runs are done: ${path.join(folder, 'dreambooth.md')}`);
   }
 });

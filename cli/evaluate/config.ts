@@ -10,8 +10,8 @@ const variant = z.strictObject({
     .record(z.string(), z.unknown())
     .default({})
     .describe('keys of the DreamBooth configuration with other values, such as prior.weight: 0'),
-  subjects: z.array(z.enum(SUBJECTS)).min(1).optional().describe('instead of all'),
-  seeds: z.array(seed).min(1).optional().describe('instead of all'),
+  subjects: z.array(z.enum(SUBJECTS)).min(1).optional().describe('these alone'),
+  seeds: z.array(seed).min(1).optional().describe('these alone'),
 });
 
 export const EVALUATION = z.strictObject({

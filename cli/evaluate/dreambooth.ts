@@ -195,17 +195,14 @@ async function planRuns({ model, dreambooth }: Evaluation, place: string): Promi
       throw error;
     }
   };
-  const allSeeds = [...new Set([...seeds, ...Object.values(variants).flatMap((one) => one.seeds ?? [])])];
-  return allSeeds.flatMap((seed) =>
-    Object.entries(variants).flatMap(([variant, own]) =>
-      (own.seeds ?? seeds).includes(seed)
-        ? (own.subjects ?? subjects)
-            .filter((subject) => subjects.includes(subject))
-            .map((subject): Run => {
-              const config = configOf(variant, subject, seed);
-              return { variant, subject, seed, config, folder: path.join(place, config.name) };
-            })
-        : [],
+  return seeds.flatMap((seed) =>
+    Object.entries(variants).flatMap(([variant, only]) =>
+      subjects
+        .filter((subject) => (only.subjects ?? subjects).includes(subject) && (only.seeds ?? seeds).includes(seed))
+        .map((subject): Run => {
+          const config = configOf(variant, subject, seed);
+          return { variant, subject, seed, config, folder: path.join(place, config.name) };
+        }),
     ),
   );
 }

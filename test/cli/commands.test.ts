@@ -119,6 +119,17 @@ describe('node cli/plan.js', () => {
   });
 });
 
+describe('node cli/evaluate.js', () => {
+  it('names parts and keys that there are', () => {
+    for (const [args, message] of [
+      [['bse'], 'error: there is no part "bse"; the parts are base and dreambooth: did you mean base?\n'],
+      [['base.stps=3'], 'error: "base.stps=3": base.stps is not a known key; did you mean base.steps?\n'],
+    ] as const)
+      expect(run('evaluate', args)).toEqual({ status: 1, stdout: '', stderr: message });
+    expect(run('evaluate', ['--help']).stdout).toMatch(/dreambooth\.variants .*"full" is what the others are compared/);
+  });
+});
+
 it('a machine without an adapter is told so in one line', () => {
   const nowhere = { VK_DRIVER_FILES: '/nonexistent', VK_ICD_FILENAMES: '/nonexistent' };
   expect(run('sample', ['--model', tiny, 'a cat'], nowhere)).toEqual({

@@ -6,6 +6,7 @@ import { afterAll, beforeAll, describe, expect, it, vi } from 'vitest';
 import { evaluateBase, foregroundPsnr } from '../../cli/evaluate/base.ts';
 import { parseEvaluation } from '../../cli/evaluate/config.ts';
 import { evaluateDreamBooth } from '../../cli/evaluate/dreambooth.ts';
+import { originOf } from '../../cli/evaluate/origin.ts';
 import { floorsOf } from '../../cli/evaluate/summary.ts';
 import type { Sample } from '../../cli/evaluate/summary.ts';
 import type { EmojiSet } from '../../diffusion/emoji.ts';
@@ -223,6 +224,27 @@ describe('the evaluation of the base model', () => {
     await expect(run('base.sheets.all.heldOut=[dog]')).rejects.toThrow('"dog" is no held-out pair');
     await expect(run('base.scale=3')).rejects.toThrow(/base holds results with scale = 2, and now it is 3\..*--folder/);
   });
+});
+
+it('a model’s record says whether it was trained on this world', async () => {
+  const record = (...worlds: object[]) =>
+    writeFile(
+      path.join(work, 'record.json'),
+      JSON.stringify(Object.fromEntries(['vae', 'diffusion'].map((stage, i) => [stage, { data: worlds[i] }]))),
+    );
+  const origin = () => originOf(work, world, 'all');
+  const here = { world: 'all', sha256: world.key };
+  expect(await origin()).toMatch(/^its record does not say/);
+  await record(here, here);
+  expect(await origin()).toBe('the world all, without what is held out');
+  await record(here, { training: 9867 });
+  expect(await origin()).toMatch(/^its record does not say/);
+  await record({ world: 'faces-and-animals', sha256: 'other' }, here);
+  await expect(origin()).rejects.toThrow(
+    'record.json: the model was trained on the world faces-and-animals, where other pictures are held out than in all: set world=faces-and-animals',
+  );
+  await record(here, { world: 'all', sha256: 'other' });
+  await expect(origin()).rejects.toThrow('was trained on other pictures than these of the world all');
 });
 
 it('the foreground’s decibels leave white out', () => {
