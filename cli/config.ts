@@ -63,8 +63,8 @@ const run = {
 };
 
 export const sampling = {
-  sampler: z.enum(Object.keys(SAMPLERS) as SamplerName[]).default('ddim'),
-  steps: count.max(1000).default(15).describe('evaluations of the UNet for a picture'),
+  sampler: z.enum(Object.keys(SAMPLERS) as SamplerName[]).default('dpmpp2m-karras'),
+  steps: count.max(1000).default(8).describe('evaluations of the UNet for a picture'),
   scale: z.number().min(1).default(4).describe('classifier-free guidance'),
 };
 
@@ -238,7 +238,11 @@ export function parseWith<T>(
   for (const override of overrides) applyOverride(values, override, origin);
   const where = (path: readonly PropertyKey[]) => {
     const key = path.join('.');
-    return `${origin.get(key) ?? file}: ${key}`;
+    // What gave the key itself, all of which it is a part, or a part of it.
+    const related = [...origin.keys()].filter(
+      (given) => `${key}.`.startsWith(`${given}.`) || given.startsWith(`${key}.`),
+    );
+    return `${origin.get(key) ?? origin.get(related.at(-1) ?? '') ?? file}: ${key}`;
   };
   const schema = choose(values, where);
   const result = schema.safeParse(values);

@@ -3,7 +3,7 @@ import path from 'node:path';
 import { Command, InvalidArgumentError, Option } from 'commander';
 import { encodePng, grid } from '../diffusion/pictures.ts';
 import { loadStableDiffusion } from '../diffusion/folder.ts';
-import { generate } from '../diffusion/pipeline.ts';
+import { encode, generate } from '../diffusion/pipeline.ts';
 import { SAMPLERS, samplingSteps } from '../diffusion/schedule.ts';
 import type { SamplerName } from '../diffusion/schedule.ts';
 import { openNodeDevice } from '../engine/node.ts';
@@ -74,6 +74,7 @@ await main(async () => {
   const model = await loadStableDiffusion(device, resolvePath(options.model));
   const shots = prompts.flatMap((prompt) => Array.from({ length: count }, (_, i) => ({ prompt, seed: seed + i })));
   const passes = samplingSteps(model.schedule(sampler), { steps }).length;
+  for (const prompt of [...prompts, negative]) encode(model, prompt); // one that is too long is said now
   // Before the drawing, which may take minutes.
   await writableFolder(options.out);
   const pass = Math.min(8, shots.length);

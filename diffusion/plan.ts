@@ -80,10 +80,6 @@ export function planTraining(device: Device, configs: ModelConfigs, plan: Traini
 
   const frozen = (learns: boolean, body: () => Tensor): Tensor => (learns ? body() : noGrad(device, body));
   const side = plan.size / vae.downscale;
-  if (!Number.isInteger(side))
-    throw new Error(
-      `[plan] pictures of this VAE have sides of a multiple of ${vae.downscale} pixels, not ${plan.size}`,
-    );
   const step = (): void => {
     const pictures = zeros(device, [plan.batch, vae.config.in_channels, plan.size, plan.size]);
     const latents = frozen(train.vae, () => vae.encode(cast(pictures, precision)).mean);

@@ -405,7 +405,7 @@ async function planRun(model: StableDiffusion, config: DreamBoothConfig): Promis
     const pictures = await generate(drawn, {
       prompts: Array<string>(8).fill(''),
       seeds: Array<number>(8).fill(0),
-      steps: 2,
+      steps: 3, // the third reaches back farther than the second
       scale: config.sample.scale,
       sampler: config.sample.sampler,
     });

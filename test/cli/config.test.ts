@@ -24,7 +24,8 @@ describe('configuration', () => {
 
   it.each([
     [['optimizer.lrr=1'], '"optimizer.lrr=1": optimizer.lrr is not a known key; did you mean optimizer.lr?'],
-    [['optimiser.lr=1'], 'config.yaml: optimiser is not a known key; did you mean optimizer?'],
+    [['optimiser.lr=1'], '"optimiser.lr=1": optimiser is not a known key; did you mean optimizer?'],
+    [['optimizer.betas=[1,2]'], '"optimizer.betas=[1,2]": optimizer.betas.0 must be less than 1, not 1'],
     [['prior.wieght=0'], 'did you mean prior.weight?'],
     [['optimizer.lr=-1'], '"optimizer.lr=-1": optimizer.lr must be more than 0, not -1'],
     [['optimizer.lr=fast'], '"optimizer.lr=fast": optimizer.lr must be a number, not "fast"'],
