@@ -38,6 +38,9 @@ interface Run {
   readonly folder: string;
 }
 
+/** First seed of the drawings that are judged: class pictures, drawn from seeds near the run's own, must not be among them. */
+const DRAWN_FROM = 1000;
+
 /** Subjects' pictures of faces. */
 type Expressions = ReadonlyMap<Subject, readonly WorldPicture[]>;
 
@@ -177,7 +180,7 @@ async function planRuns({ model, dreambooth }: Evaluation, place: string): Promi
       'sample.sampler': sampler,
       'sample.steps': steps,
       'sample.scale': scale,
-      'sample.seeds': Array.from({ length: drawings }, (_, i) => seed * drawings + i),
+      'sample.seeds': Array.from({ length: drawings }, (_, i) => DRAWN_FROM + seed * drawings + i),
       'sample.every': 0,
       'sample.grey': false,
     };
