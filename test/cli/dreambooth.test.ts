@@ -155,12 +155,13 @@ describe('the DreamBooth task', () => {
     const table = base.textEncoder.text_model.embeddings.token_embedding.weight;
     const name = 'text_model.embeddings.token_embedding.weight';
     const before = (await table.read()) as Float32Array;
+    const row = base.tokenizer.tokenize('x')[0]!;
+    for (const part of [base.unet, base.vae, base.textEncoder]) part.release();
     const checkpoint = await openSafetensors(path.join(folder, 'checkpoints/step-000002/weights.safetensors'));
     expect([...checkpoint.tensors.keys()]).toEqual([`text_encoder.${name}`]);
     const after = await checkpoint.floats(`text_encoder.${name}`);
     await checkpoint.close();
     const width = table.shape[1]!;
-    const row = base.tokenizer.tokenize('x')[0]!;
     const changed = [
       ...new Set([...after].flatMap((value, i) => (value === before[i] ? [] : [Math.floor(i / width)]))),
     ];

@@ -192,7 +192,10 @@ describe('the evaluation of DreamBooth', () => {
 describe('the evaluation of the base model', () => {
   const run = async (...overrides: string[]) => {
     const model = await loadStableDiffusion(await plainDevice(), MODEL);
-    return evaluateBase(model, world, evaluation(...overrides), path.join(work, 'base-results'), 'nobody knows');
+    const results = path.join(work, 'base-results');
+    return evaluateBase(model, world, evaluation(...overrides), results, 'nobody knows').finally(() => {
+      for (const part of [model.unet, model.vae, model.textEncoder]) part.release();
+    });
   };
 
   it('draws once, and measures', async () => {

@@ -1,16 +1,24 @@
-import { describe, expect, it } from 'vitest';
+import { afterAll, beforeAll, describe, expect, it } from 'vitest';
 import { backward, HostRandom, noGrad, randomKey, scope, write } from '../../engine/index.ts';
 import { chooseTrained, DreamBooth } from '../../diffusion/dreambooth.ts';
 import { loadStableDiffusion } from '../../diffusion/folder.ts';
+import type { StableDiffusion } from '../../diffusion/folder.ts';
 import { encode } from '../../diffusion/pipeline.ts';
 import { plainDevice } from '../device.ts';
 
 const WORD = 'x'; // a single token of the recorded pipeline's vocabulary
 
+let model: StableDiffusion;
+beforeAll(async () => {
+  model = await loadStableDiffusion(await plainDevice(), 'test/goldens/pipeline');
+});
+afterAll(() => {
+  for (const part of [model.unet, model.vae, model.textEncoder]) part.release();
+});
+
 describe('textual inversion', () => {
   it('trains one row of the table of tokens, whose gradient is that of the loss', async () => {
-    const device = await plainDevice();
-    const model = await loadStableDiffusion(device, 'test/goldens/pipeline');
+    const { device } = model.unet;
     const parts = chooseTrained(model, { unet: false, text: true, token: true }, WORD);
     const [[name, { first, size }]] = [...parts] as [[string, { first: number; size: number }]];
     expect(name).toBe('text_encoder.text_model.embeddings.token_embedding.weight');
@@ -52,8 +60,7 @@ describe('textual inversion', () => {
     }
   });
 
-  it('refuses a word of several tokens', async () => {
-    const model = await loadStableDiffusion(await plainDevice(), 'test/goldens/pipeline');
+  it('refuses a word of several tokens', () => {
     expect(() => chooseTrained(model, { unet: false, text: true, token: true }, 'sks')).toThrow(
       '[dreambooth] train.token trains one embedding, and "sks" is 2 tokens: choose a shorter word',
     );
