@@ -154,7 +154,10 @@ async function savePictures(pictures: readonly WorldPicture[], shown: readonly s
 }
 
 /** All runs, seed by seed, so that every variant has some early. Throws on configurations that cannot be compared. */
-async function planRuns({ model, dreambooth }: Evaluation, place: string): Promise<Run[]> {
+export async function planRuns(
+  { model, dreambooth }: Pick<Evaluation, 'model' | 'dreambooth'>,
+  place: string,
+): Promise<Run[]> {
   const { subjects, seeds, variants, drawings, sampler, steps, scale } = dreambooth;
   const stray = dreambooth.rows.find((name) => !Object.hasOwn(variants, name));
   if (stray !== undefined)

@@ -5,7 +5,7 @@ import path from 'node:path';
 import { afterAll, beforeAll, describe, expect, it, vi } from 'vitest';
 import { evaluateBase, foregroundPsnr } from '../../cli/evaluate/base.ts';
 import { parseEvaluation } from '../../cli/evaluate/config.ts';
-import { evaluateDreamBooth } from '../../cli/evaluate/dreambooth.ts';
+import { evaluateDreamBooth, planRuns } from '../../cli/evaluate/dreambooth.ts';
 import { originOf } from '../../cli/evaluate/origin.ts';
 import { floorsOf } from '../../cli/evaluate/summary.ts';
 import type { Sample } from '../../cli/evaluate/summary.ts';
@@ -280,11 +280,21 @@ it('floors compare drifts of the same subjects and seeds', () => {
   expect(floorsOf([])).toEqual([]);
 });
 
-it('the shipped configuration fixes 48 prompts for each world', async () => {
+it('the shipped configuration fixes 48 prompts for each world, and its variants can be compared', async () => {
   const file = 'assets/configs/evaluation.yaml';
-  const { base, dreambooth } = parseEvaluation(await readFile(file, 'utf8'), file, []);
+  const shipped = parseEvaluation(await readFile(file, 'utf8'), file, []);
+  const { base, dreambooth } = shipped;
   for (const sheet of Object.values(base.sheets))
     expect([sheet.shown, sheet.heldOut, sheet.composed].map((prompts) => new Set(prompts).size)).toEqual([24, 12, 12]);
   expect(Object.keys(base.sheets)).toEqual(['faces-and-animals', 'all']);
   expect(dreambooth.shown).toEqual(SHOWN);
+  const runs = await planRuns(shipped, 'results');
+  const count = (variant: string) => runs.filter((run) => run.variant === variant).length;
+  expect(['full', 'no-prior', 'textual-inversion', 'frozen-text', 'steps-480'].map(count)).toEqual([12, 12, 12, 6, 3]);
+  expect(runs).toHaveLength(60);
+  // Class pictures are drawn from the run's seed on: what is judged is drawn from other noise, each run's its own.
+  const drawn = runs.filter(({ variant }) => variant === 'full').map(({ config }) => config.sample.seeds);
+  expect(new Set(drawn.flat()).size).toBe(4 * 4);
+  for (const { seed, config } of runs)
+    expect(Math.min(...config.sample.seeds)).toBeGreaterThanOrEqual(seed + config.prior.pictures);
 });
