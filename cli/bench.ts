@@ -1,9 +1,10 @@
 /** `node cli/bench.js [filter…]`: operations, then a training step and a sampling step, timed on this machine's adapter. */
 import path from 'node:path';
-import { Command, InvalidArgumentError } from 'commander';
+import { Command, InvalidArgumentError, Option } from 'commander';
 import { loadStableDiffusion } from '../diffusion/folder.ts';
 import { openNodeDevice } from '../engine/node.ts';
 import { tuningFile, writeTuning } from '../engine/tuning.ts';
+import { adapterFacts } from './bench/adapter.ts';
 import { coldStarts } from './bench/cold.ts';
 import { dispatchCosts } from './bench/dispatch.ts';
 import { measure, toJson } from './bench/measure.ts';
@@ -52,6 +53,7 @@ const command = new Command('node cli/bench.js')
   )
   .argument('[filter...]', 'only what has one of these words in its name, such as: matmul conv2d "training step"')
   .option('--cases <file>', "only the cases of a JSON file: [{name, op: 'matmul', m, k, n}, …]; see below")
+  .addOption(new Option('--dtype <dtype>', 'what the inputs of --cases are (default: f32)').choices(['f32', 'f16']))
   .option('--seconds <s>', 'how long each is repeated, at least five times', positive, 1)
   .option('--profile', "then once more, with the device's time by kernel; see also --trace")
   .option('--trace <file>', 'where --profile writes its trace, for https://ui.perfetto.dev (default: "profile.json")')
@@ -79,6 +81,7 @@ const STEPS = { training: 'training step', sampling: `sampling step, ${PICTURES}
 
 interface BenchOptions {
   readonly cases?: string;
+  readonly dtype?: 'f32' | 'f16';
   readonly seconds: number;
   readonly profile?: boolean;
   readonly trace?: string;
@@ -86,13 +89,16 @@ interface BenchOptions {
 }
 
 command.action(
-  async (words: string[], { cases, seconds, profile: profiled = false, trace, json = false }: BenchOptions) => {
+  async (words: string[], { cases, dtype, seconds, profile: profiled = false, trace, json = false }: BenchOptions) => {
     const traceFile = trace ?? 'profile.json';
     if (trace !== undefined && !profiled)
       throw new Error('[bench] --trace says where --profile writes its trace: give --profile as well');
+    if (dtype !== undefined && cases === undefined)
+      throw new Error('[bench] --dtype is for the inputs of --cases: name a file of cases as well');
     const filters = words.map((word) => word.toLowerCase());
     const wanted = (name: string) => filters.length === 0 || filters.some((word) => name.toLowerCase().includes(word));
-    const all = cases === undefined ? tableBenchmarks() : (await readCases(cases)).map(caseBenchmark);
+    const all =
+      cases === undefined ? tableBenchmarks() : (await readCases(cases)).map((one) => caseBenchmark(one, dtype));
     const chosen = all.filter(({ name }) => wanted(name));
     const allSteps = cases === undefined ? Object.values(STEPS) : [];
     const steps = allSteps.filter(wanted);
@@ -104,6 +110,8 @@ command.action(
     const device = await openNodeDevice();
     const print = json ? () => {} : (line: string) => console.log(line);
     const profiles: Record<string, readonly Dispatch[]> = {};
+    if (dtype === 'f16' && !device.profile.f16)
+      throw new Error('[bench] --dtype f16: this adapter has no f16, and would be measured in f32');
     print(`Adapter: ${device.profile.description}`);
     print(`\n${row('operation', ['ms', 'min', 'runs', 'GFLOP/s', 'first ms'])}`);
     for (const benchmark of chosen)
@@ -178,6 +186,23 @@ function printStep({ measurement, first, counts }: StepResult, print: (line: str
   const tags = Object.entries(counts.tags).map(([tag, bytes]) => `${tag} ${mebibytes(bytes)}`);
   print(`  peak memory ${mebibytes(counts.peak)}: ${tags.join(', ')}`);
 }
+
+command
+  .command('adapter')
+  .description(
+    'What this adapter has and allows, and what a dispatch, a read-back, a copy and a large product take on it: what plans\n' +
+      'for it rest on. Some seconds.',
+  )
+  .option('--seconds <s>', 'how long each is repeated, at least five times', positive, 1)
+  .option('--json', 'one JSON object, a text for each fact')
+  .action(async ({ seconds, json = false }: { seconds: number; json?: boolean }) => {
+    const facts: Record<string, string> = {};
+    for await (const [name, text] of adapterFacts(await openNodeDevice(), seconds)) {
+      facts[name] = text;
+      if (!json) console.log(`${name.padEnd(36)}${text}`);
+    }
+    if (json) console.log(JSON.stringify(facts));
+  });
 
 command
   .command('dispatch')

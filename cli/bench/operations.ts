@@ -9,7 +9,7 @@ import {
   scope,
   tensor,
 } from '../../engine/index.ts';
-import type { Device, Tensor } from '../../engine/index.ts';
+import type { Device, DType, Tensor } from '../../engine/index.ts';
 import * as operations from '../../kernels/index.ts';
 import { makeInput } from '../../test/kernels/row.ts';
 import type { Row } from '../../test/kernels/row.ts';
@@ -95,13 +95,14 @@ export function callCase(c: Case, inputs: readonly Tensor[]): Tensor {
   }
 }
 
-export function caseBenchmark(c: Case): Benchmark {
+/** A case's inputs are of `dtype`; an adapter without f16 computes in f32 instead. */
+export function caseBenchmark(c: Case, dtype: DType = 'f32'): Benchmark {
   const { inputs: shapes, flops } = describeCase(c);
   return {
     name: c.name,
     async each(device, visit) {
       const arrays = shapes.map((shape, i) => makeInput(shape, new HostRandom(randomKey(0, `input ${i}`)))); // prettier-ignore
-      const upload = () => arrays.map(({ data, shape }) => tensor(device, data, shape));
+      const upload = () => arrays.map(({ data, shape }) => tensor(device, data, shape, { dtype }));
       const inputs = upload();
       const run = () => scope(device, () => void callCase(c, inputs));
       const withCopies = async () => {

@@ -7,8 +7,9 @@ import { textFlops, unetFlops } from '../../cli/bench/flops.ts';
 import { measure, toJson } from '../../cli/bench/measure.ts';
 import { caseBenchmark, tableBenchmarks } from '../../cli/bench/operations.ts';
 import { readCases } from '../../cli/bench/cases.ts';
-import { measureCeilings } from '../../cli/bench/ceilings.ts';
+import { adapterFacts } from '../../cli/bench/adapter.ts';
 import { byKernel, profile } from '../../cli/bench/profile.ts';
+import type { Dispatch } from '../../cli/bench/profile.ts';
 import { profileTable } from '../../cli/bench/report.ts';
 import { checkTrace, traceEvents, writeTrace } from '../../cli/bench/trace.ts';
 import type { TraceEvent } from '../../cli/bench/trace.ts';
@@ -50,7 +51,7 @@ describe('cases from a file', () => {
       { name: 'rows', op: 'softmax', rows: 4, cols: 16 },
     ]);
     const counted: Record<string, number> = {};
-    for (const benchmark of (await readCases(file)).map(caseBenchmark))
+    for (const benchmark of (await readCases(file)).map((one) => caseBenchmark(one)))
       await benchmark.each(device, async (task) => {
         counted[task.name] = task.flops;
         const { measurement, first, msWithCopies } = await measure(device, task, { seconds: 0.01 });
@@ -70,6 +71,14 @@ describe('cases from a file', () => {
       norm: 8 * 4 * 16,
       rows: 5 * 4 * 16,
     });
+  });
+
+  it('run in f16 as well', async () => {
+    const file = await casesFile([{ name: 'product', op: 'matmul', m: 8, k: 12, n: 16 }]);
+    const profiled: Dispatch[] = [];
+    for (const benchmark of (await readCases(file)).map((one) => caseBenchmark(one, 'f16')))
+      await benchmark.each(device, async ({ run }) => void profiled.push(...(await profile(device, run))));
+    expect(profiled.map(({ kernel }) => kernel)).toEqual([expect.stringContaining('T=f16')]);
   });
 
   it.each([
@@ -191,10 +200,15 @@ describe('the profile', () => {
     ]);
   });
 
-  it('has ceilings that are measured', async () => {
+  it('stands beside facts of the adapter, ceilings among them', async () => {
     // On a device of its own: another file may have opened the shared one before these kernels were registered.
-    const measured = await measureCeilings(await openNodeDevice());
-    for (const value of Object.values(measured)) expect(value).toBeGreaterThan(0.01);
+    const facts = new Map<string, string>();
+    for await (const [name, text] of adapterFacts(await openNodeDevice(), 0.01)) facts.set(name, text);
+    expect(facts.get('adapter')).toBe(device.profile.description);
+    expect(Number(facts.get('maxStorageBufferBindingSize')!.replaceAll(',', ''))).toBe(device.gpu.limits.maxStorageBufferBindingSize); // prettier-ignore
+    for (const measured of ['copy of 64 MiB', 'multiply-adds in registers', 'read-back of 4 bytes'])
+      expect(parseFloat(facts.get(measured)!), measured).toBeGreaterThan(0.01);
+    expect([...facts.keys()].at(-1)).toMatch(/^product of \d+³, f(16|32)$/);
   });
 
   it('becomes trace events: complete ones in order, on named tracks of host and device', async () => {
