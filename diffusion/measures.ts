@@ -5,7 +5,6 @@
  * Two features stand in for the eyes of the paper's DINO and CLIP, which are larger than the whole model here: the latents of
  * the model's own autoencoder, and thumbnails of 16 × 16 in RGB. Both see layout and colours.
  */
-import { distance, mean, thumbnail } from './evidence.ts';
 import type { Picture } from './pictures.ts';
 import { encodePictures } from './training.ts';
 import type { Vae } from './vae.ts';
@@ -23,6 +22,78 @@ export const FLOORS = {
 
 export const NEAREST = 10;
 
+export const mean = (values: readonly number[]): number =>
+  values.reduce((total, value) => total + value, 0) / values.length;
+
+/** Side of the thumbnails on which pictures are compared: layout and colours count, fine lines don't. */
+const THUMBNAIL = 16;
+
+/** Averages a picture down to (3, 16, 16). Its sides must be multiples of 16. */
+export function thumbnail(picture: Float32Array, size: number): Float32Array {
+  if (picture.length !== 3 * size * size || size % THUMBNAIL !== 0)
+    throw new Error(`[measures] a picture of 3 × ${size} × ${size} with sides in multiples of ${THUMBNAIL} is needed`);
+  const factor = size / THUMBNAIL;
+  const small = new Float32Array(3 * THUMBNAIL * THUMBNAIL);
+  for (let channel = 0; channel < 3; channel++)
+    for (let y = 0; y < size; y++)
+      for (let x = 0; x < size; x++) {
+        const at = (channel * THUMBNAIL + Math.floor(y / factor)) * THUMBNAIL + Math.floor(x / factor);
+        small[at]! += picture[(channel * size + y) * size + x]! / factor ** 2;
+      }
+  return small;
+}
+
+/** Root mean square of a − b. Throws where they are not of one length. */
+export function distance(a: ArrayLike<number>, b: ArrayLike<number>): number {
+  if (a.length !== b.length) throw new Error(`[measures] ${a.length} values cannot be compared with ${b.length}`);
+  let sum = 0;
+  for (let i = 0; i < a.length; i++) sum += (a[i]! - b[i]!) ** 2;
+  return Math.sqrt(sum / a.length);
+}
+
+/** Whether pixel i of a picture (3, H·W) is white, and so no foreground: its smallest channel is 0.95 of [0, 1] or more. */
+export function isWhite(picture: Float32Array, i: number): boolean {
+  const area = picture.length / 3;
+  return [i, area + i, 2 * area + i].every((at) => (picture[at]! + 1) / 2 >= 0.95);
+}
+
+/** Decibels of a mean squared error, for a peak of 2, the width of [−1, 1]. */
+const decibels = (error: number) => 10 * Math.log10(4 / error);
+
+/**
+ * Peak signal-to-noise ratios in decibels: of all pixels of all pictures at once (`pooled`), and the mean of each picture's
+ * own, which simple pictures raise.
+ */
+export function psnr(
+  originals: readonly Picture[],
+  reconstructions: readonly Picture[],
+): { pooled: number; mean: number } {
+  const errors = originals.map(({ data }, i) => {
+    const other = reconstructions[i]!.data;
+    return data.reduce((total, value, k) => total + (value - other[k]!) ** 2, 0) / data.length;
+  });
+  return { pooled: decibels(mean(errors)), mean: mean(errors.map(decibels)) };
+}
+
+/**
+ * Mean over the pictures of each one's peak signal-to-noise ratio in decibels over the pixels of the original that are not
+ * white; pictures that are all white are left out.
+ */
+export function foregroundPsnr(originals: readonly Picture[], reconstructions: readonly Picture[]): number {
+  const errors = originals.flatMap(({ data }, n) => {
+    const other = reconstructions[n]!.data;
+    const area = data.length / 3;
+    let [sum, count] = [0, 0];
+    for (let i = 0; i < area; i++) {
+      if (isWhite(data, i)) continue;
+      count += 3;
+      for (const at of [i, area + i, 2 * area + i]) sum += (data[at]! - other[at]!) ** 2;
+    }
+    return count === 0 ? [] : [sum / count];
+  });
+  return mean(errors.map(decibels));
+}
+
 /** What a picture is compared by. */
 export interface Features {
   readonly latents: Float32Array;
@@ -37,10 +108,13 @@ export async function featuresOf(vae: Vae, pictures: readonly Picture[]): Promis
   return pictures.map(({ data, width }, i) => ({ latents: latents[i]!.mean, rgb: thumbnail(data, width) }));
 }
 
-/** How many of `others` are nearer to a picture than `truth` is: 0 where the truth is the nearest. */
+/**
+ * How many of `others`, the truth itself left out, are as near to a picture as `truth` is, or nearer: 0 where the truth is the
+ * nearest. Features that tell nothing apart put it last.
+ */
 export function rank(drawn: Features, truth: Features, others: readonly Features[], feature: Feature): number {
   const own = distance(drawn[feature], truth[feature]);
-  return others.filter((other) => distance(drawn[feature], other[feature]) < own).length;
+  return others.filter((other) => other !== truth && !(distance(drawn[feature], other[feature]) > own)).length;
 }
 
 /** A real picture with what it shows. */
@@ -119,8 +193,14 @@ export function preservation(
 export const diversity = (drawn: readonly Features[], feature: Feature): number =>
   mean(pairs(drawn, drawn).map(([a, b]) => distance(a[feature], b[feature])));
 
-/** Mean of samples with half the width of its 95 % interval by Student's t; null for the width of fewer than two. */
-export function interval(values: readonly number[]): { mean: number; half: number | null } {
+/** A mean with half the width of its 95 % interval; null for the width of fewer than two samples. */
+export interface Interval {
+  readonly mean: number;
+  readonly half: number | null;
+}
+
+/** The mean of independent samples with its 95 % interval by Student's t. */
+export function interval(values: readonly number[]): Interval {
   const average = mean(values);
   const n = values.length;
   if (n < 2) return { mean: average, half: null };

@@ -87,23 +87,6 @@ export async function reconstruct(vae: Vae, pictures: readonly Picture[], atOnce
   return all;
 }
 
-/**
- * Peak signal-to-noise ratios in decibels, for a peak of 2, the width of [−1, 1]: of all pixels of all pictures at once
- * (`pooled`), and the mean of each picture's own, which simple pictures raise.
- */
-export function psnr(
-  originals: readonly Picture[],
-  reconstructions: readonly Picture[],
-): { pooled: number; mean: number } {
-  const errors = originals.map(({ data }, i) => {
-    const other = reconstructions[i]!.data;
-    return data.reduce((total, value, k) => total + (value - other[k]!) ** 2, 0) / data.length;
-  });
-  const average = (values: readonly number[]) => values.reduce((total, value) => total + value, 0) / values.length;
-  const decibels = (error: number) => 10 * Math.log10(4 / error);
-  return { pooled: decibels(average(errors)), mean: average(errors.map(decibels)) };
-}
-
 export interface LatentStatistics {
   /** By channel, over pictures and positions, of the posterior's means. */
   readonly mean: readonly number[];

@@ -4,13 +4,22 @@
  */
 import path from 'node:path';
 import { modelHash } from '../../diffusion/dreambooth.ts';
-import { mean } from '../../diffusion/evidence.ts';
 import type { StableDiffusion } from '../../diffusion/folder.ts';
-import { FEATURES, featuresOf, FLOORS, interval, NEAREST, rank } from '../../diffusion/measures.ts';
+import {
+  FEATURES,
+  featuresOf,
+  FLOORS,
+  foregroundPsnr,
+  interval,
+  mean,
+  NEAREST,
+  psnr,
+  rank,
+} from '../../diffusion/measures.ts';
 import type { Feature, Features } from '../../diffusion/measures.ts';
 import { grid } from '../../diffusion/pictures.ts';
 import type { Picture } from '../../diffusion/pictures.ts';
-import { psnr, reconstruct } from '../../diffusion/pretrain_vae.ts';
+import { reconstruct } from '../../diffusion/pretrain_vae.ts';
 import { validate } from '../../diffusion/pretrain_unet.ts';
 import { encodePictures } from '../../diffusion/training.ts';
 import { captionOf } from '../../diffusion/world.ts';
@@ -114,26 +123,6 @@ async function seen({ vae }: StableDiffusion, pictures: readonly WorldPicture[])
     report(all.length, pictures.length);
   }
   return all;
-}
-
-/**
- * Mean over the pictures of each one's peak signal-to-noise ratio in decibels, for a peak of 2, over the pixels of the
- * original that are not white (smallest channel below 0.95 of [0, 1]); pictures that are all white are left out.
- */
-export function foregroundPsnr(originals: readonly Picture[], reconstructions: readonly Picture[]): number {
-  const errors = originals.map(({ data }, n) => {
-    const other = reconstructions[n]!.data;
-    const area = data.length / 3;
-    let [sum, count] = [0, 0];
-    for (let i = 0; i < area; i++) {
-      const pixel = [i, area + i, 2 * area + i];
-      if (Math.min(...pixel.map((at) => (data[at]! + 1) / 2)) >= 0.95) continue;
-      count += 3;
-      for (const at of pixel) sum += (data[at]! - other[at]!) ** 2;
-    }
-    return sum / count;
-  });
-  return mean(errors.filter((error) => !Number.isNaN(error)).map((error) => 10 * Math.log10(4 / error)));
 }
 
 /** Throws where a prompt of the sheet is not what it is listed as. */

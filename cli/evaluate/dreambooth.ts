@@ -7,10 +7,17 @@ import { rm } from 'node:fs/promises';
 import path from 'node:path';
 import type { Device } from '../../engine/index.ts';
 import { fillPrompt, modelHash } from '../../diffusion/dreambooth.ts';
-import { distance, mean } from '../../diffusion/evidence.ts';
 import { loadStableDiffusion } from '../../diffusion/folder.ts';
 import type { StableDiffusion } from '../../diffusion/folder.ts';
-import { diversity, FEATURES, featuresOf, preservation, subjectScores } from '../../diffusion/measures.ts';
+import {
+  distance,
+  diversity,
+  FEATURES,
+  featuresOf,
+  mean,
+  preservation,
+  subjectScores,
+} from '../../diffusion/measures.ts';
 import type { Drawn, Feature, Features, Known } from '../../diffusion/measures.ts';
 import { encodePng, grid, loadPicture } from '../../diffusion/pictures.ts';
 import type { Picture } from '../../diffusion/pictures.ts';

@@ -1,16 +1,10 @@
 /** Figures and tables of the evaluation's reports. */
-import type { Feature } from '../../diffusion/measures.ts';
+import type { Feature, Interval } from '../../diffusion/measures.ts';
 
 export const FEATURE_NAMES: Readonly<Record<Feature, string>> = { latents: 'latents', rgb: 'RGB at 16×16' };
 
-/** A mean with half the width of its interval, where there is one. */
-export interface Mean {
-  readonly mean: number;
-  readonly half: number | null;
-}
-
 /** "0.62 ± 0.05". */
-export const figure = ({ mean, half }: Mean, digits: number): string =>
+export const figure = ({ mean, half }: Interval, digits: number): string =>
   mean.toFixed(digits) + (half === null ? '' : ` ± ${half.toFixed(digits)}`);
 
 /** A table in Markdown. */

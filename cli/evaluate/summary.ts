@@ -1,8 +1,7 @@
 /** What DreamBooth's runs say together: means, intervals, differences, and whether the floors hold. */
 import path from 'node:path';
-import { mean } from '../../diffusion/evidence.ts';
-import { FEATURES, FLOORS, interval } from '../../diffusion/measures.ts';
-import type { Feature } from '../../diffusion/measures.ts';
+import { FEATURES, FLOORS, interval, mean } from '../../diffusion/measures.ts';
+import type { Feature, Interval } from '../../diffusion/measures.ts';
 import { intervalChart } from '../../nn/chart.ts';
 import type { Estimate } from '../../nn/chart.ts';
 import { writeFileAtomic } from '../../nn/files.ts';
@@ -10,7 +9,6 @@ import { writeText } from '../run.ts';
 import type { Evaluation } from './config.ts';
 import { writeJson } from './folder.ts';
 import { FEATURE_NAMES, figure, table } from './report.ts';
-import type { Mean } from './report.ts';
 
 /** Measures by name, for each feature. */
 export type Scores = Readonly<Record<Feature, Readonly<Record<string, number>>>>;
@@ -111,7 +109,7 @@ export async function writeDreamBoothReport(
   const order = [...Object.keys(NAMES), ...Object.keys(dreambooth.variants)];
   const variants = order.filter((name) => samples.some(({ variant }) => variant === name));
   const counted = (variant: string) => samples.filter((one) => one.variant === variant).length;
-  const means = (variant: string, feature: Feature): Record<string, Mean> =>
+  const means = (variant: string, feature: Feature): Record<string, Interval> =>
     Object.fromEntries(
       Object.keys(COLUMNS).flatMap((measure) => {
         const values = valuesOf(samples, variant, feature, measure);

@@ -2,8 +2,9 @@
 import { cp, readFile } from 'node:fs/promises';
 import path from 'node:path';
 import { moduleWeights } from '../../diffusion/folder.ts';
+import { psnr } from '../../diffusion/measures.ts';
 import { grid } from '../../diffusion/pictures.ts';
-import { latentStatistics, psnr, reconstruct, stack, vaeLoss } from '../../diffusion/pretrain_vae.ts';
+import { latentStatistics, reconstruct, stack, vaeLoss } from '../../diffusion/pretrain_vae.ts';
 import { Vae } from '../../diffusion/vae.ts';
 import { makeFolder } from '../../nn/checkpoint.ts';
 import { saveSafetensors, writeFileAtomic } from '../../nn/files.ts';

@@ -1,5 +1,5 @@
 import { describe, expect, it } from 'vitest';
-import { distance, greyShare, judge, thumbnail } from '../../diffusion/evidence.ts';
+import { greyShare, judge } from '../../diffusion/evidence.ts';
 
 /** A picture from a function of the pixel to [r, g, b] in [0, 1]. */
 function picture(size: number, colour: (x: number, y: number) => [number, number, number]): Float32Array {
@@ -10,22 +10,6 @@ function picture(size: number, colour: (x: number, y: number) => [number, number
 }
 
 describe('evidence', () => {
-  it('averages blocks of pixels', () => {
-    const small = thumbnail(
-      picture(32, (x, y) => [(x % 2) / 1, y < 2 ? 1 : 0, 0]),
-      32,
-    );
-    expect(small[0]).toBeCloseTo(0);
-    expect(small[256]).toBeCloseTo(1);
-    expect(small[256 + 16]).toBeCloseTo(-1);
-    expect(() => thumbnail(new Float32Array(5), 32)).toThrow(/multiples of 16/);
-  });
-
-  it('measures root mean squares', () => {
-    expect(distance([0, 0], [3, 4])).toBeCloseTo(Math.sqrt(12.5));
-    expect(() => distance([0], [1, 2])).toThrow(/cannot be compared/);
-  });
-
   it('counts grey among what is not white', () => {
     const mixed = picture(16, (x, y) => (y < 8 ? [1, 1, 1] : x < 4 ? [0.5, 0.55, 0.6] : [1, 0.8, 0.2]));
     expect(greyShare(mixed)).toBeCloseTo(0.25);
