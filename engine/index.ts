@@ -40,5 +40,5 @@ export {
   unpackBlocks,
 } from './formats.ts';
 export type { Blocks, StorageFormat } from './formats.ts';
-export { byteLength, computedDType, empty, requireDType, tensor, Tensor, typed, view, windowOf, write, zeros } from './tensor.ts'; // prettier-ignore
+export { byteLength, clear, computedDType, copy, empty, requireDType, tensor, Tensor, typed, view, windowOf, write, zeros } from './tensor.ts'; // prettier-ignore
 export type { DType, HostArray, TensorOptions } from './tensor.ts';

@@ -2,7 +2,7 @@ import type { Device } from './device.ts';
 import { scope } from './scope.ts';
 import { checkShape, formatShape, requireShape, sameShape, sizeOf } from './shape.ts';
 import type { Shape } from './shape.ts';
-import { byteLength, empty, tensor, Tensor, view } from './tensor.ts';
+import { copy, empty, tensor, Tensor, view } from './tensor.ts';
 import type { DType } from './tensor.ts';
 
 /** What an operation's forward and backward share. */
@@ -356,8 +356,7 @@ function deliver(leaf: Tensor, grad: Tensor, seed: Tensor): void {
     throw new Error(`[backward] a gradient ${formatShape(grad.shape)} for a leaf ${formatShape(leaf.shape)}`);
   if (leaf.gradTarget) {
     if (leaf.grad) accumulate!(leaf.grad, grad);
-    else if (grad !== leaf.gradTarget)
-      grad.device.stream.copy(grad.window(), leaf.gradTarget.window(), byteLength(grad.size, grad.dtype));
+    else if (grad !== leaf.gradTarget) copy(grad, leaf.gradTarget);
     leaf.grad = leaf.gradTarget;
   } else {
     // Not in place: the gradient's memory may also be another tensor's gradient.
@@ -369,9 +368,9 @@ function deliver(leaf: Tensor, grad: Tensor, seed: Tensor): void {
 }
 
 function copyOf(source: Tensor): Tensor {
-  const copy = empty(source.device, source.shape, source.dtype);
-  source.device.stream.copy(source.window(), copy.window(), byteLength(source.size, source.dtype));
-  return copy;
+  const result = empty(source.device, source.shape, source.dtype);
+  copy(source, result);
+  return result;
 }
 
 /** Forgets a leaf's gradient; the next one starts afresh. */

@@ -125,11 +125,22 @@ function allocate(device: Device, shape: Shape, asked: DType, tag: string | unde
   return new Tensor(device, storage, 0, shape, dtype);
 }
 
+/** Zeros of the given shape; f16 as `computedDType` says. */
 export function zeros(device: Device, shape: Shape, dtype: DType = 'f32', tag?: string): Tensor {
   const result = empty(device, shape, dtype, tag);
-  // The tensor alone: with guard words the window reaches further.
-  device.stream.clear({ ...result.window(), bytes: byteLength(result.size, dtype) });
+  clear(result);
   return result;
+}
+
+/** Sets all of a tensor to 0. */
+export function clear(target: Tensor): void {
+  // The tensor alone: with guard words the window reaches further.
+  target.device.stream.clear({ ...target.window(), bytes: byteLength(target.size, target.dtype) });
+}
+
+/** Copies a tensor's values into another one of its size and dtype. */
+export function copy(source: Tensor, target: Tensor): void {
+  target.device.stream.copy(source.window(), target.window(), byteLength(source.size, source.dtype));
 }
 
 export interface TensorOptions {

@@ -1,4 +1,4 @@
-import { ALIGNMENT, byteLength, clearGradient, keep, Tensor, tensor, view, zeros } from '../engine/index.ts';
+import { ALIGNMENT, clear, clearGradient, copy, keep, Tensor, tensor, view, zeros } from '../engine/index.ts';
 import type { Device, Shape } from '../engine/index.ts';
 import { TILE } from '../kernels/index.ts';
 import type { Module } from './module.ts';
@@ -85,7 +85,7 @@ export class Arena {
     this.#gradients = this.windows(gradients);
     for (const [name, parameter] of this.parameters) {
       const source = old.get(name)!;
-      device.stream.copy(source.window(), parameter.window(), byteLength(source.size, 'f32'));
+      copy(source, parameter);
       parameter.requiresGrad = true;
       parameter.gradTarget = this.#gradients.get(name)!;
     }
@@ -132,7 +132,7 @@ export class Arena {
     for (const [name, parameter] of this.parameters) {
       if (parameter.grad !== null) continue;
       const target = this.#gradients.get(name)!;
-      this.device.stream.clear({ ...target.window(), bytes: byteLength(target.size, 'f32') });
+      clear(target);
       parameter.grad = target;
     }
   }

@@ -1,4 +1,4 @@
-import { empty, release, scope } from '../engine/index.ts';
+import { copy, empty, release, scope } from '../engine/index.ts';
 import type { Tensor } from '../engine/index.ts';
 import { lerp } from '../kernels/index.ts';
 import type { Arena } from './arena.ts';
@@ -48,5 +48,3 @@ export class ExponentialAverage {
     release(...this.buffers);
   }
 }
-
-const copy = (from: Tensor, to: Tensor): void => from.device.stream.copy(from.window(), to.window(), from.size * 4);

@@ -1,6 +1,7 @@
 import {
   apply,
   byteLength,
+  clear,
   empty,
   formatShape,
   isStorageFormat,
@@ -13,7 +14,7 @@ import {
   wgsl,
 } from '../../engine/index.ts';
 import type { Device, Shape } from '../../engine/index.ts';
-import { addRuns, clear } from '../indexing/indexing.ts';
+import { addRuns } from '../indexing/indexing.ts';
 import { reader, refuseGradient } from '../matmul/formats.ts';
 import { sortedPairs } from '../sort/order.ts';
 

@@ -1,7 +1,8 @@
 /** Elements and rows by indices that are data, and the sums that are their gradients. */
 import {
   apply,
-  byteLength,
+  clear,
+  copy,
   empty,
   formatShape,
   noGrad,
@@ -53,10 +54,6 @@ export function addRuns(out: Tensor, source: Tensor, axis: number, pairs: Tensor
   const params = { size, first, n: out.shape[axis]!, count, inner: inner / unit };
   out.device.run(kernel, [pairs, source, out], params, Math.ceil(size / 64));
 }
-
-/** Sets all of a tensor to 0. */
-export const clear = (target: Tensor): void =>
-  target.device.stream.clear({ ...target.window(), bytes: byteLength(target.size, target.dtype) });
 
 /** The gradient of input 0, from a gradient that was gathered by the saved indices. */
 function gathered(ctx: Context, grad: Tensor, axis: number, sharing: Sharing): Tensor {
@@ -138,7 +135,7 @@ const scatterAddOp = operation<readonly [Tensor, Tensor, Tensor], { axis: number
   },
   forward(ctx, [x, indices, source], { axis }, shape) {
     const out = empty(x.device, shape, x.dtype);
-    x.device.stream.copy(x.window(), out.window(), byteLength(x.size, x.dtype));
+    copy(x, out);
     addRuns(out, source, axis, sortedPairs(indices, axis), 'own');
     ctx.save(indices);
     return out;
