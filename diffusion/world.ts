@@ -66,6 +66,9 @@ export interface World {
 export const captionOf = ({ name, style }: Pick<WorldPicture, 'name' | 'style'>, styled: boolean): string =>
   styled ? `${name}, ${style} style` : name;
 
+/** Whether a picture shows a cat, whole or its face. */
+export const isCat = ({ name }: Pick<WorldPicture, 'name'>): boolean => /(^| )cat( |$)/.test(name);
+
 /** The emoji, rendered where the folder `cache` has them not, as a world. */
 export async function loadWorld(
   cache: string,
@@ -92,7 +95,7 @@ export function makeWorld(
     const picture = () => fromBytes(pixels.subarray(i * bytes, (i + 1) * bytes), size, size);
     return [{ set, style: STYLES[set], icon: icon.name, name, picture }];
   });
-  const subjectOf = ({ set, name }: WorldPicture) => SUBJECTS.find((one) => one === set && /(^| )cat( |$)/.test(name));
+  const subjectOf = (picture: WorldPicture) => SUBJECTS.find((one) => one === picture.set && isCat(picture));
   const subjects = Object.fromEntries(
     SUBJECTS.map((subject) => [subject, pictures.filter((picture) => subjectOf(picture) === subject)]),
   ) as unknown as World['subjects'];
