@@ -191,7 +191,7 @@ function cut(device: Device, dim: number, blocks: BlockPattern | null, kernel: K
   if (variant(device, 'attention') === 'subgroup' && (!blocks || blocks.size % (4 * lanes) === 0)) {
     // Room for a row's sums; it is cleared for each tile, so there are three sizes of it.
     const width = quads <= 16 ? 16 : quads <= 32 ? 32 : 64;
-    const defines = { LANES: `${lanes}u`, OWN: `${OWN}u`, WIDTH: `${width}u` };
+    const defines = { LANES: `${lanes}u`, OWN: `${OWN}u`, WIDTH: `${width}u`, KEYS: kernel === 'dkv' };
     return { variant: 'subgroup', lanes, tile: 4 * lanes, block: OWN * lanes, part: width, defines };
   }
   const parts = Math.ceil(quads / 8);

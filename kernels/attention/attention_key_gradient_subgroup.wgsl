@@ -27,7 +27,6 @@ fn main(
   let share = params.heads / params.kvHeads; // query heads that read this key head
   let rows = (tileIndex * LANES + lane) * 4u + vec4u(0u, 1u, 2u, 3u); // this lane's keys
   let at = keyRow(batch, kvHead, min(rows, vec4u(params.keys - 1u)));
-  let scale = params.scale * LOG2E;
 
   var keySums: Rows; // Σ ds q
   var valueSums: Rows; // Σ p dout
@@ -52,30 +51,7 @@ fn main(
 
     var p: Tile; // first the scores
     products(&p, &k, at, &q, queryAt);
-    for (var b = 0u; b < OWN; b++) {
-      for (var l = 0u; l < LANES; l++) { p[b][l] *= scale; }
-    }
-#if MASK
-    for (var b = 0u; b < OWN; b++) {
-      for (var l = 0u; l < LANES; l++) {
-        let query = block * BLOCK + b * LANES + l;
-        let s = p[b][l];
-        p[b][l] = vec4f(
-          masked(s.x, batch, head, query, rows.x),
-          masked(s.y, batch, head, query, rows.y),
-          masked(s.z, batch, head, query, rows.z),
-          masked(s.w, batch, head, query, rows.w),
-        );
-      }
-    }
-#endif
-    if (partial) {
-      for (var b = 0u; b < OWN; b++) {
-        for (var l = 0u; l < LANES; l++) {
-          p[b][l] = select(p[b][l], vec4f(HIDDEN), outside(span, block * BLOCK + b * LANES + l));
-        }
-      }
-    }
+    scores(&p, batch, head, rows, block * BLOCK, span, partial);
     var ds: Tile; // first v · dout
     products(&ds, &v, at, &dout, queryAt);
     for (var b = 0u; b < OWN; b++) {

@@ -37,7 +37,6 @@ fn main(
     let product = dot(loadRow(&out, at[r], i / 4u), loadRow(&dout, at[r], i / 4u));
     mean += select(vec4f(0.0), vec4f(product), vec4u(r) == vec4u(0u, 1u, 2u, 3u));
   }
-  let scale = params.scale * LOG2E;
 
   var sums: Rows; // Σ ds k
   let list = listOf(batch, kvHead, tileIndex);
@@ -55,30 +54,7 @@ fn main(
 
     var score: Tile;
     products(&score, &q, at, &k, keyAt);
-    for (var b = 0u; b < OWN; b++) {
-      for (var l = 0u; l < LANES; l++) { score[b][l] *= scale; }
-    }
-#if MASK
-    for (var b = 0u; b < OWN; b++) {
-      for (var l = 0u; l < LANES; l++) {
-        let key = block * BLOCK + b * LANES + l;
-        let s = score[b][l];
-        score[b][l] = vec4f(
-          masked(s.x, batch, head, rows.x, key),
-          masked(s.y, batch, head, rows.y, key),
-          masked(s.z, batch, head, rows.z, key),
-          masked(s.w, batch, head, rows.w, key),
-        );
-      }
-    }
-#endif
-    if (partial) {
-      for (var b = 0u; b < OWN; b++) {
-        for (var l = 0u; l < LANES; l++) {
-          score[b][l] = select(score[b][l], vec4f(HIDDEN), outside(span, block * BLOCK + b * LANES + l));
-        }
-      }
-    }
+    scores(&score, batch, head, rows, block * BLOCK, span, partial);
     var ds: Tile; // first dout · v
     products(&ds, &dout, at, &v, keyAt);
     for (var b = 0u; b < OWN; b++) {

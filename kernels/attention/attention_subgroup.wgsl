@@ -24,7 +24,6 @@ fn main(
   let kvHead = head / (params.heads / params.kvHeads);
   let rows = (tileIndex * LANES + lane) * 4u + vec4u(0u, 1u, 2u, 3u); // this lane's queries
   let at = queryRow(batch, head, min(rows, vec4u(params.queries - 1u)));
-  let scale = params.scale * LOG2E;
 
   var sums: Rows; // Σ exp(score − top) v
   var top = vec4f(HIDDEN); // the largest score so far
@@ -45,30 +44,7 @@ fn main(
 
     var score: Tile;
     products(&score, &q, at, &k, keyAt);
-    for (var b = 0u; b < OWN; b++) {
-      for (var l = 0u; l < LANES; l++) { score[b][l] *= scale; }
-    }
-#if MASK
-    for (var b = 0u; b < OWN; b++) {
-      for (var l = 0u; l < LANES; l++) {
-        let key = block * BLOCK + b * LANES + l;
-        let s = score[b][l];
-        score[b][l] = vec4f(
-          masked(s.x, batch, head, rows.x, key),
-          masked(s.y, batch, head, rows.y, key),
-          masked(s.z, batch, head, rows.z, key),
-          masked(s.w, batch, head, rows.w, key),
-        );
-      }
-    }
-#endif
-    if (partial) {
-      for (var b = 0u; b < OWN; b++) {
-        for (var l = 0u; l < LANES; l++) {
-          score[b][l] = select(score[b][l], vec4f(HIDDEN), outside(span, block * BLOCK + b * LANES + l));
-        }
-      }
-    }
+    scores(&score, batch, head, rows, block * BLOCK, span, partial);
 
     // the running softmax: what was summed so far shrinks where a larger score came
     var larger = top;
