@@ -69,6 +69,12 @@ export const captionOf = ({ name, style }: Pick<WorldPicture, 'name' | 'style'>,
 /** Whether a picture shows a cat, whole or its face. */
 export const isCat = ({ name }: Pick<WorldPicture, 'name'>): boolean => /(^| )cat( |$)/.test(name);
 
+/** `count` of a world's items, or all there are, at equal distances: its sets stand one after the other. */
+export function spread<T>(items: readonly T[], count: number): T[] {
+  const length = Math.min(count, items.length);
+  return Array.from({ length }, (_, i) => items[Math.floor((i * items.length) / length)]!);
+}
+
 /** The emoji, rendered where the folder `cache` has them not, as a world. */
 export async function loadWorld(
   cache: string,

@@ -22,7 +22,7 @@ import type { Picture } from '../../diffusion/pictures.ts';
 import { reconstruct } from '../../diffusion/pretrain_vae.ts';
 import { validate } from '../../diffusion/pretrain_unet.ts';
 import { encodePictures } from '../../diffusion/training.ts';
-import { captionOf } from '../../diffusion/world.ts';
+import { captionOf, spread } from '../../diffusion/world.ts';
 import type { World, WorldPicture } from '../../diffusion/world.ts';
 import { writeFileAtomic } from '../../nn/files.ts';
 import { ConfigError } from '../config.ts';
@@ -73,7 +73,7 @@ export async function evaluateBase(
   const restored = await reconstruct(model.vae, truths);
   const quality = { ...psnr(truths, restored), foreground: foregroundPsnr(truths, restored) };
 
-  const indices = world.heldOut.map((_, i) => i).slice(0, pairs);
+  const indices = spread([...world.heldOut.keys()], pairs);
   const draw = async (name: string, styled: boolean): Promise<Picture[]> => {
     const wanted = indices.map((i) => {
       const [prompt, seed] = [captionOf(world.heldOut[i]!, styled), settings.seed + i];

@@ -6,6 +6,8 @@ import { psnr } from '../../diffusion/measures.ts';
 import { grid } from '../../diffusion/pictures.ts';
 import { latentStatistics, reconstruct, stack, vaeLoss } from '../../diffusion/pretrain_vae.ts';
 import { Vae } from '../../diffusion/vae.ts';
+import { spread } from '../../diffusion/world.ts';
+import type { WorldPicture } from '../../diffusion/world.ts';
 import { makeFolder } from '../../nn/checkpoint.ts';
 import { saveSafetensors, writeFileAtomic } from '../../nn/files.ts';
 import { DataOrder } from '../../nn/order.ts';
@@ -14,7 +16,6 @@ import type { Config } from '../config.ts';
 import { interruptible, recordRun, resolvePath, writeText } from '../run.ts';
 import type { TaskContext } from '../run.ts';
 import { appendValidation, drawLosses, loadPictures, RunRecord, trainerOptions, withAverages } from './pretraining.ts';
-import type { WorldPicture } from '../../diffusion/world.ts';
 import type { Pictures } from './pretraining.ts';
 
 /** Pictures that the latents' statistics rest on. */
@@ -111,12 +112,6 @@ export async function trainVaeOn(data: Pictures, config: Config<'vae'>, context:
   }
   trainer.release();
   vae.release();
-}
-
-/** `count` items, or all there are, at equal distances: the sets stand one after the other. */
-function spread<T>(items: readonly T[], count: number): T[] {
-  const length = Math.min(count, items.length);
-  return Array.from({ length }, (_, i) => items[Math.floor((i * items.length) / length)]!);
 }
 
 /**

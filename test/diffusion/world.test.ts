@@ -2,7 +2,7 @@ import { mkdtemp, rm } from 'node:fs/promises';
 import { tmpdir } from 'node:os';
 import path from 'node:path';
 import { afterAll, beforeAll, describe, expect, it } from 'vitest';
-import { captionOf, isCat, loadWorld, makeWorld, SUBJECTS } from '../../diffusion/world.ts';
+import { captionOf, isCat, loadWorld, makeWorld, spread, SUBJECTS } from '../../diffusion/world.ts';
 import type { World, WorldPicture } from '../../diffusion/world.ts';
 
 let cache: string;
@@ -64,6 +64,11 @@ describe('the world of faces and animals', () => {
       false,
       false,
     ]);
+  });
+
+  it('spreads a part of the held-out pairs over all sets', () => {
+    expect(new Set(spread(world.heldOut, 20).map(({ set }) => set)).size).toBeGreaterThan(5);
+    expect(spread(world.heldOut, 1000)).toEqual(world.heldOut);
   });
 
   it('says the style where it is asked for', () => {
