@@ -91,7 +91,7 @@ await main(async () => {
     await interruptible({ resumeCommand }, () => evaluateBase(model, world, config, folder, origin));
   for (const part of [model.unet, model.vae, model.textEncoder]) part.release();
   if (chosen.includes('dreambooth')) {
-    if (!(await evaluateDreamBooth(device, world, config, folder, resumeCommand))) return; // the trainer has said how to go on
+    if (!(await evaluateDreamBooth(device, world, config, folder, origin, resumeCommand))) return; // the trainer has said how to go on
     console.log(`\nAll runs are done: ${path.join(folder, 'dreambooth.md')}`);
   }
 });

@@ -43,7 +43,7 @@ const DRAWN_FROM = 1000;
 const WHOLE = 'cat';
 
 /**
- * Runs what is not finished yet, and reports after each run. Returns whether all is done; false where the user stopped it,
+ * Runs what is not finished yet, and reports after each run; `origin` says what the model was trained on. Returns whether all is done; false where the user stopped it,
  * who has then been told how to go on.
  */
 export async function evaluateDreamBooth(
@@ -51,6 +51,7 @@ export async function evaluateDreamBooth(
   world: World,
   evaluation: Evaluation,
   folder: string,
+  origin: string,
   resumeCommand: string,
 ): Promise<boolean> {
   const { dreambooth } = evaluation;
@@ -106,7 +107,8 @@ export async function evaluateDreamBooth(
     }
     const { variant, subject, seed } = run;
     samples.push({ variant, subject, seed, scores });
-    if (progress.worked || i === runs.length - 1) await writeDreamBoothReport(samples, runs.length, evaluation, folder);
+    if (progress.worked || i === runs.length - 1)
+      await writeDreamBoothReport(samples, runs.length, evaluation, origin, folder);
   }
   await drawDreamBoothChart(samples, folder);
   for (const subject of dreambooth.subjects) {

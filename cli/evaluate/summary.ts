@@ -104,6 +104,7 @@ export async function writeDreamBoothReport(
   samples: readonly Sample[],
   runs: number,
   { model, world, dreambooth }: Evaluation,
+  origin: string,
   folder: string,
 ): Promise<void> {
   const order = [...Object.keys(NAMES), ...Object.keys(dreambooth.variants)];
@@ -144,13 +145,13 @@ export async function writeDreamBoothReport(
   });
   const text = `# DreamBooth on ${model}
 
-${done} of ${runs} runs are done. Subjects: the cats of ${dreambooth.subjects.join(', ')}, which the model never saw; each learned from ${dreambooth.shown.length} pictures (${dreambooth.shown.join(', ')}), drawn in all ten expressions, ${dreambooth.drawings} times each (${dreambooth.sampler}, ${dreambooth.steps} steps, guidance ${dreambooth.scale}). Means with 95 % intervals over n subjects and seeds.
+${done} of ${runs} runs are done. The model was trained on: ${origin}. Subjects: the cats of ${dreambooth.subjects.join(', ')}; each learned from ${dreambooth.shown.length} pictures (${dreambooth.shown.join(', ')}), drawn in all ten expressions, ${dreambooth.drawings} times each (${dreambooth.sampler}, ${dreambooth.steps} steps, guidance ${dreambooth.scale}). Means with 95 % intervals over n subjects and seeds.
 
 ${table(['floor', 'value', 'wanted', 'holds'], rows)}
 
 ${tables.join('\n\n')}
 
-Right: the nearest of all cats of all styles is the subject's own in the expression asked for; identity: it is the subject's; expression: it has the expression. Class drift: distance of what the class's prompts give before and after; PRES: likeness of the class's drawings to the subject (lower is better); DIV: their distance from each other. The memoriser gives the training picture whose name has most words in common with the prompt's.
+Right: the nearest of all cats of all styles is the subject's own in the expression asked for; identity: it is the subject's; expression: it has the expression. Class drift: distance of what the class's prompts give before and after; PRES: likeness of the class's drawings to the subject (lower is better); DIV: their distance from each other. The memoriser gives the training picture whose name has the largest share of words in common with the expression asked for.
 
 ## Differences from full, on the same subjects and seeds
 ${table(['variant', 'n', ...compared.map(({ head }) => head)], differences)}
@@ -161,6 +162,7 @@ ${overrides.join('\n')}
   await writeText(path.join(folder, 'dreambooth.md'), text);
   await writeJson(path.join(folder, 'dreambooth.json'), {
     model,
+    origin,
     settings: dreambooth,
     runs,
     done,

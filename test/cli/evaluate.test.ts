@@ -102,7 +102,7 @@ dreambooth:
 describe('the evaluation of DreamBooth', () => {
   let folder: string;
   const run = async (...overrides: string[]) =>
-    evaluateDreamBooth(await plainDevice(), world, evaluation(...overrides), folder, 'again');
+    evaluateDreamBooth(await plainDevice(), world, evaluation(...overrides), folder, 'nobody knows', 'again');
   const results = async () =>
     JSON.parse(await readFile(path.join(folder, 'dreambooth.json'), 'utf8')) as {
       done: number;
@@ -128,6 +128,7 @@ describe('the evaluation of DreamBooth', () => {
       for (const values of Object.values(scores))
         for (const value of Object.values(values)) expect(Number.isFinite(value)).toBe(true);
     const names = await readdir(folder);
+    expect(await readFile(path.join(folder, 'dreambooth.md'), 'utf8')).toContain('trained on: nobody knows');
     for (const name of ['dreambooth.md', 'dreambooth.png', 'dreambooth-emojione.png']) expect(names).toContain(name);
     const made = await readdir(path.join(folder, 'dreambooth/full-emojione-1'));
     expect(made).toEqual(expect.arrayContaining(['after', 'metrics.csv', 'run.json', 'scores.json']));
