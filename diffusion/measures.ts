@@ -189,7 +189,10 @@ export function preservation(
   return mean(pairs(drawn, subject).map(([a, b]) => cosine(a[feature], b[feature], centre)));
 }
 
-/** DIV (Ruiz et al. 2023): mean distance of drawings of one prompt from each other; a class that collapses has little. */
+/**
+ * Mean distance of drawings of one prompt from each other: DIV (Ruiz et al. 2023) for a prompt of the subject, which is little
+ * where the subject's own pictures come out again; for a prompt of the class it is little where that has collapsed.
+ */
 export const diversity = (drawn: readonly Features[], feature: Feature): number =>
   mean(pairs(drawn, drawn).map(([a, b]) => distance(a[feature], b[feature])));
 

@@ -77,6 +77,7 @@ export class Judge {
     const own = this.#own(subject).map(({ features }) => features);
     const cats = this.#cats.map(({ features }) => features);
     const itself = shots.findIndex(({ kind }) => kind === 'class'); // the first class prompt is the class's name
+    const ofSubject = after.filter((_, i) => shots[i]!.kind === 'shown' || shots[i]!.kind === 'unseen');
     const drift = (kind: Shot['kind'], feature: Feature) =>
       mean(
         shots.flatMap((shot, i) =>
@@ -88,7 +89,12 @@ export class Judge {
       drift: drift('class', feature),
       ...(shots.some(({ kind }) => kind === 'other') ? { neighbours: drift('other', feature) } : {}),
       pres: preservation(after[itself]!, own, cats, feature),
-      ...(after[itself]!.length > 1 ? { div: diversity(after[itself]!, feature) } : {}),
+      ...(after[itself]!.length > 1
+        ? {
+            div: mean(ofSubject.map((drawings) => diversity(drawings, feature))),
+            'class div': diversity(after[itself]!, feature),
+          }
+        : {}),
     }));
   }
 

@@ -32,6 +32,7 @@ const COLUMNS: Readonly<Record<string, string>> = {
   neighbours: 'neighbours’ drift',
   pres: 'PRES',
   div: 'DIV',
+  'class div': 'class diversity',
 };
 
 const NAMES: Readonly<Record<string, string>> = {
@@ -151,7 +152,7 @@ ${table(['floor', 'value', 'wanted', 'holds'], rows)}
 
 ${tables.join('\n\n')}
 
-Right: the nearest of all cats of all styles is the subject's own in the expression asked for; identity: it is the subject's; expression: it has the expression. Class drift: distance of what the class's prompts give before and after; PRES: likeness of the class's drawings to the subject (lower is better); DIV: their distance from each other. The memoriser gives the training picture whose name has the largest share of words in common with the expression asked for.
+Right: the nearest of all cats of all styles is the subject's own in the expression asked for; identity: it is the subject's; expression: it has the expression. Class drift: distance of what the class's prompts give before and after; PRES: likeness of the class's drawings to the subject (lower is better); DIV: distance of the subject's drawings for one prompt from each other; class diversity: the same for the class's name. The memoriser gives the training picture whose name has the largest share of words in common with the expression asked for.
 
 ## Differences from full, on the same subjects and seeds
 ${table(['variant', 'n', ...compared.map(({ head }) => head)], differences)}

@@ -124,6 +124,7 @@ describe('the evaluation of DreamBooth', () => {
     expect(means['base']!.latents['drift']!.mean).toBe(0);
     expect(means['textual-inversion']!.latents['drift']!.mean).toBe(0); // no class prompt has the word
     expect(means['no-prior']!.latents['drift']!.mean).toBeGreaterThan(0);
+    expect(Object.keys(means['full']!.latents)).toEqual(expect.arrayContaining(['pres', 'div', 'class div']));
     for (const { scores } of samples)
       for (const values of Object.values(scores))
         for (const value of Object.values(values)) expect(Number.isFinite(value)).toBe(true);
