@@ -54,23 +54,24 @@ export async function compile(
   return mine.length;
 }
 
-const copyFor = (gpu: GPUDevice, { source, defines, immediate, fields }: Kernel): Kernel =>
-  new Kernel(gpu, source, defines, { immediates: immediate || fields.length === 0, onCompile: () => {} });
+const copyFor = (gpu: GPUDevice, { source, defines, uniform }: Kernel): Kernel =>
+  new Kernel(gpu, source, defines, { immediates: !uniform, onCompile: () => {} });
 
 /** Runs a kernel once on empty buffers with all parameters zero, and waits for it. */
 async function run(device: Device, gpu: GPUDevice, kernel: Kernel): Promise<void> {
   await kernel.compile();
   const size = 4096;
   const buffers = kernel.bindings.map(() => gpu.createBuffer({ size, usage: GPUBufferUsage.STORAGE }));
-  const uniform = kernel.fields.length > 0 && !kernel.immediate;
-  if (uniform) buffers.push(gpu.createBuffer({ size, usage: GPUBufferUsage.UNIFORM }));
-  const entries = buffers.map((buffer, binding) => ({ binding, resource: { buffer, size: uniform && binding === kernel.bindings.length ? kernel.fields.length * 4 : size } })); // prettier-ignore
+  if (kernel.uniform) buffers.push(gpu.createBuffer({ size, usage: GPUBufferUsage.UNIFORM }));
+  const entries = buffers.map((buffer, binding) => {
+    const parameters = binding === kernel.bindings.length; // behind the tensors
+    return { binding, resource: { buffer, size: parameters ? kernel.parameterBytes : size } };
+  });
   const encoder = gpu.createCommandEncoder();
   const pass = encoder.beginComputePass();
   pass.setPipeline(kernel.pipeline);
-  pass.setBindGroup(0, gpu.createBindGroup({ layout: kernel.layout, entries }), uniform ? [0] : []);
-  if (kernel.fields.length > 0 && kernel.immediate)
-    pass.setImmediates!(0, new ArrayBuffer(kernel.fields.length * 4), 0, kernel.fields.length * 4);
+  pass.setBindGroup(0, gpu.createBindGroup({ layout: kernel.layout, entries }), kernel.uniform ? [0] : []);
+  if (kernel.immediate) pass.setImmediates!(0, new ArrayBuffer(kernel.parameterBytes), 0, kernel.parameterBytes);
   pass.dispatchWorkgroups(1);
   pass.end();
   gpu.queue.submit([encoder.finish()]);

@@ -2,7 +2,7 @@ import { Kernel, readSources } from './kernel.ts';
 import type { Defines, KernelSource } from './kernel.ts';
 import { checkGuard, GUARD_BYTES, mebibytes, Pool, sizeClass } from './memory.ts';
 import type { PoolOptions } from './memory.ts';
-import { Stream } from './stream.ts';
+import { MAX_IMMEDIATE_BYTES, Stream } from './stream.ts';
 import type { Params, Window } from './stream.ts';
 import type { Scope } from './scope.ts';
 import { formatShape } from './shape.ts';
@@ -269,7 +269,9 @@ export async function openDevice(gpu: GPU, host: Host, options: DeviceOptions = 
   const timestamps = adapter.features.has('timestamp-query');
   const immediateBytes = (adapter.limits as { maxImmediateSize?: number }).maxImmediateSize ?? 0;
   const immediates =
-    immediateBytes >= 64 && gpu.wgslLanguageFeatures.has('immediate_address_space') && !without.has('immediates');
+    immediateBytes >= MAX_IMMEDIATE_BYTES &&
+    gpu.wgslLanguageFeatures.has('immediate_address_space') &&
+    !without.has('immediates');
   const features: GPUFeatureName[] = [];
   const matrices = 'chromium-experimental-subgroup-matrix' as GPUFeatureName;
   const subgroupMatrix = subgroups && f16 && adapter.features.has(matrices);
@@ -290,7 +292,7 @@ export async function openDevice(gpu: GPU, host: Host, options: DeviceOptions = 
     'maxComputeWorkgroupSizeZ',
   ] as const)
     limits[name] = adapter.limits[name];
-  if (immediates) limits['maxImmediateSize'] = 64;
+  if (immediates) limits['maxImmediateSize'] = MAX_IMMEDIATE_BYTES;
   await readSources((url) => host.readText(url));
   const device = await adapter.requestDevice({ requiredFeatures: features, requiredLimits: limits });
   const description = [info.vendor, info.architecture, info.device, info.description].filter(Boolean).join(' ');

@@ -1,7 +1,6 @@
-import { MAX_FIELDS } from './stream.ts';
-import type { Params } from './stream.ts';
-
 /** Kernels: WGSL sources found beside their operations, a tiny preprocessor, and compiled pipelines. */
+import { MAX_FIELDS, MAX_IMMEDIATE_BYTES } from './stream.ts';
+import type { Params } from './stream.ts';
 
 /** A `.wgsl` file. Its text is read when the device opens, because dispatching is synchronous and `fetch` is not. */
 export class KernelSource {
@@ -79,9 +78,6 @@ export function preprocess(name: string, text: string, defines: Defines): string
 type Field = { name: string; type: 'u32' | 'i32' | 'f32' };
 type Binding = { name: string; access: 'read' | 'read_write' };
 
-/** Bytes of parameters that travel as immediates; more go through a uniform buffer. */
-export const MAX_IMMEDIATE_BYTES = 64;
-
 /** One specialised kernel: its pipeline, its parameters in order, its bind groups by buffers. */
 export class Kernel {
   readonly source: KernelSource;
@@ -92,7 +88,10 @@ export class Kernel {
   /** Which of the bindings it writes to. */
   readonly writes: readonly number[];
   readonly fields: readonly Field[];
+  readonly parameterBytes: number;
+  /** How the parameters travel, if there are any: as immediates, or in a uniform buffer, bound behind the others. */
   readonly immediate: boolean;
+  readonly uniform: boolean;
   readonly layout: GPUBindGroupLayout;
   readonly bindGroups = new Map<string, GPUBindGroup>();
   readonly #gpu: GPUDevice;
@@ -123,21 +122,25 @@ export class Kernel {
     if (this.fields.length > MAX_FIELDS)
       throw new Error(`[kernel] ${this.label} has ${this.fields.length} parameters; ${MAX_FIELDS} are the most`);
     const bytes = this.fields.length * 4;
-    this.immediate = options.immediates && bytes <= MAX_IMMEDIATE_BYTES;
-    const uniform = bytes > 0 && !this.immediate;
-    let declaration = '';
-    if (bytes > 0)
-      declaration = this.immediate
-        ? 'var<immediate> params: Params;'
-        : `@group(0) @binding(${this.bindings.length}) var<uniform> params: Params;`;
+    this.parameterBytes = bytes;
+    this.immediate = bytes > 0 && options.immediates && bytes <= MAX_IMMEDIATE_BYTES;
+    this.uniform = bytes > 0 && !this.immediate;
+    // On the first line of the text, which keeps its lines' numbers.
+    let head = '';
+    if (defines['F16']) head += 'enable f16; ';
+    if (defines['SUBGROUPS']) head += 'enable subgroups; ';
+    if (this.immediate) head += 'requires immediate_address_space; ';
     // In the uniform address space a struct of 4-byte scalars has the same layout as in any other.
-    this.code = `${defines['F16'] ? 'enable f16; ' : ''}${defines['SUBGROUPS'] ? 'enable subgroups; ' : ''}${this.immediate && bytes > 0 ? 'requires immediate_address_space; ' : ''}${body}\n${declaration}\n`;
+    let declaration = '';
+    if (this.immediate) declaration = 'var<immediate> params: Params;';
+    if (this.uniform) declaration = `@group(0) @binding(${this.bindings.length}) var<uniform> params: Params;`;
+    this.code = `${head}${body}\n${declaration}\n`;
     const entries: GPUBindGroupLayoutEntry[] = this.bindings.map((binding, i) => ({
       binding: i,
       visibility: GPUShaderStage.COMPUTE,
       buffer: { type: binding.access === 'read' ? 'read-only-storage' : 'storage' },
     }));
-    if (uniform)
+    if (this.uniform)
       entries.push({
         binding: this.bindings.length,
         visibility: GPUShaderStage.COMPUTE,

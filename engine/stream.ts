@@ -9,6 +9,8 @@ const MAX_BIND_GROUPS = 8192;
 const RING_BYTES = 1 << 20;
 /** A dispatch's share of the ring: a multiple of the guaranteed minUniformBufferOffsetAlignment. */
 const RING_STEP = 512;
+/** Bytes of parameters that travel as immediates; more go through the ring. An adapter that allows fewer counts as without. */
+export const MAX_IMMEDIATE_BYTES = 64;
 /** Parameters of a kernel at most. */
 export const MAX_FIELDS = RING_STEP / 4;
 
@@ -62,7 +64,7 @@ export class Stream {
   /** Identifies the commands recorded but not submitted; see `Block.batch`. */
   #batch = 0;
   #pipeline: GPUComputePipeline | null = null;
-  readonly #scratch = new DataView(new ArrayBuffer(64));
+  readonly #scratch = new DataView(new ArrayBuffer(MAX_IMMEDIATE_BYTES));
   /** Where in the scratch or the ring the parameters of the dispatch at hand lie. */
   #at = 0;
   #recording: { readonly commands: Command[]; readonly written: Set<Block> } | null = null;
@@ -92,8 +94,7 @@ export class Stream {
     this.#encode(kernel, group, groups);
     for (const window of windows) window.block.batch = this.#batch;
     if (this.#recording) {
-      const size = kernel.fields.length * 4;
-      const data = new DataView(view.buffer.slice(this.#at, this.#at + size) as ArrayBuffer);
+      const data = new DataView(view.buffer.slice(this.#at, this.#at + kernel.parameterBytes) as ArrayBuffer);
       const variables = kernel.fields.flatMap(({ name }, index) => {
         const value = params[name];
         return typeof value === 'object' ? [{ index, variable: value }] : [];
@@ -114,7 +115,7 @@ export class Stream {
 
   /** Where the parameters of the next dispatch are to be written: the returned view, at `#at`. */
   #parameters(kernel: Kernel): DataView {
-    if (kernel.immediate || kernel.fields.length === 0) {
+    if (!kernel.uniform) {
       this.#at = 0;
       return this.#scratch;
     }
@@ -129,10 +130,9 @@ export class Stream {
       this.#pipeline = pipeline;
       pass.setPipeline(pipeline);
     }
-    const bytes = kernel.fields.length * 4;
-    if (bytes === 0 || kernel.immediate) pass.setBindGroup(0, group);
-    else pass.setBindGroup(0, group, [this.#at]);
-    if (bytes > 0 && kernel.immediate) pass.setImmediates!(0, this.#scratch.buffer, 0, bytes);
+    if (kernel.uniform) pass.setBindGroup(0, group, [this.#at]);
+    else pass.setBindGroup(0, group);
+    if (kernel.immediate) pass.setImmediates!(0, this.#scratch.buffer, 0, kernel.parameterBytes);
     pass.dispatchWorkgroups(groups[0], groups[1], groups[2]);
     this.dispatches++;
   }
@@ -277,10 +277,10 @@ export class Stream {
         binding,
         resource: { buffer: window.block.raw, offset: window.offset, size: window.bytes },
       }));
-      if (kernel.fields.length > 0 && !kernel.immediate)
+      if (kernel.uniform)
         entries.push({
           binding: windows.length,
-          resource: { buffer: this.#ring!.buffer, size: kernel.fields.length * 4 },
+          resource: { buffer: this.#ring!.buffer, size: kernel.parameterBytes },
         });
       group = this.#gpu.createBindGroup({ label: kernel.label, layout: kernel.layout, entries });
       this.bindGroups++;
