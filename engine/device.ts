@@ -17,6 +17,9 @@ export interface SubgroupMatrixConfig {
   readonly K: number;
 }
 
+/** Names of variants of kernels by family. */
+export type Tuning = Readonly<Record<string, string>>;
+
 /** What kernels may rely on; variants are chosen by this alone, never by a vendor's name. */
 export interface Profile {
   /** As people know the adapter: for logs and records. */
@@ -31,14 +34,14 @@ export interface Profile {
   immediates: boolean;
   timestamps: boolean;
   /** Variants that were measured to be the fastest on this very adapter, by family of kernels: they override the rules. */
-  tuning: Readonly<Record<string, string>>;
+  tuning: Tuning;
 }
 
 export interface DeviceOptions extends PoolOptions {
   /** Features to do without, for tests of the variants that lack them. */
   without?: readonly ('subgroups' | 'f16' | 'immediates')[];
   /** Variants of kernels to run, by family, instead of those that the tuning file names. */
-  tuning?: Readonly<Record<string, string>>;
+  tuning?: Tuning;
   /** Bytes that a kernel may bind at once where the adapter allows more, for tests of what goes by windows. */
   bindingLimit?: number;
 }
@@ -47,7 +50,7 @@ export interface DeviceOptions extends PoolOptions {
 export interface Host {
   readText(url: URL): Promise<string>;
   /** `Profile.tuning` of the adapter of this description. */
-  tuning?(adapter: string): Promise<Readonly<Record<string, string>>>;
+  tuning?(adapter: string): Promise<Tuning>;
   wait<T>(promise: Promise<T>): Promise<T>;
   /** Processor cores: a software adapter compiles on as many at once. */
   readonly cores: number;

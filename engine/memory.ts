@@ -7,11 +7,12 @@
 
 /** WebGPU's bindings start at multiples of this many bytes (the guaranteed `minStorageBufferOffsetAlignment`). */
 export const ALIGNMENT = 256;
-const GUARD_BYTES = 64;
+/** Guard words behind each buffer of a device that is opened with `guard`. */
+export const GUARD_BYTES = 64;
 const GUARD_WORD = 0x7fc0dead; // a NaN with a payload that nothing computes: marks guard words and poisons recycled memory
 
 /** A GPU buffer of the pool, used by one storage after another. */
-interface Block {
+export interface Block {
   readonly id: number;
   /** Usable bytes: a size class. */
   readonly bytes: number;
@@ -346,5 +347,3 @@ export function checkGuard(block: Block, tail: Uint32Array): void {
   if (tail.some((word) => word !== GUARD_WORD))
     throw new Error(`[memory] a kernel wrote behind the end of buffer ${block.id} (${block.used} bytes in use)`);
 }
-export { GUARD_BYTES };
-export type { Block };

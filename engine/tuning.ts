@@ -2,9 +2,7 @@
 import { mkdir, readFile, rename, writeFile } from 'node:fs/promises';
 import os from 'node:os';
 import path from 'node:path';
-
-/** Variant by family. */
-export type Tuning = Readonly<Record<string, string>>;
+import type { Tuning } from './device.ts';
 
 /** `DAWNGRAD_TUNING`, or `tuning.json` in the user's folder for caches; null where that variable is `off`. */
 export function tuningFile(): string | null {
