@@ -2,16 +2,13 @@
 import { existsSync } from 'node:fs';
 import path from 'node:path';
 import type { StableDiffusion } from '../diffusion/folder.ts';
-import { generate } from '../diffusion/pipeline.ts';
+import { DRAWN_AT_ONCE, drawingSteps, generate, pictureSize } from '../diffusion/pipeline.ts';
 import { encodePng, loadPicture } from '../diffusion/pictures.ts';
 import type { Picture } from '../diffusion/pictures.ts';
 import type { SamplerName } from '../diffusion/schedule.ts';
 import { makeFolder } from '../nn/checkpoint.ts';
 import { writeFileAtomic } from '../nn/files.ts';
 import { Progress } from '../nn/progress.ts';
-
-/** Pictures drawn, and then written, at once. */
-const TOGETHER = 8;
 
 export interface Wanted {
   readonly prompt: string;
@@ -42,11 +39,13 @@ export async function drawFiles(
   const missing = wanted.filter(({ file }) => !existsSync(file));
   if (missing.length > 0) {
     for (const folder of new Set(missing.map(({ file }) => path.dirname(file)))) await makeFolder(folder);
-    const progress = new Progress(steps * Math.ceil(missing.length / TOGETHER), 0, { unit: 'drawing step' });
+    const stepsFor = (pictures: number) => drawingSteps(model, pictures, { steps, sampler });
+    const progress = new Progress(stepsFor(missing.length), 0, { unit: 'drawing step' });
     progress.line(`Drawing ${missing.length} ${what}`);
-    for (let from = 0; from < missing.length; from += TOGETHER) {
-      const part = missing.slice(from, from + TOGETHER);
-      const before = (from / TOGETHER) * steps;
+    // Written as they come: a run that is stopped keeps them.
+    for (let from = 0; from < missing.length; from += DRAWN_AT_ONCE) {
+      const part = missing.slice(from, from + DRAWN_AT_ONCE);
+      const before = stepsFor(from);
       const pictures = await generate(model, {
         prompts: part.map(({ prompt }) => prompt),
         seeds: part.map(({ seed }) => seed),
@@ -62,6 +61,3 @@ export async function drawFiles(
   const size = pictureSize(model);
   return Promise.all(wanted.map(({ file }) => loadPicture(file, size)));
 }
-
-/** Side of the pictures that the model was trained on. */
-export const pictureSize = ({ unet, vae }: StableDiffusion): number => (unet.config.sample_size ?? 64) * vae.downscale;

@@ -3,8 +3,8 @@ import path from 'node:path';
 import { Command, InvalidArgumentError, Option } from 'commander';
 import { encodePng, grid } from '../diffusion/pictures.ts';
 import { loadStableDiffusion } from '../diffusion/folder.ts';
-import { encode, generate } from '../diffusion/pipeline.ts';
-import { SAMPLERS, samplingSteps } from '../diffusion/schedule.ts';
+import { DRAWN_AT_ONCE, drawingSteps, encode, generate } from '../diffusion/pipeline.ts';
+import { SAMPLERS } from '../diffusion/schedule.ts';
 import type { SamplerName } from '../diffusion/schedule.ts';
 import { openNodeDevice } from '../engine/node.ts';
 import { makeFolder } from '../nn/checkpoint.ts';
@@ -73,19 +73,19 @@ await main(async () => {
   const device = await openNodeDevice();
   const model = await loadStableDiffusion(device, resolvePath(options.model));
   const shots = prompts.flatMap((prompt) => Array.from({ length: count }, (_, i) => ({ prompt, seed: seed + i })));
-  const passes = samplingSteps(model.schedule(sampler), { steps }).length;
+  const total = drawingSteps(model, shots.length, { steps, sampler });
   for (const prompt of [...prompts, negative]) encode(model, prompt); // one that is too long is said now
   // Before the drawing, which may take minutes.
   await writableFolder(options.out);
-  const pass = Math.min(8, shots.length);
+  const pass = Math.min(DRAWN_AT_ONCE, shots.length);
   await rehearse(model, async (copy) => {
-    for (const part of new Set([pass, shots.length % 8 || pass])) {
+    for (const part of new Set([pass, shots.length % DRAWN_AT_ONCE || pass])) {
       const [prompts, seeds] = [Array<string>(part).fill(''), Array<number>(part).fill(0)];
       await generate(copy(), { prompts, seeds, steps: Math.min(steps, 3), scale, sampler });
     }
   });
   console.log(`Drawing ${shots.length} pictures`);
-  const progress = new Progress(passes * Math.ceil(shots.length / 8), 0, { unit: 'drawing step' });
+  const progress = new Progress(total, 0, { unit: 'drawing step' });
   const pictures = await generate(model, {
     prompts: shots.map((shot) => shot.prompt),
     negative,

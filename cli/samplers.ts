@@ -8,7 +8,7 @@ import type { StableDiffusion } from '../diffusion/folder.ts';
 import { distance, thumbnail } from '../diffusion/measures.ts';
 import { grid } from '../diffusion/pictures.ts';
 import type { Picture } from '../diffusion/pictures.ts';
-import { decodeLatents, denoise, encode, encodePrompts } from '../diffusion/pipeline.ts';
+import { decodeLatents, denoise, encode, encodePrompts, latentSide } from '../diffusion/pipeline.ts';
 import { initialScale, NoiseSchedule, samplingSteps } from '../diffusion/schedule.ts';
 import type { SamplerName, SchedulerConfig } from '../diffusion/schedule.ts';
 import { openNodeDevice } from '../engine/node.ts';
@@ -70,7 +70,7 @@ async function compareSamplers(
   onResult: (result: SamplerResult) => void,
 ): Promise<SamplerResult[]> {
   const { device } = model.unet;
-  const side = model.unet.config.sample_size ?? 64;
+  const side = latentSide(model);
   const shape = [prompts.length, model.unet.config.in_channels, side, side];
   const size = shape.slice(1).reduce((product, extent) => product * extent, 1);
   const noise = seeds.flatMap((seed) => [...new HostRandom(randomKey(seed, 'latents'), 0, 0).normal(size)]);

@@ -14,7 +14,7 @@ import { hashFile, openSafetensors, saveSafetensors, writeFileAtomic } from '../
 import { DataOrder } from '../nn/order.ts';
 import type { Writable } from '../nn/safetensors.ts';
 import type { StableDiffusion } from './folder.ts';
-import { encode, generate } from './pipeline.ts';
+import { drawingSteps, encode, generate } from './pipeline.ts';
 import { encodePng, listPictures, loadPicture } from './pictures.ts';
 import type { Picture } from './pictures.ts';
 import type { NoiseSchedule } from './schedule.ts';
@@ -133,7 +133,7 @@ export async function priorExamples(
     latents.map((crop, i) => ({ ids: encode(model, used[i]!), crops: [crop] }));
   const found = await readLatents(file, count);
   if (found) return { examples: withLatents(found), folder, drawn: false };
-  onBegin?.(steps * Math.ceil(count / 8));
+  onBegin?.(drawingSteps(model, count, { steps }));
   const pictures = await generate(model, {
     prompts: used,
     seeds: used.map((_, i) => seed + i),

@@ -8,6 +8,8 @@ import { initialScale, samplingSteps } from './schedule.ts';
 import type { SamplerName, Step } from './schedule.ts';
 import type { UNet } from './unet.ts';
 
+/** Pictures in one pass of the UNet where nothing else is asked for (two each with guidance). */
+export const DRAWN_AT_ONCE = 8;
 /** Pictures that go through the VAE at once: its activations are by far the largest of a model's. */
 const DECODED_AT_ONCE = 4;
 
@@ -28,7 +30,7 @@ export interface GenerateOptions {
   eta?: number;
   /** Height and width in pixels, multiples of the VAE's downscaling; what the UNet was trained at by default. */
   size?: readonly [number, number];
-  /** Pictures in one pass of the UNet (two each with guidance). */
+  /** Pictures in one pass of the UNet; `DRAWN_AT_ONCE` by default. */
   batch?: number;
   /** Called after each step with the steps done and to be done, over all pictures. */
   onStep?: (done: number, total: number) => void;
@@ -36,7 +38,7 @@ export interface GenerateOptions {
 
 /** Draws pictures. Call it outside scopes: it awaits the device. */
 export async function generate(model: StableDiffusion, options: GenerateOptions): Promise<Picture[]> {
-  const { prompts, negative = '', seeds, steps, scale, sampler, eta, batch = 8, onStep } = options;
+  const { prompts, negative = '', seeds, steps, scale, sampler, eta, batch = DRAWN_AT_ONCE, onStep } = options;
   const negatives = typeof negative === 'string' ? prompts.map(() => negative) : negative;
   if (seeds.length !== prompts.length || negatives.length !== prompts.length)
     throw new Error(
@@ -75,12 +77,31 @@ export async function generate(model: StableDiffusion, options: GenerateOptions)
   return pictures;
 }
 
+/** Steps that `generate` takes for so many pictures, over all batches: what `onStep` counts to. */
+export const drawingSteps = (
+  model: Pick<StableDiffusion, 'schedule'>,
+  pictures: number,
+  { steps, sampler }: Pick<GenerateOptions, 'steps' | 'sampler'>,
+): number => samplingSteps(model.schedule(sampler), { steps }).length * Math.ceil(pictures / DRAWN_AT_ONCE);
+
+/** Side of the latents that the UNet was trained on. Throws where its configuration does not say. */
+export function latentSide({ unet }: Pick<StableDiffusion, 'unet'>): number {
+  const side = unet.config.sample_size;
+  if (side === null)
+    throw new Error("[size] the UNet's config.json does not say at which size it was trained: give it a sample_size");
+  return side;
+}
+
+/** Side in pixels of the pictures that the model was trained on. */
+export const pictureSize = (model: Pick<StableDiffusion, 'unet' | 'vae'>): number =>
+  latentSide(model) * model.vae.downscale;
+
 /** Height and width of the latents of pictures of `size`. */
-function latentSize({ vae, unet }: StableDiffusion, size?: readonly [number, number]): [number, number] {
-  const trained = unet.config.sample_size;
-  if (!size && trained === null)
-    throw new Error("[generate] the UNet's config.json does not say at which size it was trained: give one");
-  const [height, width] = size ?? [trained! * vae.downscale, trained! * vae.downscale];
+function latentSize(
+  model: StableDiffusion,
+  [height, width]: readonly [number, number] = [pictureSize(model), pictureSize(model)],
+): [number, number] {
+  const { vae } = model;
   for (const side of [height, width])
     if (!(Number.isInteger(side) && side >= vae.downscale && side % vae.downscale === 0))
       throw new Error(`[generate] the size ${height}×${width} must be in multiples of ${vae.downscale} pixels`);

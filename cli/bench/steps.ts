@@ -3,7 +3,7 @@ import { backward, HostRandom, randomKey, release, scope, sizeOf, tensor } from 
 import type { Device } from '../../engine/index.ts';
 import { chooseTrained, DreamBooth } from '../../diffusion/dreambooth.ts';
 import type { StableDiffusion } from '../../diffusion/folder.ts';
-import { denoise, encode, encodePrompts } from '../../diffusion/pipeline.ts';
+import { denoise, encode, encodePrompts, latentSide } from '../../diffusion/pipeline.ts';
 import { samplingSteps } from '../../diffusion/schedule.ts';
 import type { Example } from '../../diffusion/training.ts';
 import { AdamW } from '../../nn/adamw.ts';
@@ -111,8 +111,6 @@ export async function samplingStep(
   release(start, texts);
   return result;
 }
-
-const latentSide = ({ unet }: StableDiffusion): number => unet.config.sample_size ?? 64;
 
 /** Examples of random latents: no step takes longer or shorter for what a picture shows. */
 function examples(model: StableDiffusion, prompt: string, count: number): Example[] {

@@ -3,7 +3,7 @@ import { readdir } from 'node:fs/promises';
 import path from 'node:path';
 import { saveStableDiffusion } from '../../diffusion/folder.ts';
 import type { StableDiffusion } from '../../diffusion/folder.ts';
-import { encode, generate } from '../../diffusion/pipeline.ts';
+import { encode, generate, pictureSize } from '../../diffusion/pipeline.ts';
 import { grid } from '../../diffusion/pictures.ts';
 import { cachedLatents, freshModel, Pretraining, samplingWeight, validate } from '../../diffusion/pretrain_unet.ts';
 import { captionOf } from '../../diffusion/world.ts';
@@ -27,8 +27,7 @@ import type { Pictures } from './pretraining.ts';
 export async function trainDiffusion(config: Config<'diffusion'>, context: TaskContext): Promise<void> {
   const model = await freshModel(context.device, resolvePath(config.model), config.seed);
   for (const prompt of config.sample.prompts) encode(model, prompt); // one that is too long is said now
-  const size = (model.unet.config.sample_size ?? 16) * model.vae.downscale;
-  const data = await interruptible(context, () => loadPictures(config, size));
+  const data = await interruptible(context, () => loadPictures(config, pictureSize(model)));
   await trainDiffusionOn(data, model, config, context);
 }
 

@@ -16,7 +16,7 @@ import { judge } from '../../diffusion/evidence.ts';
 import type { Judged } from '../../diffusion/evidence.ts';
 import { loadStableDiffusion, saveStableDiffusion } from '../../diffusion/folder.ts';
 import type { StableDiffusion } from '../../diffusion/folder.ts';
-import { encode, generate } from '../../diffusion/pipeline.ts';
+import { DRAWN_AT_ONCE, encode, generate, pictureSize } from '../../diffusion/pipeline.ts';
 import { grid, listPictures } from '../../diffusion/pictures.ts';
 import type { Picture } from '../../diffusion/pictures.ts';
 import { encodePictures } from '../../diffusion/training.ts';
@@ -33,7 +33,7 @@ import { Trainer } from '../../nn/trainer.ts';
 import { trainingStep } from '../bench/steps.ts';
 import { ConfigError } from '../config.ts';
 import type { Config } from '../config.ts';
-import { drawFiles, pictureName, pictureSize } from '../drawing.ts';
+import { drawFiles, pictureName } from '../drawing.ts';
 import { rehearse } from '../rehearse.ts';
 import { interruptible, recordRun, resolvePath, writeText } from '../run.ts';
 import type { TaskContext } from '../run.ts';
@@ -403,8 +403,8 @@ async function planRun(model: StableDiffusion, config: DreamBoothConfig): Promis
     }
     const drawn = copy();
     const pictures = await generate(drawn, {
-      prompts: Array<string>(8).fill(''),
-      seeds: Array<number>(8).fill(0),
+      prompts: Array<string>(DRAWN_AT_ONCE).fill(''),
+      seeds: Array<number>(DRAWN_AT_ONCE).fill(0),
       steps: 3, // the third reaches back farther than the second
       scale: config.sample.scale,
       sampler: config.sample.sampler,
