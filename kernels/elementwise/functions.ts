@@ -32,7 +32,7 @@ const steps = (name: string, f: string): Operation<readonly [Tensor], object, Te
     backward: () => [null],
   });
 
-const negOp = unary('negate', '-x', '-y');
+const negOp = unary('neg', '-x', '-y');
 const absOp = unary('abs', 'abs(x)', 'y * sign(x)');
 const reciprocalOp = unary('reciprocal', '1.0 / x', '-(y / x) / x');
 const squareOp = unary('square', 'x * x', '2.0 * x * y');
@@ -117,7 +117,7 @@ fn erf(x: f32) -> f32 {
 }`;
 
 const erfOp = unary('erf', 'erf(x)', 'y * 1.1283792 * exp(-x * x)', [ERF]);
-const sigmoidOp = unary('sigmoidOf', 'sigmoid(x)', 'y * sigmoid(x) * sigmoid(-x)', [SIGMOID]);
+const sigmoidOp = unary('sigmoid', 'sigmoid(x)', 'y * sigmoid(x) * sigmoid(-x)', [SIGMOID]);
 const tanhOp = unary('tanh', 'tanhOf(x)', '4.0 * y * sigmoid(2.0 * x) * sigmoid(-2.0 * x)', [TANH, SIGMOID]);
 // log(1 + e^x) = max(x, 0) + log(1 + e^−|x|): no overflow. Small e^−|x| would be lost in the sum with 1; its series isn't.
 const SOFTPLUS = `

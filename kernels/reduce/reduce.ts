@@ -151,19 +151,22 @@ export interface Attributes {
 export const reducedShape = (shape: Shape, { keep, keepDims }: Attributes): Shape =>
   keepDims ? keptShape(shape, keep) : shape.filter((_, i) => keep[i]);
 
-const sumOp = operation<readonly [Tensor], Attributes & { scale: number }>({
-  name: 'sum',
-  shape: ([x], attributes) => reducedShape(x.shape, attributes),
-  forward(_ctx, [x], { keep, scale }, shape) {
-    if (x.size === 0) return zeros(x.device, shape, x.dtype);
-    if (keep.every(Boolean)) return scaled(x, scale);
-    return view(reduceAxes(x, keep, SUM, { scale }), 0, shape);
-  },
-  backward(ctx, [grad], { keep, scale }) {
-    const spread = view(grad!, 0, keptShape(ctx.inputShape(0), keep));
-    return [scaled(spread, scale, ctx.gradient(0))];
-  },
-});
+const scaledSumOp = (name: 'sum' | 'mean') =>
+  operation<readonly [Tensor], Attributes & { scale: number }>({
+    name,
+    shape: ([x], attributes) => reducedShape(x.shape, attributes),
+    forward(_ctx, [x], { keep, scale }, shape) {
+      if (x.size === 0) return zeros(x.device, shape, x.dtype);
+      if (keep.every(Boolean)) return scaled(x, scale);
+      return view(reduceAxes(x, keep, SUM, { scale }), 0, shape);
+    },
+    backward(ctx, [grad], { keep, scale }) {
+      const spread = view(grad!, 0, keptShape(ctx.inputShape(0), keep));
+      return [scaled(spread, scale, ctx.gradient(0))];
+    },
+  });
+const sumOp = scaledSumOp('sum');
+const meanOp = scaledSumOp('mean');
 
 const HIT: Expression = { name: 'hit', f: 'select(0.0, 1.0, x == y)', dtype: 'f32' };
 /** The part x of z, of what y is. */
@@ -219,34 +222,38 @@ const prodOp = operation<readonly [Tensor], { first: number; last: number }>({
   },
 });
 
-const argOp = operation<readonly [Tensor], { name: string; axis: number; sign: number; keepDims: boolean }>({
-  name: 'arg',
-  shape([x], { name, axis, keepDims }) {
-    if (x.shape[axis] === 0)
-      throw new Error(`[${name}] there is none of no elements: ${formatShape(x.shape)}, axis ${axis}`);
-    return keepDims ? x.shape.with(axis, 1) : x.shape.toSpliced(axis, 1);
-  },
-  forward(_ctx, [x], { axis, sign }, shape) {
-    const { device } = x;
-    const { outer, extent, inner } = around(x.shape, axis);
-    let n = extent;
-    let found: readonly Tensor[] | null = null; // values and places of the pass before
-    for (;;) {
-      const pieces = Math.ceil(n / COLUMN_PIECE);
-      const outputs = outer * pieces * inner;
-      const next: readonly Tensor[] = [empty(device, [outputs]), empty(device, [outputs], 'i32')];
-      device.run(
-        device.kernel(argSource, found ? { FIRST: false } : { ...typed(x), FIRST: true }),
-        found ? [found[0]!, ...next, found[1]!] : [x, ...next],
-        { outputs, n, inner, pieces, piece: COLUMN_PIECE, sign: found ? 1 : sign },
-        Math.ceil(outputs / 64),
-      );
-      if (pieces === 1) return view(next[1]!, 0, shape);
-      [found, n] = [next, pieces];
-    }
-  },
-  backward: () => [null],
-});
+const argOp = (name: 'argmax' | 'argmin') =>
+  operation<readonly [Tensor], { axis: number; keepDims: boolean }>({
+    name,
+    shape([x], { axis, keepDims }) {
+      if (x.shape[axis] === 0)
+        throw new Error(`[${name}] there is none of no elements: ${formatShape(x.shape)}, axis ${axis}`);
+      return keepDims ? x.shape.with(axis, 1) : x.shape.toSpliced(axis, 1);
+    },
+    forward(_ctx, [x], { axis }, shape) {
+      const { device } = x;
+      const { outer, extent, inner } = around(x.shape, axis);
+      const sign = name === 'argmax' ? 1 : -1;
+      let n = extent;
+      let found: readonly Tensor[] | null = null; // values and places of the pass before
+      for (;;) {
+        const pieces = Math.ceil(n / COLUMN_PIECE);
+        const outputs = outer * pieces * inner;
+        const next: readonly Tensor[] = [empty(device, [outputs]), empty(device, [outputs], 'i32')];
+        device.run(
+          device.kernel(argSource, found ? { FIRST: false } : { ...typed(x), FIRST: true }),
+          found ? [found[0]!, ...next, found[1]!] : [x, ...next],
+          { outputs, n, inner, pieces, piece: COLUMN_PIECE, sign: found ? 1 : sign },
+          Math.ceil(outputs / 64),
+        );
+        if (pieces === 1) return view(next[1]!, 0, shape);
+        [found, n] = [next, pieces];
+      }
+    },
+    backward: () => [null],
+  });
+const argmaxOp = argOp('argmax');
+const argminOp = argOp('argmin');
 
 export interface ReduceOptions {
   /** Leaves reduced axes as 1. */
@@ -264,7 +271,7 @@ export const mean: Reduction = (x, axes, { keepDims = false } = {}) => {
   const keep = keptAxes('mean', x, axes);
   const count = countReduced(x.shape, keep);
   if (count === 0) throw new Error(`[mean] the mean over no elements is undefined: ${formatShape(x.shape)}`);
-  return apply(sumOp, [x], { keep, keepDims, scale: 1 / count });
+  return apply(meanOp, [x], { keep, keepDims, scale: 1 / count });
 };
 
 /**
@@ -295,17 +302,13 @@ export const prod: Reduction = (x, axes, { keepDims = false } = {}) => {
   return reshape(widened ? cast(result, 'f16') : result, reducedShape(x.shape, { keep, keepDims }));
 };
 
-function arg(name: string, x: Tensor, axis: number, sign: number, keepDims: boolean): Tensor {
-  return apply(argOp, [x], { name, axis: resolveAxis(name, axis, x.shape), sign, keepDims });
-}
-
 /** Where along `axis` the largest element stands: i32, the first one's place where several are equal, NaN aside. No gradient. */
 export const argmax = (x: Tensor, axis = -1, { keepDims = false }: ReduceOptions = {}): Tensor =>
-  arg('argmax', x, axis, 1, keepDims);
+  apply(argmaxOp, [x], { axis: resolveAxis('argmax', axis, x.shape), keepDims });
 
 /** Where along `axis` the smallest element stands; as `argmax`. */
 export const argmin = (x: Tensor, axis = -1, { keepDims = false }: ReduceOptions = {}): Tensor =>
-  arg('argmin', x, axis, -1, keepDims);
+  apply(argminOp, [x], { axis: resolveAxis('argmin', axis, x.shape), keepDims });
 
 /** Sums `x` down to `shape`, undoing a broadcast: the gradient of every broadcasting operation. */
 export function sumTo(x: Tensor, shape: Shape): Tensor {

@@ -256,7 +256,7 @@ export const elementwiseRows: Rows<
     ],
     gradient: [0],
   },
-  neg: unary((x) => -x),
+  neg: { ...unary((x) => -x), bad: [[(operation, t) => operation(t([2], 'i32')), /\[neg\] input 0 is i32/]] },
   abs: unary(Math.abs),
   reciprocal: unary((x) => 1 / x, positive),
   exp: unary(Math.exp),
@@ -277,7 +277,10 @@ export const elementwiseRows: Rows<
   sinh: { ...unary(Math.sinh), tolerance: 2e-5 }, // of e^x and e^−x, which cancel for small x
   cosh: { ...unary(Math.cosh), tolerance: 1e-5 },
   erf: unary(erf),
-  sigmoid: unary(sigmoid, wide),
+  sigmoid: {
+    ...unary(sigmoid, wide),
+    bad: [[(operation, t) => operation(t([2], 'i32')), /\[sigmoid\] input 0 is i32/]],
+  },
   tanh: { ...unary(Math.tanh, wide), tolerance: 1e-5 }, // WGSL: from sinh and cosh
   softplus: unary((x) => Math.max(x, 0) + Math.log1p(Math.exp(-Math.abs(x))), wide),
   relu: unary((x) => Math.max(x, 0), steep),

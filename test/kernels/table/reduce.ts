@@ -119,6 +119,7 @@ const arg = (name: 'argmax' | 'argmin', sign: number): Row<typeof argmax, ArgAtt
   bad: [
     [(operation, t) => operation(t([2, 3]), 2), new RegExp(`\\[${name}\\] axis 2 does not exist in \\(2, 3\\)`)],
     [(operation, t) => operation(t([2, 0])), new RegExp(`\\[${name}\\] there is none of no elements: \\(2, 0\\)`)],
+    [(operation, t) => operation(t([2], 'i32')), new RegExp(`\\[${name}\\] input 0 is i32`)],
   ],
 });
 
@@ -149,7 +150,13 @@ export const reduceRows: Rows<Names> = {
       { inputs: [[2048, 320]], attributes: { axes: [1] }, flops: 2048 * 320 },
     ],
   },
-  mean: { ...row('mean', mean), bad: [[(operation, t) => operation(t([0])), /mean over no elements/]] },
+  mean: {
+    ...row('mean', mean),
+    bad: [
+      [(operation, t) => operation(t([0])), /mean over no elements/],
+      [(operation, t) => operation(t([2], 'i32')), /\[mean\] input 0 is i32; f32 or f16 is needed/],
+    ],
+  },
   max: extremum('max', most),
   min: extremum('min', (values) => -most(values.map((v) => -v))),
   prod: {
