@@ -1,4 +1,5 @@
 import type { Device } from './device.ts';
+import { isStorageFormat } from './formats.ts';
 import { scope } from './scope.ts';
 import { checkShape, formatShape, requireShape, sameShape, sizeOf } from './shape.ts';
 import type { Shape } from './shape.ts';
@@ -149,9 +150,6 @@ export class TapeNode {
 /** Which result of its node a tensor is, where it isn't the first. */
 const outputIndex = new WeakMap<Tensor, number>();
 
-/** What kernels compute with; the others are formats that weights are stored in. */
-const COMPUTED: ReadonlySet<DType> = new Set<DType>(['f32', 'f16', 'i32', 'u32']);
-
 function checkDTypes(name: string, inputs: Inputs, rules: readonly DTypeRule[] | 'alike' | 'any' = []): void {
   if (rules === 'any') return;
   let like: DType | null = null;
@@ -165,7 +163,7 @@ function checkDTypes(name: string, inputs: Inputs, rules: readonly DTypeRule[] |
     if (rule === 'float' || rule === 'alike') {
       if (like !== null && dtype !== like) fail(`${like}, as the inputs before it,`);
       if (rule === 'float' && dtype !== 'f32' && dtype !== 'f16') fail('f32 or f16');
-      if (!COMPUTED.has(dtype)) fail('f32, f16, i32 or u32');
+      if (isStorageFormat(dtype)) fail('f32, f16, i32 or u32');
       like = dtype;
     } else if (dtype !== rule) fail(rule);
   });

@@ -67,12 +67,6 @@ function gathered(ctx: Context, grad: Tensor, axis: number, sharing: Sharing): T
 /** What stands for an element that does not exist. */
 const nothing = ({ dtype }: Tensor): number => (dtype === 'f32' || dtype === 'f16' ? NaN : 0);
 
-/** Refuses what kernels only store (bf16 and the block formats). */
-function checkDType(name: string, { dtype }: Tensor): void {
-  if (!['f32', 'f16', 'i32', 'u32'].includes(dtype))
-    throw new Error(`[${name}] x is ${dtype}; f32, f16, i32 or u32 is needed`);
-}
-
 /** Refuses indices whose extents, but for that of the axis, are not those of x. */
 function checkIndices(name: string, x: Shape, indices: Shape, axis: number): void {
   if (indices.length !== x.length || indices.some((extent, k) => k !== axis && extent !== x[k]))
@@ -89,9 +83,8 @@ interface Gather {
 
 const gatherOp = operation<readonly [Tensor, Tensor], Gather>({
   name: 'gather',
-  dtypes: ['any', 'i32'],
+  dtypes: ['alike', 'i32'],
   shape([x, indices], { axis }) {
-    checkDType('gather', x);
     checkIndices('gather', x.shape, indices.shape, axis);
     return indices.shape;
   },
@@ -158,9 +151,8 @@ export const scatterAdd = (x: Tensor, indices: Tensor, source: Tensor, axis: num
 
 const indexSelectOp = operation<readonly [Tensor, Tensor], { axis: number }>({
   name: 'indexSelect',
-  dtypes: ['any', 'i32'],
+  dtypes: ['alike', 'i32'],
   shape([x, indices], { axis }) {
-    checkDType('indexSelect', x);
     if (indices.shape.length !== 1)
       throw new Error(`[indexSelect] the indices must be a list (K,), not ${formatShape(indices.shape)}`);
     return withExtent(x.shape, axis, indices.size);
