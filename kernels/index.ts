@@ -16,7 +16,7 @@ export * from './norm/norm.ts';
 export * from './optim/optim.ts';
 export * from './pool/pool.ts';
 export * from './random/random.ts';
-export { argmax, argmin, max, mean, min, prod, sum, sumTo } from './reduce/reduce.ts';
+export { argmax, argmin, max, mean, min, prod, sum } from './reduce/reduce.ts';
 export { cumulativeSum } from './reduce/scan.ts';
 export * from './reduce/statistics.ts';
 export * from './resize/resize.ts';

@@ -88,7 +88,6 @@ type NotAnOperation =
   | 'quantize'
   | 'ropeFrequencies'
   | 'ropeTable'
-  | 'sumTo'
   | 'tokenIds';
 
 /** Every exported operation must have a row: leaving one out does not compile. */
