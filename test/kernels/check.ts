@@ -181,7 +181,7 @@ async function checkEmpty(device: Device, operation: string, sample: AnySample):
       const tolerance = row.tolerance ?? FORWARD_TOLERANCE;
       expectClose(what, data, row.reference(made as NdArray[], sample.attributes), tolerance, shape);
     } catch (error) {
-      if (!(error as Error).message.startsWith('[')) throw error;
+      if (!(error as Error).message.startsWith(`[${operation}] `)) throw error;
     }
   }
 }
