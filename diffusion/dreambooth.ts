@@ -13,6 +13,7 @@ import { makeFolder } from '../nn/checkpoint.ts';
 import { hashFile, openSafetensors, saveSafetensors, writeFileAtomic } from '../nn/files.ts';
 import { DataOrder } from '../nn/order.ts';
 import type { Writable } from '../nn/safetensors.ts';
+import { weightFiles } from './folder.ts';
 import type { StableDiffusion } from './folder.ts';
 import { drawingSteps, encode, generate } from './pipeline.ts';
 import { encodePng, listPictures, loadPicture } from './pictures.ts';
@@ -180,8 +181,7 @@ async function readLatents(file: string, count: number): Promise<Latents[] | nul
 
 /** Identifies what a model draws: its weights, its scheduler and its tokenizer. */
 export async function modelHash(model: StableDiffusion): Promise<string> {
-  const files = ['unet/diffusion_pytorch_model', 'vae/diffusion_pytorch_model', 'text_encoder/model'];
-  const hashes = await Promise.all(files.map((file) => hashFile(path.join(model.folder, `${file}.safetensors`))));
+  const hashes = await Promise.all((await weightFiles(model.folder)).map(hashFile));
   return [...hashes, JSON.stringify(model.schedule().config), encode(model, 'a').join()].join();
 }
 

@@ -68,6 +68,16 @@ async function findWeights(folder: string, stem: string): Promise<string> {
   );
 }
 
+/** The weight files of a whole model, whichever of their names they have. */
+export const weightFiles = (folder: string): Promise<string[]> =>
+  Promise.all(
+    [
+      ['unet', DIFFUSERS_WEIGHTS],
+      ['vae', DIFFUSERS_WEIGHTS],
+      ['text_encoder', TRANSFORMERS_WEIGHTS],
+    ].map(([part, stem]) => findWeights(path.join(folder, part!), stem!)),
+  );
+
 const failTo =
   (what: string, file: string) =>
   (error: unknown): never => {

@@ -14,7 +14,7 @@ import {
 import type { SubjectPicture } from '../../diffusion/dreambooth.ts';
 import { judge } from '../../diffusion/evidence.ts';
 import type { Judged } from '../../diffusion/evidence.ts';
-import { loadStableDiffusion, saveStableDiffusion } from '../../diffusion/folder.ts';
+import { loadStableDiffusion, saveStableDiffusion, weightFiles } from '../../diffusion/folder.ts';
 import type { StableDiffusion } from '../../diffusion/folder.ts';
 import { DRAWN_AT_ONCE, encode, generate, pictureSize } from '../../diffusion/pipeline.ts';
 import { grid, listPictures } from '../../diffusion/pictures.ts';
@@ -185,13 +185,9 @@ export async function recordLesson(
   { data }: DreamBoothConfig,
   context: TaskContext,
 ): Promise<Readonly<Record<string, string>>> {
-  const weights = ['unet/diffusion_pytorch_model', 'vae/diffusion_pytorch_model', 'text_encoder/model'];
   const folders = [data.folder, ...(data.unseen === null ? [] : [data.unseen])].map(resolvePath);
   const pictures = await Promise.all(folders.map((one) => listPictures(one, () => {}))); // loading them has warned
-  return recordRun(context, [
-    ...weights.map((file) => path.join(model.folder, `${file}.safetensors`)),
-    ...pictures.flat(),
-  ]);
+  return recordRun(context, [...(await weightFiles(model.folder)), ...pictures.flat()]);
 }
 
 async function drawPrior(

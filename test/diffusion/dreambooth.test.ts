@@ -1,6 +1,9 @@
+import { cp, mkdtemp, rename, rm } from 'node:fs/promises';
+import { tmpdir } from 'node:os';
+import path from 'node:path';
 import { afterAll, beforeAll, describe, expect, it } from 'vitest';
 import { backward, HostRandom, noGrad, randomKey, scope, write } from '../../engine/index.ts';
-import { chooseTrained, DreamBooth } from '../../diffusion/dreambooth.ts';
+import { chooseTrained, DreamBooth, modelHash } from '../../diffusion/dreambooth.ts';
 import { loadStableDiffusion } from '../../diffusion/folder.ts';
 import type { StableDiffusion } from '../../diffusion/folder.ts';
 import { encode } from '../../diffusion/pipeline.ts';
@@ -14,6 +17,18 @@ beforeAll(async () => {
 });
 afterAll(() => {
   for (const part of [model.unet, model.vae, model.textEncoder]) part.release();
+});
+
+it('a model is known by its weights, whichever name their files have', async () => {
+  const folder = await mkdtemp(path.join(tmpdir(), 'dreambooth-'));
+  await cp(model.folder, folder, { recursive: true });
+  const weights = path.join(folder, 'unet/diffusion_pytorch_model');
+  await rename(`${weights}.safetensors`, `${weights}.fp16.safetensors`);
+  expect(await modelHash({ ...model, folder })).toBe(await modelHash(model));
+  await rename(path.join(folder, 'vae/diffusion_pytorch_model.safetensors'), `${weights}.fp16.safetensors`);
+  await cp(path.join(model.folder, 'vae'), path.join(folder, 'vae'), { recursive: true });
+  expect(await modelHash({ ...model, folder })).not.toBe(await modelHash(model));
+  await rm(folder, { recursive: true });
 });
 
 describe('textual inversion', () => {
