@@ -1,10 +1,10 @@
 /** Training the autoencoder (Kingma and Welling 2014; Rombach et al. 2022, without the adversarial part). */
-import { noGrad, randomKey, scope, sizeOf, tensor } from '../engine/index.ts';
+import { noGrad, randomKey, scope, sizeOf } from '../engine/index.ts';
 import type { Tensor } from '../engine/index.ts';
 import { add, affine, exp, mean, mse, randomNormal, slice, sqrt, square, sub, sum } from '../kernels/index.ts';
 import { splitPictures } from './pictures.ts';
 import type { Picture } from './pictures.ts';
-import { encodePictures } from './training.ts';
+import { encodePictures, stack } from './training.ts';
 import type { Vae } from './vae.ts';
 
 /** Weights of the loss's terms; that of the absolute differences is 1. */
@@ -61,15 +61,6 @@ function divergence({ mean: mu, logvar }: { mean: Tensor; logvar: Tensor }): Ten
   const samples = mu.shape[0]!;
   const terms = add(square(mu), sub(exp(logvar), logvar));
   return affine(sum(terms), 0.5 / samples, -0.5 * sizeOf(mu.shape.slice(1)));
-}
-
-/** Pictures of one size as a tensor (N, 3, H, W). */
-export function stack(vae: Vae, pictures: readonly Picture[]): Tensor {
-  const { width, height } = pictures[0]!;
-  const size = 3 * width * height;
-  const data = new Float32Array(pictures.length * size);
-  pictures.forEach((picture, i) => data.set(picture.data, i * size));
-  return tensor(vae.device, data, [pictures.length, 3, height, width]);
 }
 
 /** Pictures through encoder and decoder, without noise, clamped to [−1, 1]. */

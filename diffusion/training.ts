@@ -22,7 +22,16 @@ export interface Example {
 /** Pictures that go through the encoder at once: its first activations are by far the largest. */
 const ENCODED_AT_ONCE = 8;
 
-/** Encodes square pictures of one size. */
+/** Pictures of one size as a tensor (N, 3, H, W). */
+export function stack({ device }: Vae, pictures: readonly Picture[]): Tensor {
+  const { width, height } = pictures[0]!;
+  const size = 3 * width * height;
+  const data = new Float32Array(pictures.length * size);
+  pictures.forEach((picture, i) => data.set(picture.data, i * size));
+  return tensor(device, data, [pictures.length, 3, height, width]);
+}
+
+/** Encodes pictures of one size. */
 export async function encodePictures(
   vae: Vae,
   pictures: readonly Picture[],
@@ -33,12 +42,7 @@ export async function encodePictures(
   const all: Latents[] = [];
   for (let from = 0; from < pictures.length; from += ENCODED_AT_ONCE) {
     const batch = pictures.slice(from, from + ENCODED_AT_ONCE);
-    const { width, height } = batch[0]!;
-    const pixels = new Float32Array(batch.length * 3 * width * height);
-    batch.forEach((picture, i) => pixels.set(picture.data, i * 3 * width * height));
-    const encoded = noGrad(device, () =>
-      scope(device, () => vae.encode(tensor(device, pixels, [batch.length, 3, height, width]))),
-    );
+    const encoded = noGrad(device, () => scope(device, () => vae.encode(stack(vae, batch))));
     const [means, logvars] = [await encoded.mean.read(), await encoded.logvar.read()];
     release(encoded.mean, encoded.logvar);
     const size = means.length / batch.length;
