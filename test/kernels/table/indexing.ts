@@ -54,7 +54,10 @@ export const indexingRows: Rows<'gather' | 'scatterAdd' | 'indexSelect' | 'oneHo
         /\[gather\] the indices are \(3, 3\), x is \(2, 3\)/,
       ],
       [(operation, t) => operation(t([2, 3]), t([2, 3]), 1), /\[gather\] input 1 is f32; i32 is needed/],
-      [(operation, t) => operation(t([2, 32], 'bf16'), t([2, 32], 'i32'), 0), /\[gather\] input 0 is bf16; f32, f16, i32 or u32/],
+      [
+        (operation, t) => operation(t([2, 32], 'bf16'), t([2, 32], 'i32'), 0),
+        /\[gather\] input 0 is bf16; f32, f16, i32 or u32/,
+      ],
       [(operation, t) => operation(t([2, 3]), t([2, 3], 'i32'), 2), /\[gather\] axis 2 does not exist/],
     ],
   },
