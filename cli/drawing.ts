@@ -22,9 +22,11 @@ export interface Drawing {
   readonly sampler: SamplerName;
 }
 
-/** A file name for the n-th picture of some. */
-export const pictureName = (n: number, prompt: string, seed: number): string =>
-  `${String(n).padStart(2, '0')} ${prompt.replace(/[^\w -]/g, '')}, seed ${seed}.png`;
+/** A file name for the n-th picture of some: prompts that differ in nothing that a file name can hold differ in n. */
+export function pictureName(n: number, prompt: string, seed: number): string {
+  const words = prompt.replace(/[^\p{L}\p{M}\p{N}_ -]/gu, '').slice(0, 60);
+  return `${String(n).padStart(2, '0')} ${words}, seed ${seed}.png`;
+}
 
 /**
  * The pictures, drawn where there is no file yet. They are used as the files give them, so that a run that was stopped

@@ -10,6 +10,7 @@ import { openNodeDevice } from '../engine/node.ts';
 import { makeFolder } from '../nn/checkpoint.ts';
 import { reason, writeFileAtomic } from '../nn/files.ts';
 import { Progress } from '../nn/progress.ts';
+import { pictureName } from './drawing.ts';
 import { main } from './errors.ts';
 import { rehearse } from './rehearse.ts';
 import { resolvePath } from './run.ts';
@@ -97,10 +98,7 @@ await main(async () => {
   }).finally(() => progress.stop());
   for (const [i, picture] of pictures.entries()) {
     const { prompt, seed: own } = shots[i]!;
-    // Prompts that differ in nothing that a file name can hold differ in their index.
-    const words = prompt.replace(/[^\p{L}\p{M}\p{N}_ -]/gu, '').slice(0, 60);
-    const file = `${String(i).padStart(2, '0')} ${words}, seed ${own}.png`;
-    await writeFileAtomic(path.join(options.out, file), [await encodePng(picture)]);
+    await writeFileAtomic(path.join(options.out, pictureName(i, prompt, own)), [await encodePng(picture)]);
   }
   const sheet = path.join(options.out, 'grid.png');
   const rowLabels = prompts.length > 1 || count > 1 ? prompts : [];
