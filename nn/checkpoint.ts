@@ -4,13 +4,11 @@
  * never taken for whole; one that was damaged later is recognised by its hashes, and the one before is used.
  */
 import { createHash } from 'node:crypto';
-import { createReadStream } from 'node:fs';
 import { mkdir, readdir, readFile, rename, rm } from 'node:fs/promises';
 import path from 'node:path';
-import { pipeline } from 'node:stream/promises';
 import { formatShape, sameShape, write } from '../engine/index.ts';
 import type { Tensor } from '../engine/index.ts';
-import { openSafetensors, reason, syncFolder, writeFileAtomic } from './files.ts';
+import { hashFile, openSafetensors, reason, syncFolder, writeFileAtomic } from './files.ts';
 import { encodeSafetensors } from './safetensors.ts';
 
 const FORMAT = 'dawngrad checkpoint 1';
@@ -180,13 +178,12 @@ async function findDamage(folder: string): Promise<string | null> {
     return `manifest.json cannot be read: ${reason(error)}`;
   }
   for (const [file, expected] of Object.entries(manifest.files)) {
-    const hash = createHash('sha256');
     try {
-      await pipeline(createReadStream(path.join(folder, file)), hash);
+      if ((await hashFile(path.join(folder, file))) !== expected) return `${file} is not what was written`;
     } catch (error) {
-      return (error as NodeJS.ErrnoException).code === 'ENOENT' ? `${file} is missing` : `${file}: ${reason(error)}`;
+      const { cause } = error as Error;
+      return (cause as NodeJS.ErrnoException).code === 'ENOENT' ? `${file} is missing` : `${file}: ${reason(cause)}`;
     }
-    if (hash.digest('hex') !== expected) return `${file} is not what was written`;
   }
   return null;
 }

@@ -1,5 +1,5 @@
 import path from 'node:path';
-import { backward, empty, formatShape, release, scope, tensor } from '../engine/index.ts';
+import { backward, empty, formatShape, mebibytes, release, scope, tensor } from '../engine/index.ts';
 import type { Device, Tensor } from '../engine/index.ts';
 import { AdamW } from './adamw.ts';
 import type { AdamWOptions } from './adamw.ts';
@@ -323,8 +323,6 @@ function join(parts: readonly Tensor[]): Tensor {
 function releaseAll(files: TensorFiles): void {
   for (const map of Object.values(files)) release(...map.values());
 }
-
-const mebibytes = (bytes: number): string => `${(bytes / 2 ** 20).toFixed(0)} MiB`;
 
 /** Throws when what training keeps on the device, known from shapes alone, does not fit the budget. */
 function checkMemory({ modules, average, memoryAdvice }: TrainerOptions): void {

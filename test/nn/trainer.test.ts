@@ -129,7 +129,7 @@ describe('Trainer', () => {
     });
     expect(run.screen.text).toMatch(/step 60\/60 {2}loss [\d.]+ {2}twice .* steps\/s {2}ETA 0 s {2}\d+ MiB/);
     // Moments as well, unless other tests' models in this process make them too small a share to be named.
-    expect(run.screen.text).toMatch(/Memory of a step: \d+ MiB \(.*parameters /);
+    expect(run.screen.text).toMatch(/Memory of a step: [\d.]+ MiB \(.*parameters /);
     run.done();
   });
 
