@@ -7,6 +7,7 @@
  * It knows bytes, not files, so that it serves a browser too; files are in `files.ts`.
  */
 import { f16ToF32, f32ToF16 } from '../engine/float16.ts';
+import { decode } from '../engine/formats.ts';
 
 const ITEM_BYTES = { F64: 8, F32: 4, F16: 2, BF16: 2, I64: 8, I32: 4, I16: 2, I8: 1, U8: 1, BOOL: 1 };
 export type SafetensorsDType = keyof typeof ITEM_BYTES;
@@ -112,8 +113,7 @@ const FLOATS = {
   F64: (b: ArrayBuffer) => Float32Array.from(new Float64Array(b)),
   F32: (b: ArrayBuffer) => new Float32Array(b),
   F16: (b: ArrayBuffer) => f16ToF32(new Uint16Array(b)),
-  // bf16 is the upper half of an f32.
-  BF16: (b: ArrayBuffer) => new Float32Array(Uint32Array.from(new Uint16Array(b), (bits) => bits << 16).buffer),
+  BF16: (b: ArrayBuffer) => decode(b, b.byteLength / 2, 'bf16'),
 };
 
 /** The integers of at most 32 bits. */
