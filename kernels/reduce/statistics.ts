@@ -76,10 +76,7 @@ const varianceOp = operation<readonly [Tensor], Attributes & { correction: numbe
   },
 });
 
-/** Of a vector norm: L1, L2, or L∞. */
-export type NormOrder = 1 | 2 | typeof Infinity;
-
-const normOp = operation<readonly [Tensor], Attributes & { order: NormOrder }>({
+const normOp = operation<readonly [Tensor], Attributes & { order: number }>({
   name: 'norm',
   shape([x], attributes) {
     const { order } = attributes;
@@ -131,8 +128,8 @@ export const variance = (
 ): Tensor => apply(varianceOp, [x], { keep: keptAxes('variance', x, axes), keepDims, correction });
 
 export interface NormOptions extends ReduceOptions {
-  /** 2 by default. */
-  order?: NormOrder;
+  /** 1, 2 (the default) or Infinity. */
+  order?: number;
 }
 
 /**
