@@ -1,9 +1,8 @@
 /** What a generator must be beyond its row of the table: its distribution, and independence of how it is launched. */
 import { beforeAll, describe, expect, it } from 'vitest';
-import { randomKey, scope } from '../../engine/index.ts';
+import { randomKey, scope, tensor } from '../../engine/index.ts';
 import type { Device, Tensor } from '../../engine/index.ts';
 import { dropout, randomNormal, randomUniform, randomWords } from '../../kernels/index.ts';
-import { tensor } from '../../engine/index.ts';
 import { plainDevice } from '../device.ts';
 import { erf } from './table/elementwise.ts';
 
