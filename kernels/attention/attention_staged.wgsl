@@ -1,9 +1,9 @@
-// The two matrix products of attention for GPUs. A workgroup owns LANES rows (32: a tile of 64 was slower on NVIDIA), each
-// cut along D into PARTS of PART quads: an invocation holds its part of one row, in registers. A block of columns is staged
-// in workgroup memory, and read there by broadcast: the LANES invocations with the same part read the same address. Of a
-// score each part computes a share; the shares meet in workgroup memory, and every invocation adds them up in one order.
-// At most 32 numbers of a row an invocation: rows of D = 64 held whole leave too few registers. 16 KiB of workgroup
-// memory at most, which every adapter has.
+// The two matrix products of attention for GPUs. A workgroup owns LANES rows (32: others report that 64 are slower on
+// NVIDIA), each cut along D into PARTS of PART quads: an invocation holds its part of one row, in registers. A block of
+// columns is staged in workgroup memory, and read there by broadcast: the LANES invocations with the same part read the same
+// address. Of a score each part computes a share; the shares meet in workgroup memory, and every invocation adds them up in
+// one order. At most 32 numbers of a row an invocation: rows of D = 64 held whole leave too few registers. 16 KiB of
+// workgroup memory at most, which every adapter has.
 //
 // The loops over a part run to $COLUMNS: a constant, which unrolls them, or a parameter on software adapters, where the
 // unrolled reads of workgroup memory take a minute to compile. Its speed on a GPU has not been measured; on a software adapter

@@ -51,7 +51,7 @@ interface Step {
   readonly dtype: DType;
 }
 
-/** Beside the result these are nine bindings, of the ten that every adapter has. */
+/** Beside the result these are nine bindings, of the ten that every device has (`openDevice` refuses others). */
 const MAX_LEAVES = 8;
 /** Longer chains gain nothing: their arithmetic outweighs the memory traffic that is saved. */
 const MAX_STEPS = 16;
