@@ -4,8 +4,9 @@ import type { Tensor } from '../engine/index.ts';
 import { affine, concat, guidedStep, slice } from '../kernels/index.ts';
 import type { StableDiffusion } from './model.ts';
 import type { Picture } from './pictures.ts';
-import { initialScale, samplingSteps } from './schedule.ts';
-import type { SamplerName, Step } from './schedule.ts';
+import { initialScale, samplingSteps } from './samplers.ts';
+import type { Step } from './samplers.ts';
+import type { SamplerName } from './schedule.ts';
 import type { UNet } from './unet.ts';
 
 /** Pictures in one pass of the UNet where nothing else is asked for (two each with guidance). */

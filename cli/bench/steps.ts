@@ -4,7 +4,7 @@ import type { Device } from '../../engine/index.ts';
 import { chooseTrained, DreamBooth } from '../../diffusion/dreambooth.ts';
 import type { StableDiffusion } from '../../diffusion/folder.ts';
 import { denoise, encode, encodePrompts, latentSide } from '../../diffusion/pipeline.ts';
-import { samplingSteps } from '../../diffusion/schedule.ts';
+import { samplingSteps } from '../../diffusion/samplers.ts';
 import type { Example } from '../../diffusion/training.ts';
 import { AdamW } from '../../nn/adamw.ts';
 import { Arena } from '../../nn/arena.ts';

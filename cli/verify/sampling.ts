@@ -7,13 +7,8 @@ import { noGrad, release, scope, tensor } from '../../engine/index.ts';
 import type { Tensor } from '../../engine/index.ts';
 import { loadStableDiffusion } from '../../diffusion/folder.ts';
 import { decodeLatents, denoise, encode, encodePrompts } from '../../diffusion/pipeline.ts';
-import {
-  initialScale,
-  NoiseSchedule,
-  parseSchedulerConfig,
-  SAMPLERS,
-  samplingSteps,
-} from '../../diffusion/schedule.ts';
+import { initialScale, samplingSteps } from '../../diffusion/samplers.ts';
+import { NoiseSchedule, parseSchedulerConfig, SAMPLERS } from '../../diffusion/schedule.ts';
 import type { SamplerName } from '../../diffusion/schedule.ts';
 import { compareTensor, skipOthers, upload } from './models.ts';
 import type { Subject } from './recordings.ts';

@@ -1,13 +1,8 @@
 import { readFile } from 'node:fs/promises';
 import fc from 'fast-check';
 import { afterAll, beforeAll, describe, expect, it } from 'vitest';
-import {
-  hostStep,
-  initialScale,
-  NoiseSchedule,
-  parseSchedulerConfig,
-  samplingSteps,
-} from '../../diffusion/schedule.ts';
+import { hostStep, initialScale, samplingSteps } from '../../diffusion/samplers.ts';
+import { NoiseSchedule, parseSchedulerConfig } from '../../diffusion/schedule.ts';
 import type { SamplerName } from '../../diffusion/schedule.ts';
 import { openSafetensors } from '../../nn/files.ts';
 import type { Safetensors } from '../../nn/safetensors.ts';

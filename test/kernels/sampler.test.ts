@@ -1,5 +1,6 @@
 import { expect, it } from 'vitest';
-import { hostStep, NoiseSchedule, parseSchedulerConfig, samplingSteps } from '../../diffusion/schedule.ts';
+import { hostStep, samplingSteps } from '../../diffusion/samplers.ts';
+import { NoiseSchedule, parseSchedulerConfig } from '../../diffusion/schedule.ts';
 import { HostRandom, randomKey, scope, tensor } from '../../engine/index.ts';
 import { composedGuidedStep, guidedStep } from '../../kernels/index.ts';
 import { plainDevice } from '../device.ts';
