@@ -1,5 +1,4 @@
 /** The DreamBooth task: checks, class pictures, pictures before, training, pictures after, evidence. */
-import { readFile } from 'node:fs/promises';
 import path from 'node:path';
 import { rehearsal } from '../../engine/index.ts';
 import type { Device } from '../../engine/index.ts';
@@ -22,8 +21,6 @@ import type { Picture } from '../../diffusion/pictures.ts';
 import { encodePictures } from '../../diffusion/training.ts';
 import type { Example } from '../../diffusion/training.ts';
 import type { Part } from '../../nn/arena.ts';
-import { lineChart } from '../../nn/chart.ts';
-import type { Curve } from '../../nn/chart.ts';
 import { writeFileAtomic } from '../../nn/files.ts';
 import { Progress } from '../../nn/progress.ts';
 import { schedule } from '../../nn/schedule.ts';
@@ -37,6 +34,7 @@ import { drawFiles, pictureName } from '../drawing.ts';
 import { rehearse } from '../rehearse.ts';
 import { interruptible, recordRun, resolvePath, writeText } from '../run.ts';
 import type { TaskContext } from '../run.ts';
+import { drawLosses } from './pretraining.ts';
 
 export type DreamBoothConfig = Config<'dreambooth'>;
 
@@ -75,13 +73,12 @@ export async function trainDreamBooth(
   const { shots } = lesson;
   const hashes = await recordLesson(model, config, context);
   const before = await interruptible(context, () => drawShots(model, config, shots, path.join(folder, 'before')));
-  const curves = await learn(model, config, lesson, hashes, context);
-  if (!curves) return;
+  if (!(await learn(model, config, lesson, hashes, context))) return;
 
   const after = await interruptible(context, () => drawShots(model, config, shots, path.join(folder, 'after')));
   await saveStableDiffusion(model, path.join(folder, 'model'), { dtype: 'F16' });
   await writeFileAtomic(path.join(folder, 'samples.png'), [await sheet(config, shots, before, after)]);
-  await writeFileAtomic(path.join(folder, 'loss.png'), [await lineChart(`${config.name}: loss`, curves)]);
+  await drawLosses(folder, `${config.name}: loss`, ['subject', 'prior']);
   await report(model, config, shots, before, after, folder);
   const minutes = (performance.now() - started) / 60_000;
   console.log(`\nDone in ${minutes.toFixed(1)} minutes. Look at ${path.join(folder, 'samples.png')}`);
@@ -136,14 +133,14 @@ export async function prepareLesson(model: StableDiffusion, config: DreamBoothCo
   return { pictures, classPrompts, shots, rate, parts };
 }
 
-/** Draws the class pictures, and trains the model; returns the loss curves, or null when interrupted. */
+/** Draws the class pictures, and trains the model. Returns whether it did so to the end. */
 export async function learn(
   model: StableDiffusion,
   config: DreamBoothConfig,
   { pictures, classPrompts, rate, parts }: Lesson,
   hashes: Readonly<Record<string, string>>,
   context: TaskContext,
-): Promise<Curve[] | null> {
+): Promise<boolean> {
   const cache = path.join(path.dirname(context.folder), 'class-pictures');
   const prior = await interruptible(context, () => drawPrior(model, config, classPrompts, cache));
   const task = new DreamBooth(model, await makeExamples(model, pictures), prior, {
@@ -240,7 +237,7 @@ export async function drawShots(
   return shots.map((_, i) => drawn.filter((_, k) => wanted[k]!.i === i));
 }
 
-/** Trains; returns the loss curves, or null when interrupted. */
+/** Trains. Returns whether it did so to the end. */
 async function train(
   model: StableDiffusion,
   config: DreamBoothConfig,
@@ -248,7 +245,7 @@ async function train(
   { rate, parts }: Pick<Lesson, 'rate' | 'parts'>,
   hashes: Readonly<Record<string, string>>,
   context: TaskContext,
-): Promise<Curve[] | null> {
+): Promise<boolean> {
   // All that the numbers follow from: a run that goes on with anything else is another run.
   const { name: _name, memory: _memory, checkpoint: _checkpoint, sample: _sample, ...decisive } = config;
   const { optimizer } = config;
@@ -282,7 +279,7 @@ async function train(
   const { interrupted } = await trainer.run();
   if (!interrupted) trainer.average?.swap();
   trainer.release();
-  return interrupted ? null : readCurves(path.join(context.folder, 'metrics.csv'));
+  return !interrupted;
 }
 
 /** One picture of each of the subject's first prompts while training goes on. */
@@ -297,18 +294,6 @@ async function sampleMidway(
   const pictures = await generate(model, { prompts, seeds: prompts.map(() => seeds[0]!), steps, scale, sampler });
   const png = await grid(pictures, { columns: prompts.length, columnLabels: prompts, title: `after ${step} steps` });
   await writeFileAtomic(path.join(folder, `samples-${String(step).padStart(6, '0')}.png`), [png]);
-}
-
-/** The loss columns of a metrics file. */
-async function readCurves(file: string): Promise<Curve[]> {
-  const [header, ...rows] = (await readFile(file, 'utf8'))
-    .trim()
-    .split('\n')
-    .map((line) => line.split(','));
-  return ['subject', 'prior']
-    .map((name) => ({ name, at: header!.indexOf(name) }))
-    .filter(({ at }) => at >= 0)
-    .map(({ name, at }) => ({ name, points: rows.map((row) => [Number(row[0]), Number(row[at])] as const) }));
 }
 
 /** Real pictures, then before and after with the same seeds. */

@@ -1,4 +1,4 @@
-/** What both pre-training tasks do: the pictures, validation as a file, the record. */
+/** What both pre-training tasks do: the pictures, validation as a file, the record, the curves of the loss. */
 import { existsSync } from 'node:fs';
 import { readFile } from 'node:fs/promises';
 import path from 'node:path';
@@ -123,10 +123,11 @@ async function readTable(file: string): Promise<Record<string, number>[]> {
   return rows.map((row) => Object.fromEntries(row.split(',').map((value, i) => [columns[i]!, Number(value)])));
 }
 
-/** Draws `loss.png`: columns of metrics.csv. */
+/** Draws `loss.png`: those of the columns that metrics.csv has. */
 export async function drawLosses(folder: string, title: string, names: readonly string[]): Promise<void> {
   const rows = await readTable(path.join(folder, 'metrics.csv'));
-  const curves = names.map((name) => ({ name, points: rows.map((row) => [row['step']!, row[name]!] as const) }));
+  const found = names.filter((name) => rows[0] && name in rows[0]);
+  const curves = found.map((name) => ({ name, points: rows.map((row) => [row['step']!, row[name]!] as const) }));
   await writeFileAtomic(path.join(folder, 'loss.png'), [await lineChart(title, curves)]);
 }
 
