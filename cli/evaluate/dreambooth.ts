@@ -19,7 +19,7 @@ import { duration } from '../../nn/progress.ts';
 import { ConfigError, parseConfig, readConfig } from '../config.ts';
 import { pictureName } from '../drawing.ts';
 import { interruptible, resolvePath } from '../run.ts';
-import { drawShots, learn, prepareLesson, recordLesson } from '../tasks/dreambooth.ts';
+import { drawShots, learn, prepareLesson, recordLesson, shotLabel } from '../tasks/dreambooth.ts';
 import type { DreamBoothConfig, Shot } from '../tasks/dreambooth.ts';
 import type { Evaluation } from './config.ts';
 import { claim, readJson, writeJson } from './folder.ts';
@@ -89,7 +89,7 @@ export async function evaluateDreamBooth(
     }
   });
 
-  const progress = new RunProgress(runs);
+  const progress = new RunProgress(runs, shots.length);
   for (const [i, run] of runs.entries()) {
     await claim(run.folder, { model: hash, world: world.key, config: run.config });
     const file = path.join(run.folder, 'scores.json');
@@ -235,17 +235,20 @@ class RunProgress {
   /** Whether any run was done by this call. */
   worked = false;
   readonly #runs: readonly Run[];
+  readonly #prompts: number;
   readonly #began = performance.now();
   #left: number;
   #done = 0;
 
-  constructor(runs: readonly Run[]) {
+  /** `prompts`: how many each run draws. */
+  constructor(runs: readonly Run[], prompts: number) {
     this.#runs = runs;
-    this.#left = runs.reduce((sum, run) => sum + workOf(run), 0);
+    this.#prompts = prompts;
+    this.#left = runs.reduce((sum, run) => sum + this.#workOf(run), 0);
   }
 
   skip(run: Run): void {
-    this.#left -= workOf(run);
+    this.#left -= this.#workOf(run);
   }
 
   begin(i: number): void {
@@ -255,17 +258,16 @@ class RunProgress {
 
   end(run: Run): void {
     this.worked = true;
-    this.#done += workOf(run);
-    this.#left -= workOf(run);
+    this.#done += this.#workOf(run);
+    this.#left -= this.#workOf(run);
     const seconds = (performance.now() - this.#began) / 1000;
     if (this.#left > 0) console.log(`About ${duration((seconds * this.#left) / this.#done)} left for all runs`);
   }
-}
 
-function workOf({ config: { steps, accumulate, batch, prior, sample } }: Run): number {
-  const pictures = batch.subject + (prior.weight > 0 && prior.pictures > 0 ? batch.prior : 0);
-  const prompts = 10 + prior.prompts.length;
-  return 3 * steps * accumulate * pictures + 2 * sample.steps * prompts * sample.seeds.length;
+  #workOf({ config: { steps, accumulate, batch, prior, sample } }: Run): number {
+    const pictures = batch.subject + (prior.weight > 0 && prior.pictures > 0 ? batch.prior : 0);
+    return 3 * steps * accumulate * pictures + 2 * sample.steps * this.#prompts * sample.seeds.length;
+  }
 }
 
 /** Real pictures, the untuned model's, and those of variants after training: a row each, a column a prompt. */
@@ -295,12 +297,11 @@ async function drawSheet(
     const run = runs.find((one) => one.variant === name && one.subject === subject);
     if (run) rows.push([`${name}, seed ${run.seed}`, await drawn(path.join(run.folder, 'after'), run)]);
   }
-  const kinds = { shown: 'shown', unseen: 'not shown', class: 'class', other: '' };
   const png = await grid(rows.flatMap(([, row]) => row), {
     columns: columns.length,
     cell: 96,
     title: `${subject}: what is drawn after training on ${dreambooth.shown.length} pictures`,
-    columnLabels: columns.map(({ prompt, kind }) => `${prompt} (${kinds[kind]})`),
+    columnLabels: columns.map(shotLabel),
     rowLabels: rows.map(([label]) => label),
   }); // prettier-ignore
   await writeFileAtomic(path.join(folder, `dreambooth-${subject}.png`), [png]);

@@ -48,6 +48,16 @@ export interface Shot {
   readonly truths: readonly Picture[];
 }
 
+const KINDS: Readonly<Record<Shot['kind'], string>> = {
+  shown: 'shown',
+  unseen: 'not shown',
+  class: 'class',
+  other: 'other',
+};
+
+/** What stands above a shot's column: "a sks crying cat (not shown)". */
+export const shotLabel = ({ prompt, kind }: Shot): string => `${prompt} (${KINDS[kind]})`;
+
 /** What a configuration is about: read, checked, and not yet begun. */
 export interface Lesson {
   /** The subject's pictures with their prompts. */
@@ -303,7 +313,6 @@ function sheet(
   before: Picture[][],
   after: Picture[][],
 ): Promise<Uint8Array> {
-  const kinds = { shown: 'shown', unseen: 'not shown', class: 'class', other: 'other' };
   const seeds = config.sample.seeds.slice(0, 2);
   const rows = [
     shots.map(({ truths }) => truths[0] ?? null),
@@ -314,7 +323,7 @@ function sheet(
     columns: shots.length,
     cell: 96,
     title: `${config.name}: before and after ${config.steps} steps on ${shots.filter(({ kind }) => kind === 'shown').flatMap(({ truths }) => truths).length} pictures`,
-    columnLabels: shots.map(({ prompt, kind }) => `${prompt} (${kinds[kind]})`),
+    columnLabels: shots.map(shotLabel),
     rowLabels: [
       'the real subject',
       ...seeds.map((seed) => `before, seed ${seed}`),
