@@ -2,16 +2,11 @@
  * What DreamBooth changed, in numbers. The measures and thresholds were fixed before any training that they judge.
  * Pictures are (3, H, W) in [−1, 1].
  */
-import { distance, isWhite, mean, thumbnail } from './measures.ts';
+import { distance, FLOORS, isWhite, mean, thumbnail } from './measures.ts';
 import type { Picture } from './pictures.ts';
 
-/** What must hold after the default run; `docs/dreambooth.md` says what did. */
-export const THRESHOLDS = {
-  /** Share of grey foreground with the token, over expressions shown and not shown. Real pictures have 0.85. */
-  grey: 0.4,
-  /** Drift of the class prompts with prior preservation, as a share of the drift without. */
-  drift: 0.5,
-} as const;
+/** Share of grey foreground with the token that is wanted, over expressions shown and not shown. Real pictures have 0.85. */
+const GREY = 0.4;
 
 /** Share of grey among the foreground: of the pixels that are not white, those whose channels in [0, 1] lie within 0.12 of each other. */
 export function greyShare(picture: Float32Array): number {
@@ -92,8 +87,8 @@ export function judge(judged: readonly Judged[], { grey = false } = {}): Finding
       measure: `share of grey in the foreground (the real subject: ${real.toFixed(2)})`,
       before: share('before'),
       after,
-      wanted: `at least ${THRESHOLDS.grey}`,
-      holds: after >= THRESHOLDS.grey,
+      wanted: `at least ${GREY}`,
+      holds: after >= GREY,
     });
   }
   const classes = judged.filter(({ kind }) => kind === 'class');
@@ -103,7 +98,7 @@ export function judge(judged: readonly Judged[], { grey = false } = {}): Finding
         measure: `drift of the class prompts (${form})`,
         before: null,
         after: mean(classes.flatMap((one) => one.after.map((seen, s) => distance(of(seen), of(one.before[s]!))))),
-        wanted: `at most ${THRESHOLDS.drift} of the drift without prior preservation: docs/dreambooth.md`,
+        wanted: `at most ${FLOORS.drift} of the drift without prior preservation: docs/dreambooth.md`,
         holds: null,
       });
   return findings;
