@@ -63,7 +63,10 @@ const run = {
 };
 
 export const sampling = {
-  sampler: z.enum(Object.keys(SAMPLERS) as SamplerName[]).default('dpmpp2m-karras'),
+  sampler: z
+    .enum(Object.keys(SAMPLERS) as SamplerName[])
+    .default('dpmpp2m-karras')
+    .describe('of all pictures that are drawn, the class pictures among them'),
   steps: count.max(1000).default(8).describe('evaluations of the UNet for a picture'),
   scale: z.number().min(1).default(4).describe('classifier-free guidance'),
 };

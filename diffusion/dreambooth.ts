@@ -18,7 +18,7 @@ import type { StableDiffusion } from './folder.ts';
 import { drawingSteps, encode, generate } from './pipeline.ts';
 import { encodePng, listPictures, loadPicture } from './pictures.ts';
 import type { Picture } from './pictures.ts';
-import type { NoiseSchedule } from './schedule.ts';
+import type { NoiseSchedule, SamplerName } from './schedule.ts';
 import { diffusionLoss, encodePictures, noiseBatch } from './training.ts';
 import type { Batch, Example, Latents } from './training.ts';
 
@@ -108,6 +108,7 @@ export interface PriorOptions {
   readonly count: number;
   readonly steps: number;
   readonly scale: number;
+  readonly sampler: SamplerName;
   readonly seed: number;
   /** Folder of the cache; each model and setting has a folder inside. */
   readonly cache: string;
@@ -122,11 +123,11 @@ export interface PriorOptions {
  */
 export async function priorExamples(
   model: StableDiffusion,
-  { prompts, count, steps, scale, seed, cache, onBegin, onStep }: PriorOptions,
+  { prompts, count, steps, scale, sampler, seed, cache, onBegin, onStep }: PriorOptions,
 ): Promise<{ examples: Example[]; folder: string; drawn: boolean }> {
   const used = Array.from({ length: count }, (_, i) => prompts[i % prompts.length]!);
   const key = createHash('sha256').update(
-    JSON.stringify({ used, steps, scale, seed, weights: await modelHash(model) }),
+    JSON.stringify({ used, steps, scale, sampler, seed, weights: await modelHash(model) }),
   );
   const folder = path.join(cache, key.digest('hex').slice(0, 16));
   const file = path.join(folder, 'latents.safetensors');
@@ -134,12 +135,13 @@ export async function priorExamples(
     latents.map((crop, i) => ({ ids: encode(model, used[i]!), crops: [crop] }));
   const found = await readLatents(file, count);
   if (found) return { examples: withLatents(found), folder, drawn: false };
-  onBegin?.(drawingSteps(model, count, { steps }));
+  onBegin?.(drawingSteps(model, count, { steps, sampler }));
   const pictures = await generate(model, {
     prompts: used,
     seeds: used.map((_, i) => seed + i),
     steps,
     scale,
+    sampler,
     ...(onStep ? { onStep } : {}),
   });
   const latents = await encodePictures(model.vae, pictures);

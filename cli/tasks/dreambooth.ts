@@ -211,6 +211,7 @@ async function drawPrior(
     count: pictures,
     steps,
     scale,
+    sampler: config.sample.sampler,
     seed: config.seed,
     cache,
     onBegin(total) {
