@@ -114,7 +114,9 @@ const TASKS = {
         token: z
           .boolean()
           .default(false)
-          .describe("of the text encoder only the token's embedding; with train.unet=false: textual inversion"),
+          .describe(
+            "of the text encoder only the token's embedding, from the class's on; with train.unet=false: textual inversion",
+          ),
       })
       .prefault({}),
     batch: z

@@ -6,7 +6,7 @@ import { createHash } from 'node:crypto';
 import { rename, rm } from 'node:fs/promises';
 import path from 'node:path';
 import { affine, mse, sub } from '../kernels/index.ts';
-import { noGrad, scope, tensor } from '../engine/index.ts';
+import { noGrad, scope, tensor, write } from '../engine/index.ts';
 import type { Tensor } from '../engine/index.ts';
 import type { Part } from '../nn/arena.ts';
 import { makeFolder } from '../nn/checkpoint.ts';
@@ -15,6 +15,7 @@ import { DataOrder } from '../nn/order.ts';
 import type { Writable } from '../nn/safetensors.ts';
 import { weightFiles } from './folder.ts';
 import type { StableDiffusion } from './folder.ts';
+import { mean } from './measures.ts';
 import { drawingSteps, encode, generate } from './pipeline.ts';
 import { encodePng, listPictures, loadPicture } from './pictures.ts';
 import type { Picture } from './pictures.ts';
@@ -84,6 +85,23 @@ export function chooseTrained(
   table.requiresGrad = true;
   const width = table.shape[1]!;
   return new Map([[`text_encoder.${TOKEN_TABLE}`, { first: ids[0]! * width, size: width }]]);
+}
+
+/**
+ * Gives a word of one token the embedding of another phrase, the mean of its tokens': where textual inversion begins, which
+ * has far to go from a word that pre-training never met (Gal et al. begin with a word for the class).
+ */
+export async function beginAs(
+  { textEncoder, tokenizer }: StableDiffusion,
+  word: string,
+  phrase: string,
+): Promise<void> {
+  const table = textEncoder.text_model.embeddings.token_embedding.weight;
+  const width = table.shape[1]!;
+  const values = (await table.read()).slice();
+  const [row, like] = [tokenizer.tokenize(word)[0]!, tokenizer.tokenize(phrase)];
+  for (let i = 0; i < width; i++) values[row * width + i] = mean(like.map((id) => values[id * width + i]!));
+  write(table, values);
 }
 
 /** Encodes pictures and prompts. */

@@ -3,6 +3,7 @@ import path from 'node:path';
 import { rehearsal } from '../../engine/index.ts';
 import type { Device } from '../../engine/index.ts';
 import {
+  beginAs,
   chooseTrained,
   DreamBooth,
   fillPrompt,
@@ -153,6 +154,7 @@ export async function learn(
 ): Promise<boolean> {
   const cache = path.join(path.dirname(context.folder), 'class-pictures');
   const prior = await interruptible(context, () => drawPrior(model, config, classPrompts, cache));
+  if (config.train.token) await beginAs(model, config.data.token, config.data.class);
   const task = new DreamBooth(model, await makeExamples(model, pictures), prior, {
     seed: config.seed,
     subjectBatch: config.batch.subject,

@@ -3,7 +3,7 @@ import { tmpdir } from 'node:os';
 import path from 'node:path';
 import { afterAll, beforeAll, describe, expect, it } from 'vitest';
 import { backward, HostRandom, noGrad, randomKey, scope, write } from '../../engine/index.ts';
-import { chooseTrained, DreamBooth, modelHash } from '../../diffusion/dreambooth.ts';
+import { beginAs, chooseTrained, DreamBooth, modelHash } from '../../diffusion/dreambooth.ts';
 import { loadStableDiffusion } from '../../diffusion/folder.ts';
 import type { StableDiffusion } from '../../diffusion/folder.ts';
 import { encode } from '../../diffusion/pipeline.ts';
@@ -73,6 +73,23 @@ describe('textual inversion', () => {
       expect(Math.abs(slope - expected)).toBeLessThan(1.5e-5);
       expect(Math.abs(expected)).toBeGreaterThan(1.5e-4);
     }
+  });
+
+  it('begins with the class, and leaves all other rows', async () => {
+    const table = model.textEncoder.text_model.embeddings.token_embedding.weight;
+    const before = ((await table.read()) as Float32Array).slice();
+    const width = table.shape[1]!;
+    const [row, like] = [model.tokenizer.tokenize(WORD)[0]!, model.tokenizer.tokenize('a dog')];
+    expect(like.length).toBeGreaterThan(1);
+    await beginAs(model, WORD, 'a dog');
+    const after = (await table.read()) as Float32Array;
+    const wanted = Float32Array.from(before, (value, i) =>
+      Math.floor(i / width) === row
+        ? like.reduce((sum, id) => sum + before[id * width + (i % width)]!, 0) / like.length
+        : value,
+    );
+    expect([...after]).toEqual([...wanted]);
+    write(table, before);
   });
 
   it('refuses a word of several tokens', () => {
