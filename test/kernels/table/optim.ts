@@ -190,7 +190,7 @@ export const optimRows: Rows<'adamw' | 'gradientNorm' | 'lerp'> = {
       return target!;
     },
     reference: ([target, source], { share }) =>
-      nd(target!.shape, (i) => target!.data[i]! + share * (source!.data[i]! - target!.data[i]!)),
+      nd(target!.shape, (i) => (1 - share) * target!.data[i]! + share * source!.data[i]!),
     samples: [{ inputs: [[260], [260]], attributes: { share: 0.01 } }],
     gradient: 'none',
     f16: 'none', // averages lie in arenas of f32
