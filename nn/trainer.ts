@@ -151,22 +151,26 @@ export class Trainer {
   async #loop(): Promise<void> {
     const { steps, checkpointEvery = Infinity, callbacks = [] } = this.#options;
     let pending: Promise<void> = Promise.resolve(); // the step before this one
-    while (this.completed < steps && this.#stopped === null) {
-      const step = this.completed++;
-      const report = this.#step(step);
-      const values = report.read();
-      values.catch(() => {}); // heard when it is awaited
-      release(report);
-      await pending;
-      pending = this.#record(step, values);
-      pending.catch(() => {});
-      const due = callbacks.filter(({ every }) => this.completed % every === 0);
-      if (due.length > 0) await pending;
-      for (const { run } of due) await run(this.completed, this);
-      if (this.completed % checkpointEvery === 0) {
+    try {
+      while (this.completed < steps && this.#stopped === null) {
+        const step = this.completed++;
+        const report = this.#step(step);
+        const values = report.read();
+        values.catch(() => {}); // heard when it is awaited
+        release(report);
         await pending;
-        await this.#save();
+        pending = this.#record(step, values);
+        pending.catch(() => {});
+        const due = callbacks.filter(({ every }) => this.completed % every === 0);
+        if (due.length > 0) await pending;
+        for (const { run } of due) await run(this.completed, this);
+        if (this.completed % checkpointEvery === 0) {
+          await pending;
+          await this.#save();
+        }
       }
+    } finally {
+      await pending.catch(() => {}); // where a step failed, the one before it is still written
     }
     await pending;
     await this.#save();
