@@ -2,6 +2,7 @@
 import path from 'node:path';
 import { Command, InvalidArgumentError, Option } from 'commander';
 import { loadStableDiffusion } from '../diffusion/folder.ts';
+import { mebibytes } from '../engine/index.ts';
 import { openNodeDevice } from '../engine/node.ts';
 import { tuningFile, writeTuning } from '../engine/tuning.ts';
 import { adapterFacts } from './bench/adapter.ts';
@@ -177,7 +178,6 @@ function figures({ ms, min, runs, gflops }: Measurement): string[] {
 }
 
 function printStep({ measurement, first, counts }: StepResult, print: (line: string) => void): void {
-  const mebibytes = (bytes: number) => `${(bytes / 2 ** 20).toFixed(1)} MiB`;
   print(row(measurement.name, [...figures(measurement), first.toFixed(0)]));
   print(`  ${counts.dispatches} dispatches in ${counts.submits} submissions; recorded by the host in ${counts.host.toFixed(1)} ms`); // prettier-ignore
   print(`  ${counts.compiled} pipelines compiled by the first step, in ${(first / 1000).toFixed(1)} s`);

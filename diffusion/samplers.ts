@@ -4,6 +4,7 @@
  * function from the number of steps to a list of `Step`s, and one kernel (or `hostStep`) performs them all. Methods that are
  * written for x/√ᾱ, whose noise is σ = √((1−ᾱ)/ᾱ), are carried out on x itself: it is what the model takes.
  */
+import type { StepCoefficients } from '../kernels/index.ts';
 import { linspace } from './schedule.ts';
 import type { ConfigOf, NoiseSchedule, SchedulerConfig } from './schedule.ts';
 
@@ -18,21 +19,12 @@ import type { ConfigOf, NoiseSchedule, SchedulerConfig } from './schedule.ts';
  * methods also take the sample x₋₁ of the step before, and the outputs m₋₁, m₋₂, … of up to four steps, last first; `past` is
  * empty where neither is needed.
  */
-export interface Step {
+export interface Step extends StepCoefficients {
   /** What the model is told; with Karras' spacing not always an integer. */
   readonly timestep: number;
   /** ᾱ of the sample before the step and after it. */
   readonly from: number;
   readonly to: number;
-  readonly sample: number;
-  readonly output: number;
-  readonly noise: number;
-  readonly clean: number;
-  readonly cleanSample: number;
-  readonly cleanOutput: number;
-  readonly clip: number;
-  readonly before: number;
-  readonly past: readonly number[];
 }
 
 export interface SamplingOptions {

@@ -191,7 +191,14 @@ export const optimRows: Rows<'adamw' | 'gradientNorm' | 'lerp'> = {
     },
     reference: ([target, source], { share }) =>
       nd(target!.shape, (i) => (1 - share) * target!.data[i]! + share * source!.data[i]!),
-    samples: [{ inputs: [[260], [260]], attributes: { share: 0.01 } }],
+    samples: [
+      { inputs: [[260], [260]], attributes: { share: 0.01 } },
+      {
+        name: 'all of a small source',
+        inputs: [{ shape: [4], value: () => -1e15 }, { shape: [4], value: (_, i) => i - 0.4 }], // prettier-ignore
+        attributes: { share: 1 },
+      },
+    ],
     gradient: 'none',
     f16: 'none', // averages lie in arenas of f32
     arbitrary: fc
