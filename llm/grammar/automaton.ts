@@ -1,0 +1,104 @@
+/**
+ * What every grammar becomes: a deterministic pushdown automaton over bytes, built as it is walked. Its stack is made of
+ * frames; a frame is one state of one construct that is open (a string, a number, an object, a sentence of a grammar),
+ * and decides alone what a byte does until it ends. Frames are interned by whoever makes them: equal states are the same
+ * object, so that moves and masks are computed once a state.
+ */
+
+/** Which of the ways in which a construct can end has come: small integers that the frame below understands. */
+export type Outcome = number;
+
+/** The byte leads to `frame`, and `child` is opened on it. */
+export interface Push {
+  readonly kind: 'push';
+  readonly frame: Frame;
+  readonly child: Frame;
+}
+
+/** The frame ends; where the byte is not its own (a comma behind a number), the frame below has to take it. */
+export interface Pop {
+  readonly kind: 'pop';
+  readonly outcome: Outcome;
+  readonly consumed: boolean;
+}
+
+/** What a byte does to the frame on top: a frame takes its place, one is opened, it ends, or nothing may begin so. */
+export type Move = Frame | Push | Pop | null;
+
+/**
+ * One state. The rule that makes masks right: a frame exists only where some sequence of bytes completes it and all that
+ * is below it. `step` and `resume` return null rather than a state from which nothing can be completed.
+ */
+export abstract class Frame {
+  readonly kind = 'frame';
+  private readonly moves: (Move | undefined)[] = [];
+  private readonly resumed = new Map<Outcome, Frame | null>();
+
+  /** What `byte` (0 to 255) does. */
+  move(byte: number): Move {
+    let move = this.moves[byte];
+    if (move === undefined) this.moves[byte] = move = this.step(byte);
+    return move;
+  }
+
+  /** The frame after the child opened on it has ended so; null where it may not. */
+  resume(outcome: Outcome): Frame | null {
+    let frame = this.resumed.get(outcome);
+    if (frame === undefined) this.resumed.set(outcome, (frame = this.after(outcome)));
+    return frame;
+  }
+
+  /** How it ends where no byte follows, or null where it may not end here: numbers and the document itself may. */
+  end(): Outcome | null {
+    return null;
+  }
+
+  /**
+   * That any text of up to so many code points of plain string content (no quote, backslash or control character) keeps
+   * a string open: 0 where nothing is known. Masks take such tokens in whole.
+   */
+  get plain(): number {
+    return 0;
+  }
+
+  /** Frames of the same signature do the same with every sequence of bytes until they end, in whatever grammar. */
+  get signature(): string | null {
+    return null;
+  }
+
+  /** A key that its object must not hold twice is being written: the text from here to its end is compared. */
+  get unique(): boolean {
+    return false;
+  }
+
+  protected abstract step(byte: number): Move;
+
+  protected after(_outcome: Outcome): Frame | null {
+    throw new Error('[grammar] a frame that opens nothing was resumed');
+  }
+}
+
+/** Frames by a text that says all that distinguishes them. */
+export class Interned<T> {
+  private readonly known = new Map<string, T>();
+
+  get(key: string, make: () => T): T {
+    let value = this.known.get(key);
+    if (value === undefined) this.known.set(key, (value = make()));
+    return value;
+  }
+
+  get size(): number {
+    return this.known.size;
+  }
+}
+
+/** A stack of frames, never changed: its top, and what is below. */
+export interface Stack {
+  readonly frame: Frame;
+  readonly below: Stack | null;
+  /** Of a frame that is `unique`: the bytes written of it, its closing quote not among them. */
+  readonly written: readonly number[] | null;
+  /** Of the frame under one: the texts that its unique children have had, decoded. */
+  readonly taken: ReadonlySet<string> | null;
+}
