@@ -6,6 +6,7 @@
 export interface Language {
   /** Languages of one key are equal. */
   readonly key: string;
+  /** DEAD in the empty language alone, which is `none`. */
   readonly start: number;
   /** The state after `codePoint`, or DEAD, from which nothing is accepted. */
   step(state: number, codePoint: number): number;
@@ -13,6 +14,11 @@ export interface Language {
   ranges(state: number): readonly Range[];
   /** What the text that led to `state` is: NONE where it is not in the language, else a number from 0 on (see `words`). */
   label(state: number): number;
+  /**
+   * Where the number of code points that follow `state` is known to decide the label alone: the labels by that number;
+   * else null.
+   */
+  spans(state: number): readonly Span[] | null;
 }
 
 export interface Range {
@@ -21,8 +27,53 @@ export interface Range {
   readonly state: number;
 }
 
+/** Fewer than `below` code points, and no fewer than the span before, give this label. The last one's `below` is Infinity. */
+export interface Span {
+  readonly below: number;
+  readonly label: number;
+}
+
 /** The state from which nothing is accepted. Every other state leads to an accepting one. */
 export const DEAD = -1;
 
 /** The label of a text outside the language. */
 export const NONE = -1;
+
+/** No text. */
+export const none: Language = {
+  key: 'none',
+  start: DEAD,
+  step: () => DEAD,
+  ranges: () => [],
+  label: () => NONE,
+  spans: () => [{ below: Infinity, label: NONE }],
+};
+
+/** All code points: two ranges, as the surrogates lie between. */
+export const CODE_POINTS: readonly (readonly [from: number, to: number])[] = [
+  [0, 0xd7ff],
+  [0xe000, 0x10ffff],
+];
+
+/** Spans whose neighbours have different labels: equal lists are equal functions. */
+export function spans(list: readonly Span[]): readonly Span[] {
+  return list.filter(({ label }, i) => label !== list[i + 1]?.label);
+}
+
+/** Whether a range of the list meets from … to. */
+export function meets(ranges: readonly Range[], from: number, to: number): boolean {
+  const first = firstFrom(ranges, from);
+  return first < ranges.length && ranges[first]!.from <= to;
+}
+
+/** The place of the first range that ends at `codePoint` or behind it. */
+export function firstFrom(ranges: readonly Range[], codePoint: number): number {
+  let low = 0;
+  let high = ranges.length;
+  while (low < high) {
+    const middle = (low + high) >> 1;
+    if (ranges[middle]!.to < codePoint) low = middle + 1;
+    else high = middle;
+  }
+  return low;
+}

@@ -1,0 +1,301 @@
+import { Frame, Interned, type Move, type Outcome } from '../automaton.ts';
+import { combine } from '../text/combine.ts';
+import { CODE_POINTS, DEAD, NONE, firstFrom, meets, type Language, type Range } from '../text/language.ts';
+
+/** The strings of a JSON text whose content some languages decide, read behind the opening quote. */
+export interface Strings {
+  readonly open: Frame;
+}
+
+export interface StringOptions {
+  /** They are the keys of one object, no two of which may be equal. */
+  readonly unique?: boolean;
+}
+
+/**
+ * Strings by what they are in each of the languages: `outcome` makes of the labels how the string ends, null where it must
+ * not be. Null where no string is left. Throws where it takes too many states to know.
+ */
+export function strings(
+  languages: readonly Language[],
+  outcome: (labels: readonly number[]) => Outcome | null,
+  { unique = false }: StringOptions = {},
+): Strings | null {
+  const language = combine('', languages, (labels) => outcome(labels) ?? NONE);
+  if (language.start === DEAD) return null;
+  return { open: new StringFrames(language, unique).content(language.start) };
+}
+
+const QUOTE = 0x22;
+const BACKSLASH = 0x5c;
+const SPACE = 0x20;
+
+/** What follows a backslash, and the code point that it stands for. */
+const ESCAPES: ReadonlyMap<string, number> = new Map([
+  ['"', QUOTE],
+  ['\\', BACKSLASH],
+  ['/', 0x2f],
+  ['b', 0x08],
+  ['f', 0x0c],
+  ['n', 0x0a],
+  ['r', 0x0d],
+  ['t', 0x09],
+]);
+const LAST_CODE_POINT = 0x10ffff;
+
+/** UTF-8 by the first byte: how many follow, which of its bits are the code point's, the least code point of that length. */
+const LEADS = [
+  { from: 0xc2, to: 0xdf, follow: 1, bits: 0x1f, least: 0x80 },
+  { from: 0xe0, to: 0xef, follow: 2, bits: 0x0f, least: 0x800 },
+  { from: 0xf0, to: 0xf4, follow: 3, bits: 0x07, least: 0x10000 },
+];
+
+/** The code points of plain string content. */
+const PLAIN: readonly (readonly [from: number, to: number])[] = [
+  [0x20, 0x21],
+  [0x23, 0x5b],
+  [0x5d, 0xd7ff],
+  [0xe000, 0x10ffff],
+];
+
+/** So many states are looked at to see how much plain text keeps a string open. */
+const NEAR = 32;
+
+/** The frames of one language's strings. */
+class StringFrames {
+  readonly language: Language;
+  readonly unique: boolean;
+  private readonly contents: (ContentFrame | undefined)[] = [];
+  private readonly parts = new Interned<Frame>();
+
+  constructor(language: Language, unique: boolean) {
+    this.language = language;
+    this.unique = unique;
+  }
+
+  /** Between two characters. */
+  content(state: number): ContentFrame {
+    return (this.contents[state] ??= new ContentFrame(this, state));
+  }
+
+  /** Behind a character; null where that must not come. */
+  behind(state: number, codePoint: number): ContentFrame | null {
+    const next = this.language.step(state, codePoint);
+    return next === DEAD ? null : this.content(next);
+  }
+
+  /** Within the bytes of a character that is one of from … to. */
+  bytes(state: number, follow: number, from: number, to: number): Frame | null {
+    const ranges = this.language.ranges(state);
+    const range = ranges[firstFrom(ranges, from)];
+    if (!range || range.from > to) return null;
+    // Where all of them lead to one state, it does not matter which is written, nor where they come from.
+    if (range.from <= from && range.to >= to && to - from + 1 === 64 ** follow) return this.tail(range.state, follow);
+    return this.parts.get(`${state} ${follow} ${from}`, () => new BytesFrame(this, state, follow, from, to));
+  }
+
+  /** So many bytes before `state`. */
+  tail(state: number, follow: number): Frame {
+    return follow === 0
+      ? this.content(state)
+      : this.parts.get(`to ${state} ${follow}`, () => new TailFrame(this, state, follow));
+  }
+
+  /** Within an escape, of which so much is written. */
+  escape(state: number, written: string): Frame | null {
+    const ranges = this.language.ranges(state);
+    if (!escaped(written).some(([from, to]) => meets(ranges, from, to))) return null;
+    return this.parts.get(`${state} \\${written}`, () => new EscapeFrame(this, state, written));
+  }
+
+  /** What all frames behind `state` do, where the number of code points to come decides it. */
+  signature(state: number): string | null {
+    const spans = this.language.spans(state);
+    if (!spans) return null;
+    return [this.unique ? 'key' : 'string', ...spans.map(({ below, label }) => `${label}<${below}`)].join(' ');
+  }
+}
+
+/** What all frames of strings are: a state of the language, and what is written of the character behind it. */
+abstract class StringFrame extends Frame {
+  protected readonly frames: StringFrames;
+  protected readonly state: number;
+
+  constructor(frames: StringFrames, state: number) {
+    super();
+    this.frames = frames;
+    this.state = state;
+  }
+
+  /** What distinguishes frames of the same state. */
+  protected abstract readonly part: string;
+
+  override get signature(): string | null {
+    const signature = this.frames.signature(this.state);
+    return signature && signature + this.part;
+  }
+
+  override get unique(): boolean {
+    return this.frames.unique;
+  }
+}
+
+/** Between two characters. */
+class ContentFrame extends StringFrame {
+  protected readonly part = '';
+  private room: number | undefined;
+
+  override get plain(): number {
+    return (this.room ??= plainRoom(this.frames.language, this.state));
+  }
+
+  protected override step(byte: number): Move {
+    const { frames, state } = this;
+    if (byte === QUOTE) {
+      const label = frames.language.label(state);
+      return label === NONE ? null : { kind: 'pop', outcome: label, consumed: true };
+    }
+    if (byte === BACKSLASH) return frames.escape(state, '');
+    if (byte < SPACE) return null;
+    if (byte < 0x80) return frames.behind(state, byte);
+    const lead = LEADS.find(({ from, to }) => byte >= from && byte <= to);
+    if (!lead) return null;
+    const { follow, bits, least } = lead;
+    const from = (byte & bits) * 64 ** follow;
+    return frames.bytes(state, follow, Math.max(from, least), Math.min(from + 64 ** follow - 1, LAST_CODE_POINT));
+  }
+}
+
+/** Within the bytes of a character: `follow` more, which make one of from … to. */
+class BytesFrame extends StringFrame {
+  protected readonly part: string;
+  private readonly follow: number;
+  private readonly from: number;
+  private readonly to: number;
+
+  constructor(frames: StringFrames, state: number, follow: number, from: number, to: number) {
+    super(frames, state);
+    this.follow = follow;
+    this.from = from;
+    this.to = to;
+    this.part = ` ${follow} bytes of ${from}`;
+  }
+
+  protected override step(byte: number): Move {
+    if ((byte & 0xc0) !== 0x80) return null;
+    const { frames, state, follow } = this;
+    const size = 64 ** (follow - 1);
+    const first = this.from - (this.from % (64 * size)) + (byte & 0x3f) * size;
+    const from = Math.max(first, this.from);
+    const to = Math.min(first + size - 1, this.to);
+    if (from > to) return null;
+    return follow === 1 ? frames.behind(state, from) : frames.bytes(state, follow - 1, from, to);
+  }
+}
+
+/** Within the bytes of a character: whatever the other `follow` are, they lead to `state`. */
+class TailFrame extends StringFrame {
+  protected readonly part: string;
+  private readonly follow: number;
+
+  constructor(frames: StringFrames, state: number, follow: number) {
+    super(frames, state);
+    this.follow = follow;
+    this.part = ` behind ${follow} bytes`;
+  }
+
+  protected override step(byte: number): Move {
+    return (byte & 0xc0) === 0x80 ? this.frames.tail(this.state, this.follow - 1) : null;
+  }
+}
+
+/** Within an escape; `written` is what stands behind its backslash, digits in lower case: "ud83d\\u" is the longest kind. */
+class EscapeFrame extends StringFrame {
+  protected readonly part: string;
+  private readonly written: string;
+
+  constructor(frames: StringFrames, state: number, written: string) {
+    super(frames, state);
+    this.written = written;
+    this.part = ` \\${written}`;
+  }
+
+  protected override step(byte: number): Move {
+    const { frames, state, written } = this;
+    const character = String.fromCharCode(byte);
+    const place = written.length;
+    if (place === 0 && character !== 'u') {
+      const codePoint = ESCAPES.get(character);
+      return codePoint === undefined ? null : frames.behind(state, codePoint);
+    }
+    const fits = place % 6 === 0 ? character === 'u' : place === 5 ? character === '\\' : /[\da-fA-F]/.test(character);
+    if (!fits) return null;
+    const next = written + character.toLowerCase();
+    const high = parseInt(next.slice(1, 5), 16);
+    if (next.length === 5 && (high < HIGH[0] || high > LOW[1])) return frames.behind(state, high);
+    const low = parseInt(next.slice(7), 16);
+    if (next.length === 11) return low < LOW[0] || low > LOW[1] ? null : frames.behind(state, pair(high, low));
+    return frames.escape(state, next);
+  }
+}
+
+/** The halves of pairs: UTF-16's surrogates. */
+const HIGH = [0xd800, 0xdbff] as const;
+const LOW = [0xdc00, 0xdfff] as const;
+
+function pair(high: number, low: number): number {
+  return 0x10000 + (high - HIGH[0]) * 0x400 + (low - LOW[0]);
+}
+
+/** The code points, halves of pairs among them, that an escape may come to of which so much stands behind its backslash. */
+function escaped(written: string): readonly (readonly [from: number, to: number])[] {
+  if (written === '') return CODE_POINTS;
+  const [from, to] = units(written.slice(1, 5));
+  const single = written.length <= 5 ? ([[from, to]] as const) : [];
+  const high = [Math.max(from, HIGH[0]), Math.min(to, HIGH[1])] as const;
+  const [lowFrom, lowTo] = units(written.slice(7));
+  const low = [Math.max(lowFrom, LOW[0]), Math.min(lowTo, LOW[1])] as const;
+  const paired = high[0] <= high[1] && low[0] <= low[1];
+  return paired ? [...single, [pair(high[0], low[0]), pair(high[1], low[1])]] : single;
+}
+
+/** The UTF-16 units whose four hexadecimal digits begin so. */
+function units(digits: string): readonly [from: number, to: number] {
+  return [parseInt(digits.padEnd(4, '0'), 16), parseInt(digits.padEnd(4, 'f'), 16)];
+}
+
+/** How many code points of plain content keep the string open, whichever they are; less than that where it is far to see. */
+function plainRoom(language: Language, state: number): number {
+  const spans = language.spans(state);
+  if (spans) return spans.findLast(({ label }) => label !== NONE)!.below - 1;
+  const seen = new Set([state]);
+  let level = [state];
+  for (let room = 0; ; room += 1) {
+    const next: number[] = [];
+    for (const each of level) {
+      const ranges = language.ranges(each);
+      if (!PLAIN.every(([from, to]) => covers(ranges, from, to))) return room;
+      for (const { state: other } of ranges) {
+        if (!seen.has(other)) next.push(other);
+        seen.add(other);
+      }
+    }
+    if (next.length === 0) return Infinity;
+    if (seen.size > NEAR) return room + 1;
+    level = next;
+  }
+}
+
+/** Whether the ranges leave no gap between from … to. */
+function covers(ranges: readonly Range[], from: number, to: number): boolean {
+  for (let i = firstFrom(ranges, from); i < ranges.length && ranges[i]!.from <= from; i += 1) {
+    if (ranges[i]!.to >= to) return true;
+    from = ranges[i]!.to + 1;
+  }
+  return false;
+}
+
+/** What bytes of a string's content, escapes and all, say. */
+export function decode(bytes: readonly number[]): string {
+  return JSON.parse(`"${new TextDecoder().decode(Uint8Array.from(bytes))}"`) as string;
+}

@@ -1,0 +1,187 @@
+import { all } from './lengths.ts';
+import { CODE_POINTS, DEAD, NONE, none, spans, type Language, type Range, type Span } from './language.ts';
+import { Reach } from './reach.ts';
+
+/**
+ * All languages walked side by side: `label` makes of their labels that of the text, NONE where it is not wanted. States
+ * are lists of the languages' states, DEAD among them.
+ */
+export function combine(
+  key: string,
+  languages: readonly Language[],
+  label: (labels: readonly number[]) => number,
+): Language {
+  const combined = new Combined(key, languages, label);
+  return combined.empty ? none : combined;
+}
+
+export function complement(language: Language): Language {
+  if (language === none) return all;
+  return combine(`not (${language.key})`, [language], ([label]) => (label === NONE ? 0 : NONE));
+}
+
+export function intersect(...languages: readonly Language[]): Language {
+  const of = languages.filter((language) => language !== all);
+  if (of.length === 0) return all;
+  if (of.length === 1) return of[0]!;
+  if (of.includes(none)) return none;
+  return combine(`(${of.map(({ key }) => key).join(') and (')})`, of, (labels) => (labels.includes(NONE) ? NONE : 0));
+}
+
+export function union(...languages: readonly Language[]): Language {
+  const of = languages.filter((language) => language !== none);
+  if (of.length === 0) return none;
+  if (of.length === 1) return of[0]!;
+  return combine(`(${of.map(({ key }) => key).join(') or (')})`, of, (labels) =>
+    labels.every((label) => label === NONE) ? NONE : 0,
+  );
+}
+
+class Combined implements Language {
+  readonly key: string;
+  readonly start: number;
+  private readonly languages: readonly Language[];
+  private readonly labelled: (labels: readonly number[]) => number;
+  private readonly known = new Map<string, number>();
+  private readonly ids = new Map<string, number>();
+  /** By state. */
+  private readonly parts: (readonly number[])[] = [];
+  private readonly labelsOf: (number | undefined)[] = [];
+  private readonly spansOf: (readonly Span[] | null | undefined)[] = [];
+  private readonly edgesOf: (readonly Range[] | undefined)[] = [];
+  private readonly rangesOf: (readonly Range[] | undefined)[] = [];
+  private readonly reach: Reach;
+
+  constructor(key: string, languages: readonly Language[], labelled: (labels: readonly number[]) => number) {
+    this.key = key;
+    this.languages = languages;
+    this.labelled = labelled;
+    this.reach = new Reach({
+      name: `a text that is ${languages.map((language) => shortened(language.key)).join(', ')}`,
+      accepts: (state) => this.accepts(state),
+      next: (state) => (this.spans(state) ? [] : this.edges(state).map((edge) => edge.state)),
+    });
+    this.start = this.state(languages.map((language) => language.start));
+  }
+
+  get empty(): boolean {
+    return !this.reach.from(this.start);
+  }
+
+  step(state: number, codePoint: number): number {
+    const next = this.state(
+      this.parts[state]!.map((part, i) => (part === DEAD ? DEAD : this.languages[i]!.step(part, codePoint))),
+    );
+    return this.reach.from(next) ? next : DEAD;
+  }
+
+  ranges(state: number): readonly Range[] {
+    return (this.rangesOf[state] ??= this.edges(state).filter((edge) => this.reach.from(edge.state)));
+  }
+
+  label(state: number): number {
+    return (this.labelsOf[state] ??= this.join(
+      this.parts[state]!.map((part, i) => (part === DEAD ? NONE : this.languages[i]!.label(part))),
+    ));
+  }
+
+  spans(state: number): readonly Span[] | null {
+    let found = this.spansOf[state];
+    if (found === undefined) {
+      const parts = this.parts[state]!.map((part, i) => this.partSpans(part, i));
+      found = parts.every((part) => part !== null) ? spans(this.joined(parts)) : null;
+      this.spansOf[state] = found;
+    }
+    return found;
+  }
+
+  private partSpans(part: number, i: number): readonly Span[] | null {
+    return part === DEAD ? none.spans(DEAD) : this.languages[i]!.spans(part);
+  }
+
+  private state(parts: readonly number[]): number {
+    const key = parts.join(' ');
+    let id = this.ids.get(key);
+    if (id === undefined) {
+      this.ids.set(key, (id = this.parts.length));
+      this.parts.push(parts);
+    }
+    return id;
+  }
+
+  private join(labels: readonly number[]): number {
+    const key = labels.join(' ');
+    let label = this.known.get(key);
+    if (label === undefined) this.known.set(key, (label = this.labelled(labels)));
+    return label;
+  }
+
+  private joined(parts: readonly (readonly Span[])[]): readonly Span[] {
+    const bounds = new Set(parts.flatMap((part) => part.map((span) => span.below)).sort((a, b) => a - b));
+    bounds.add(Infinity);
+    return [...bounds].map((below) => ({
+      below,
+      label: this.join(parts.map((part) => part.find((span) => span.below >= below)!.label)),
+    }));
+  }
+
+  /** All that may come next, whether it leads on or not. */
+  private edges(state: number): readonly Range[] {
+    let edges = this.edgesOf[state];
+    if (!edges) {
+      const lists = this.parts[state]!.map((part, i) => (part === DEAD ? [] : this.languages[i]!.ranges(part)));
+      this.edgesOf[state] = edges = overlay(lists, (parts) => this.state(parts));
+    }
+    return edges;
+  }
+
+  private accepts(state: number): boolean {
+    if (this.label(state) !== NONE) return true;
+    return (this.spans(state) ?? this.staying(state)).some(({ label }) => label !== NONE);
+  }
+
+  /**
+   * The labels of texts that lead the languages which are not decided by the number of code points back to where they
+   * are: so a million of code points need not be counted one by one.
+   */
+  private staying(state: number): readonly Span[] {
+    const parts = this.parts[state]!;
+    const counts = parts.map((part, i) => this.partSpans(part, i));
+    if (counts.every((count) => count === null)) return [];
+    const stays = this.edges(state).some((edge) =>
+      this.parts[edge.state]!.every((part, i) => counts[i] !== null || part === parts[i]),
+    );
+    if (!stays) return [];
+    return this.joined(
+      counts.map((count, i) => count ?? [{ below: Infinity, label: this.languages[i]!.label(parts[i]!) }]),
+    );
+  }
+}
+
+function shortened(text: string): string {
+  return text.length > 80 ? `${text.slice(0, 80)}…` : text;
+}
+
+/** The lists of ranges as one, over all code points; `join` makes one state of theirs, DEAD where a list has a gap. */
+function overlay(lists: readonly (readonly Range[])[], join: (states: readonly number[]) => number): readonly Range[] {
+  const joined: Range[] = [];
+  const places = lists.map(() => 0);
+  for (const [first, last] of CODE_POINTS) {
+    for (let from = first; from <= last;) {
+      let to = last;
+      const states = lists.map((list, i) => {
+        while (places[i]! < list.length && list[places[i]!]!.to < from) places[i]! += 1;
+        const range = list[places[i]!];
+        if (!range) return DEAD;
+        to = Math.min(to, range.from <= from ? range.to : range.from - 1);
+        return range.from <= from ? range.state : DEAD;
+      });
+      const state = join(states);
+      const before = joined.at(-1);
+      if (before?.state === state && before.to === from - 1) joined[joined.length - 1] = { ...before, to };
+      else joined.push({ from, to, state });
+      from = to + 1;
+    }
+  }
+  return joined;
+}
