@@ -1,0 +1,67 @@
+import type { Frame, Outcome, Stack } from './automaton.ts';
+
+/** The stack at a document's start. */
+export function start(frame: Frame): Stack {
+  return { frame, below: null, written: frame.unique ? [] : null, taken: null };
+}
+
+/** The stack after one more byte; null where no document goes on so. */
+export function advance(stack: Stack, byte: number): Stack | null {
+  for (let top = stack; ;) {
+    const move = top.frame.move(byte);
+    if (move === null) return null;
+    if (move.kind === 'frame') return replaced(top, move, byte);
+    if (move.kind === 'push') {
+      const { child, frame } = move;
+      return { frame: child, below: replaced(top, frame, byte), written: child.unique ? [] : null, taken: null };
+    }
+    const popped = pop(top, move.outcome);
+    if (popped === null || move.consumed) return popped;
+    top = popped;
+  }
+}
+
+/** The stack after these bytes; null where no document goes on so. */
+export function advanceAll(stack: Stack, bytes: Iterable<number>): Stack | null {
+  let top: Stack | null = stack;
+  for (const byte of bytes) {
+    top = advance(top, byte);
+    if (top === null) return null;
+  }
+  return top;
+}
+
+/** Whether the document may end here. */
+export function complete(stack: Stack): boolean {
+  for (let top: Stack | null = stack; top !== null;) {
+    const outcome = top.frame.end();
+    if (outcome === null) return false;
+    if (top.below === null) return true;
+    top = pop(top, outcome);
+  }
+  return false;
+}
+
+function replaced(top: Stack, frame: Frame, byte: number): Stack {
+  if (!frame.unique) return frame === top.frame ? top : { frame, below: top.below, written: null, taken: top.taken };
+  return { frame, below: top.below, written: [...(top.written ?? []), byte], taken: top.taken };
+}
+
+/** The stack without its top, which ended so. Null where the frame below does not allow it, or has had this key. */
+function pop(top: Stack, outcome: Outcome): Stack | null {
+  const { below } = top;
+  const frame = below === null ? null : below.frame.resume(outcome);
+  if (below === null || frame === null) return null;
+  if (top.written === null) {
+    if (frame === below.frame) return below;
+    return { frame, below: below.below, written: below.written, taken: below.taken };
+  }
+  const key = decode(top.written);
+  if (below.taken?.has(key)) return null;
+  return { frame, below: below.below, written: below.written, taken: new Set(below.taken).add(key) };
+}
+
+/** The text of a JSON string, of what is written between its quotes. */
+export function decode(written: readonly number[]): string {
+  return JSON.parse(`"${new TextDecoder().decode(Uint8Array.from(written))}"`) as string;
+}
