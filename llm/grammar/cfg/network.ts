@@ -1,0 +1,270 @@
+import { Unsupported } from '../refusal.ts';
+import type { CodePoints, Expression, Grammar } from './parse.ts';
+import { utf8, type Bytes } from './utf8.ts';
+
+/**
+ * A grammar as a recursive transition network (Woods 1970, "Transition network grammars for natural language analysis"): one
+ * automaton over bytes a rule, whose edges read a byte or call a rule.
+ */
+export interface Network {
+  /** By state. */
+  readonly states: readonly State[];
+  /** By rule: the state where it begins. */
+  readonly starts: readonly number[];
+  /** By rule: whether it derives the empty text. */
+  readonly nullable: readonly boolean[];
+  readonly root: number;
+}
+
+export interface State {
+  readonly reads: readonly Read[];
+  readonly calls: readonly Call[];
+  /** The rule may end here. */
+  readonly final: boolean;
+}
+
+/** Bytes, and the state that each of them leads to. */
+export interface Read {
+  readonly bytes: Bytes;
+  readonly to: number;
+}
+
+/** A rule, and the state behind it. */
+export interface Call {
+  readonly rule: number;
+  readonly to: number;
+}
+
+/** The state in which every rule ends: nothing follows. */
+export const END = 0;
+
+const MOST_STATES = 300_000;
+const MOST_PAIRS = 20_000;
+
+/** A state as it is built: `jumps` lead on without reading anything. */
+interface Draft {
+  readonly reads: Read[];
+  readonly calls: Call[];
+  readonly jumps: number[];
+}
+
+/** Sets of states in which the two sides of a difference may be after the same text. */
+interface Pair {
+  readonly states: readonly number[];
+  readonly others: readonly number[];
+  /** Leading to pairs. */
+  readonly reads: Read[];
+  readonly accepts: boolean;
+}
+
+export function network(grammar: Grammar): Network {
+  const builder = new Builder(grammar);
+  const starts = grammar.rules.map((_, rule) => builder.rule(rule));
+  const states = builder.states();
+  return { states, starts, nullable: nullable(states, starts), root: grammar.root };
+}
+
+/** Thompson's construction (1968), from the end to the beginning: an expression is built towards the state that follows it. */
+class Builder {
+  private readonly drafts: Draft[] = [{ reads: [], calls: [], jumps: [] }];
+  private readonly grammar: Grammar;
+  private building = 0;
+
+  constructor(grammar: Grammar) {
+    this.grammar = grammar;
+  }
+
+  rule(rule: number): number {
+    this.building = rule;
+    return this.build(this.grammar.rules[rule]!.body, END, (called, to) => {
+      const state = this.state();
+      this.drafts[state]!.calls.push({ rule: called, to });
+      return state;
+    });
+  }
+
+  /** All states, jumps resolved. */
+  states(): State[] {
+    return this.drafts.map((_, state) => {
+      const all = this.reachable([state]).map((reached) => this.drafts[reached]!);
+      return {
+        reads: all.flatMap(({ reads }) => reads),
+        calls: all.flatMap(({ calls }) => calls),
+        final: all.includes(this.drafts[END]!),
+      };
+    });
+  }
+
+  private state(): number {
+    if (this.drafts.length >= MOST_STATES) {
+      throw new Error(`[grammar] ${this.where()} takes more than ${MOST_STATES} states; repeat less`);
+    }
+    return this.drafts.push({ reads: [], calls: [], jumps: [] }) - 1;
+  }
+
+  private where(): string {
+    return `rule "${this.grammar.rules[this.building]!.name}"`;
+  }
+
+  /** The state from which `one`, then what follows from `to`, is read. */
+  private build(one: Expression, to: number, call: (rule: number, to: number) => number): number {
+    switch (one.kind) {
+      case 'class':
+        return this.class(one.ranges, to);
+      case 'sequence':
+        return one.of.reduceRight((next, part) => this.build(part, next, call), to);
+      case 'choice': {
+        const state = this.state();
+        for (const part of one.of) this.drafts[state]!.jumps.push(this.build(part, to, call));
+        return state;
+      }
+      case 'repeat': {
+        let next = to;
+        let least = one.least;
+        if (one.most === Infinity) {
+          const loop = this.state();
+          const again = this.build(one.of, loop, call);
+          this.drafts[loop]!.jumps.push(again, to);
+          next = least === 0 ? loop : again;
+          least = Math.max(0, least - 1);
+        } else {
+          for (let i = least; i < one.most; i++) {
+            const state = this.state();
+            this.drafts[state]!.jumps.push(this.build(one.of, next, call), to);
+            next = state;
+          }
+        }
+        for (let i = 0; i < least; i++) next = this.build(one.of, next, call);
+        return next;
+      }
+      case 'difference':
+        return this.difference(one.of, one.without, to);
+      case 'call':
+        return call(one.rule, to);
+    }
+  }
+
+  private class(ranges: readonly CodePoints[], to: number): number {
+    const entry = this.state();
+    const shared = new Map<string, number>();
+    for (const bytes of ranges.flatMap(utf8)) {
+      let next = to;
+      for (let i = bytes.length - 1; i > 0; i--) {
+        const key = `${bytes[i]!.from} ${bytes[i]!.to} ${next}`;
+        let state = shared.get(key);
+        if (state === undefined) {
+          shared.set(key, (state = this.state()));
+          this.drafts[state]!.reads.push({ bytes: bytes[i]!, to: next });
+        }
+        next = state;
+      }
+      this.drafts[entry]!.reads.push({ bytes: bytes[0]!, to: next });
+    }
+    return entry;
+  }
+
+  /** The texts of `of` that are none of `without`: the product of their deterministic automata (Rabin and Scott 1959). */
+  private difference(of: Expression, without: Expression, to: number): number {
+    const end = this.state();
+    const otherEnd = this.state();
+    const pairs: Pair[] = [];
+    const places = new Map<string, number>();
+    const place = (states: readonly number[], others: readonly number[]): number => {
+      const key = `${states.join(' ')} - ${others.join(' ')}`;
+      let known = places.get(key);
+      if (known === undefined) {
+        if (pairs.length >= MOST_PAIRS) {
+          throw new Error(
+            `[grammar] ${this.where()}: a difference takes more than ${MOST_PAIRS} states; make it smaller`,
+          );
+        }
+        places.set(key, (known = pairs.length));
+        pairs.push({ states, others, reads: [], accepts: states.includes(end) && !others.includes(otherEnd) });
+      }
+      return known;
+    };
+    place(this.reachable([this.regular(of, end)]), this.reachable([this.regular(without, otherEnd)]));
+    for (const { states, others, reads } of pairs) {
+      const edges = states.flatMap((state) => this.drafts[state]!.reads);
+      const otherEdges = others.flatMap((state) => this.drafts[state]!.reads);
+      const cuts = new Set([...edges, ...otherEdges].flatMap(({ bytes }) => [bytes.from, bytes.to + 1]));
+      const sorted = [...cuts].sort((a, b) => a - b);
+      sorted.slice(0, -1).forEach((from, i) => {
+        const over = (read: Read): boolean => read.bytes.from <= from && from <= read.bytes.to;
+        const next = edges.filter(over).map((read) => read.to);
+        if (next.length === 0) return;
+        const nextOthers = otherEdges.filter(over).map((read) => read.to);
+        reads.push({
+          bytes: { from, to: sorted[i + 1]! - 1 },
+          to: place(this.reachable(next), this.reachable(nextOthers)),
+        });
+      });
+    }
+    return this.emit(pairs, to);
+  }
+
+  /** States for those pairs from which a text can be completed; the first is where it begins. */
+  private emit(pairs: readonly Pair[], to: number): number {
+    const before = pairs.map((): number[] => []);
+    pairs.forEach(({ reads }, place) => reads.forEach((read) => before[read.to]!.push(place)));
+    const live = new Set(pairs.flatMap(({ accepts }, place) => (accepts ? [place] : [])));
+    for (const place of live) before[place]!.forEach((earlier) => live.add(earlier));
+    if (!live.has(0)) throw new Error(`[grammar] ${this.where()}: a difference leaves no text; take less away`);
+    const emitted = new Map([...live].map((place) => [place, this.state()]));
+    for (const [place, state] of emitted) {
+      const draft = this.drafts[state]!;
+      for (const { bytes, to: next } of pairs[place]!.reads) {
+        const target = emitted.get(next);
+        if (target !== undefined) draft.reads.push({ bytes, to: target });
+      }
+      if (pairs[place]!.accepts) draft.jumps.push(to);
+    }
+    return emitted.get(0)!;
+  }
+
+  /** `one` towards `to` with what it calls in its place. */
+  private regular(one: Expression, to: number): number {
+    const open = new Set<number>();
+    const call = (rule: number, next: number): number => {
+      const { name, body } = this.grammar.rules[rule]!;
+      if (open.has(rule)) {
+        throw new Unsupported(
+          `[grammar] ${this.where()}: a difference of rules that lead back to themselves ("${name}") is not supported; ` +
+            'both its sides must be regular',
+        );
+      }
+      open.add(rule);
+      const state = this.build(body, next, call);
+      open.delete(rule);
+      return state;
+    };
+    return this.build(one, to, call);
+  }
+
+  /** These states and those that jumps lead to, sorted. */
+  private reachable(from: readonly number[]): number[] {
+    const seen = new Set(from);
+    for (const state of seen) for (const jump of this.drafts[state]!.jumps) seen.add(jump);
+    return [...seen].sort((a, b) => a - b);
+  }
+}
+
+/** Which rules derive the empty text: the least set of those that have a way to their end through such rules alone. */
+function nullable(states: readonly State[], starts: readonly number[]): boolean[] {
+  const nullable = starts.map(() => false);
+  const derives = (start: number): boolean => {
+    const seen = new Set([start]);
+    for (const state of seen) {
+      if (states[state]!.final) return true;
+      for (const call of states[state]!.calls) if (nullable[call.rule]) seen.add(call.to);
+    }
+    return false;
+  };
+  for (let changed = true; changed;) {
+    changed = false;
+    starts.forEach((start, rule) => {
+      if (!nullable[rule] && derives(start)) nullable[rule] = changed = true;
+    });
+  }
+  return nullable;
+}

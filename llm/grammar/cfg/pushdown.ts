@@ -1,0 +1,218 @@
+import { Frame, Interned, type Move, type Outcome, type Pop } from '../automaton.ts';
+import { END, network, type Network } from './network.ts';
+import { followedBy, parse } from './parse.ts';
+import { BASE, Draft, Nodes, type Node, type Return } from './returns.ts';
+
+/**
+ * The texts of a context-free grammar (its notation: parse.ts), followed by `closing`. A grammar that closes itself so can
+ * stand between the texts of a trigger (triggers.ts), which alone it could not: where it ends, it has to know what follows.
+ *
+ * A frame is all that the grammar may be doing after the same bytes, as in generalised LL parsing (Scott and Johnstone 2010):
+ * a set of items, each a state of the network and the node that its rule returns to. Every rule derives some text, so
+ * every item can be completed, and a byte is allowed exactly where an item reads it (the valid-prefix property).
+ *
+ * Where all items are in the same call, the call is opened as a frame of its own and what it returns to waits below. So
+ * frames, and with them masks, are the same at every depth and in every place; all that is known of the place are
+ * the bytes that may follow. Where such a byte could also continue the call, both must be followed: the frame ends, its
+ * outcome says which items it had, and the frame below continues them together with its own.
+ */
+export function contextFree(text: string, closing = ''): Frame {
+  const grammar = parse(text);
+  return new Automaton(network(closing === '' ? grammar : followedBy(grammar, closing)), closing !== '').start();
+}
+
+/** The outcome of a frame whose call has ended. Others are the ids of frames, to be continued below. */
+const ENDED: Outcome = 0;
+const CONSUMED: Pop = { kind: 'pop', outcome: ENDED, consumed: true };
+const LEFT: Pop = { kind: 'pop', outcome: ENDED, consumed: false };
+
+/** The bytes that may come behind a call. */
+interface Follow {
+  readonly id: number;
+  /** By byte, 1 or 0. */
+  readonly has: Uint8Array;
+}
+
+/** What may be read next: by items, and by those that they call. */
+interface Closure {
+  readonly reads: readonly { readonly from: number; readonly to: number; readonly item: Return }[];
+  /** All may end here. */
+  readonly complete: boolean;
+}
+
+/** Makes the frames of one grammar. */
+class Automaton {
+  readonly nodes = new Nodes();
+  readonly closed: boolean;
+  private readonly network: Network;
+  private readonly sentences: Sentence[] = [];
+  private readonly known = new Interned<Sentence>();
+  private readonly waiting = new Interned<Waiting>();
+  private readonly follows = new Interned<Follow>();
+
+  constructor(network: Network, closed: boolean) {
+    this.network = network;
+    this.closed = closed;
+  }
+
+  start(): Sentence {
+    const state = this.network.starts[this.network.root]!;
+    return this.sentence([{ state, node: BASE }], this.follow(new Uint8Array(256)), true);
+  }
+
+  sentence(items: readonly Return[], follow: Follow, bottom: boolean): Sentence {
+    const unique = new Map<string, Return>();
+    for (const item of ended(items)) unique.set(`${item.state} ${item.node.id}`, item);
+    const key = `${[...unique.keys()].sort().join(', ')}; ${follow.id} ${bottom}`;
+    return this.known.get(key, () => {
+      const sentence = new Sentence(this, this.sentences.length + 1, [...unique.values()], follow, bottom);
+      this.sentences.push(sentence);
+      return sentence;
+    });
+  }
+
+  sentenceOf(outcome: Outcome): Sentence {
+    return this.sentences[outcome - 1]!;
+  }
+
+  wait(node: Node, follow: Follow, bottom: boolean): Waiting {
+    return this.waiting.get(`${node.id}; ${follow.id} ${bottom}`, () => new Waiting(this, node, follow, bottom));
+  }
+
+  follow(has: Uint8Array): Follow {
+    return this.follows.get(has.join(''), () => ({ id: this.follows.size, has }));
+  }
+
+  /** All items that `items` lead to without reading a byte (Earley's predictor and completer, 1970). */
+  closure(items: readonly Return[]): Closure {
+    const drafts = new Map<number, Draft>();
+    const seen = new Map<Node | Draft, Set<number>>();
+    const all: { readonly state: number; readonly node: Node | Draft }[] = [];
+    const add = (state: number, node: Node | Draft): void => {
+      let states = seen.get(node);
+      if (!states) seen.set(node, (states = new Set()));
+      if (states.has(state)) return;
+      states.add(state);
+      all.push({ state, node });
+    };
+    let complete = false;
+    for (const { state, node } of items) add(state, node);
+    for (const { state, node } of all) {
+      const { calls, final } = this.network.states[state]!;
+      if (final && node === BASE) complete = true;
+      // A rule that has only just been called derives the empty text: who called it has gone on already, below.
+      else if (final && !(node instanceof Draft)) for (const back of node.returns) add(back.state, back.node);
+      for (const call of calls) {
+        let draft = drafts.get(call.rule);
+        if (!draft) drafts.set(call.rule, (draft = new Draft(call.rule)));
+        draft.add(call.to, node);
+        add(this.network.starts[call.rule]!, draft);
+        if (this.network.nullable[call.rule]) add(call.to, node);
+      }
+    }
+    this.nodes.intern(drafts.values());
+    const reads = all.flatMap(({ state, node }) =>
+      this.network.states[state]!.reads.map(({ bytes, to }) => ({
+        ...bytes,
+        item: { state: to, node: node instanceof Draft ? node.node! : node },
+      })),
+    );
+    return { reads, complete };
+  }
+}
+
+/** Items whose rules have ended, which their returns take the place of. */
+function ended(items: readonly Return[]): Return[] {
+  return items.flatMap((item) => (item.state === END && item.node !== BASE ? item.node.returns : [item]));
+}
+
+/** A set of items. The frame at the bottom is the whole text's: it never ends by itself. */
+export class Sentence extends Frame {
+  readonly id: number;
+  readonly items: readonly Return[];
+  private readonly automaton: Automaton;
+  private readonly follow: Follow;
+  private readonly bottom: boolean;
+  private closure: Closure | null = null;
+
+  constructor(automaton: Automaton, id: number, items: readonly Return[], follow: Follow, bottom: boolean) {
+    super();
+    this.automaton = automaton;
+    this.id = id;
+    this.items = items;
+    this.follow = follow;
+    this.bottom = bottom;
+  }
+
+  /** Whether the grammar ends with a text of its own, of contextFree's `closing`. */
+  get closed(): boolean {
+    return this.automaton.closed;
+  }
+
+  private get open(): Closure {
+    return (this.closure ??= this.automaton.closure(this.items));
+  }
+
+  override end(): Outcome | null {
+    return this.open.complete ? ENDED : null;
+  }
+
+  protected override step(byte: number): Move {
+    const { reads, complete } = this.open;
+    const items = ended(reads.flatMap(({ from, to, item }) => (from <= byte && byte <= to ? [item] : [])));
+    const first = items[0];
+    // Nothing follows the frame at the bottom: its `follow` is empty.
+    const leaves = complete && this.follow.has[byte] === 1;
+    if (!first) return leaves ? LEFT : null;
+    if (leaves) return { kind: 'pop', outcome: this.id, consumed: false };
+    if (items.some(({ node }) => node !== first.node)) return this.automaton.sentence(items, this.follow, this.bottom);
+    if (first.node !== BASE) {
+      const frame = this.automaton.wait(first.node, this.follow, this.bottom);
+      const inside = items.map(({ state }) => ({ state, node: BASE }));
+      return { kind: 'push', frame, child: this.automaton.sentence(inside, frame.returned.first, false) };
+    }
+    if (!this.bottom && items.every(({ state }) => state === END)) return CONSUMED;
+    return this.automaton.sentence(items, this.follow, this.bottom);
+  }
+
+  /** The bytes that are allowed here, those among them that end the frame. */
+  get first(): Follow {
+    const { reads, complete } = this.open;
+    const has = complete ? this.follow.has.slice() : new Uint8Array(256);
+    for (const { from, to } of reads) has.fill(1, from, to + 1);
+    return this.automaton.follow(has);
+  }
+}
+
+/** A call is open: its frame is above. */
+class Waiting extends Frame {
+  private readonly automaton: Automaton;
+  private readonly node: Node;
+  private readonly follow: Follow;
+  private readonly bottom: boolean;
+
+  constructor(automaton: Automaton, node: Node, follow: Follow, bottom: boolean) {
+    super();
+    this.automaton = automaton;
+    this.node = node;
+    this.follow = follow;
+    this.bottom = bottom;
+  }
+
+  /** The frame after the call. */
+  get returned(): Sentence {
+    return this.automaton.sentence(this.node.returns, this.follow, this.bottom);
+  }
+
+  protected override after(outcome: Outcome): Frame {
+    if (outcome === ENDED) return this.returned;
+    const items = this.automaton
+      .sentenceOf(outcome)
+      .items.map(({ state, node }) => ({ state, node: this.automaton.nodes.move(node, this.node) }));
+    return this.automaton.sentence(items, this.follow, this.bottom);
+  }
+
+  protected override step(): Move {
+    throw new Error('[grammar] a frame below an open call was asked for a byte');
+  }
+}
