@@ -172,7 +172,8 @@ export class Documents {
 
   /** A schema's own identity: the resource that it begins or stands in, and its anchors. */
   private place(value: boolean | JsonObject, parent: Place | null, pointer: string, uri: string): Place {
-    const at = where(parent, pointer);
+    // Not before it is asked for: a place's pointer is as long as the place is deep.
+    const at = (): string => where(parent, pointer);
     const string = (name: string): string | undefined => {
       const entry = typeof value === 'object' && Object.hasOwn(value, name) ? value[name] : undefined;
       return typeof entry === 'string' ? entry : undefined;
@@ -185,17 +186,17 @@ export class Documents {
     if (declared !== undefined) {
       dialect = this.dialectOf(at, declared);
       if (around && id === '' && dialect !== around.dialect) {
-        throw unsupported(at, '$schema', `another dialect than its document's, ${declared}, needs an $id beside it`);
+        throw unsupported(at(), '$schema', `another dialect than its document's, ${declared}, needs an $id beside it`);
       }
     }
     const identified = named !== undefined && dialect.keywords.has('$id') && !overridden(value, dialect);
     if (identified && fragment !== '' && dialect.draft !== 'draft-07') {
-      throw new SchemaError(at, `$id ${JSON.stringify(named)} has a fragment; $anchor names a place in a resource`);
+      throw new SchemaError(at(), `$id ${JSON.stringify(named)} has a fragment; $anchor names a place in a resource`);
     }
     let own = around?.uri ?? uri;
     if (identified && id !== '') {
       if (!URL.canParse(id, own))
-        throw new SchemaError(at, `$id ${JSON.stringify(named)} is no URI reference in ${own}`);
+        throw new SchemaError(at(), `$id ${JSON.stringify(named)} is no URI reference in ${own}`);
       own = withoutFragment(new URL(id, own));
     }
     const begins = !around || own !== around.uri;
@@ -209,7 +210,7 @@ export class Documents {
     }
     if (begins) {
       const other = this.roots.get(own);
-      if (other && other.value !== value) throw new SchemaError(at, `$id ${own} is also that of ${where(other)}`);
+      if (other && other.value !== value) throw new SchemaError(at(), `$id ${own} is also that of ${where(other)}`);
       this.roots.set(own, place);
     }
     const anchors: (readonly [Map<string, Place>, string | undefined])[] =
@@ -222,7 +223,8 @@ export class Documents {
     for (const [known, anchor] of anchors) {
       if (anchor === undefined) continue;
       const other = resource.anchors.get(anchor);
-      if (other && other !== place) throw new SchemaError(at, `the anchor "${anchor}" is also that of ${where(other)}`);
+      if (other && other !== place)
+        throw new SchemaError(at(), `the anchor "${anchor}" is also that of ${where(other)}`);
       resource.anchors.set(anchor, place);
       known.set(anchor, place);
     }
@@ -250,7 +252,7 @@ export class Documents {
     });
   }
 
-  private dialectOf(at: string, declared: string): Dialect {
+  private dialectOf(at: () => string, declared: string): Dialect {
     for (const seen = new Set<string>(); ;) {
       const uri = URL.canParse(declared) ? withoutFragment(new URL(declared)) : declared;
       const draft = METASCHEMAS.get(uri);
@@ -258,14 +260,14 @@ export class Documents {
       const metaschema = this.remotes.get(uri) as JsonObject | undefined;
       if (typeof metaschema !== 'object' || metaschema === null || seen.has(uri)) {
         const known = [...METASCHEMAS.keys()].join(' and ');
-        throw unsupported(at, '$schema', `${declared} is neither known nor given among remotes; known: ${known}`);
+        throw unsupported(at(), '$schema', `${declared} is neither known nor given among remotes; known: ${known}`);
       }
       seen.add(uri);
       if (metaschema.$vocabulary !== undefined) {
         const wanted = misshapen('map of booleans', metaschema.$vocabulary);
         if (wanted) throw new SchemaError(uri, `$vocabulary must be ${wanted}`);
         const dialect = vocabularyDialect(metaschema.$vocabulary as Record<string, boolean>);
-        if (typeof dialect === 'string') throw unsupported(at, '$schema', `requires the vocabulary ${dialect}`);
+        if (typeof dialect === 'string') throw unsupported(at(), '$schema', `requires the vocabulary ${dialect}`);
         return dialect;
       }
       if (typeof metaschema.$schema !== 'string') return this.dialect;
@@ -299,7 +301,7 @@ export function where(place: Place | null, pointer = ''): string {
 
 function shown(value: unknown): string {
   if (typeof value === 'object' && value !== null) return Array.isArray(value) ? 'a list' : 'an object';
-  return JSON.stringify(value) ?? String(value);
+  return typeof value === 'string' ? JSON.stringify(value) : String(value);
 }
 
 /** In draft 7 a `$ref` is all there is to a schema. */
