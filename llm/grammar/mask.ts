@@ -319,28 +319,16 @@ class Walk {
 }
 
 /**
- * How much of what is written of a JSON string stands for whole characters, whatever follows: all but the beginning of an
- * escape, of a surrogate pair's escapes or of a character's bytes.
+ * How much of what is written of a JSON string stands for whole UTF-16 units, whatever follows: all but the beginning of an
+ * escape or of a character's bytes.
  */
 function settledLength(written: readonly number[]): number {
-  let settled = 0;
-  while (settled < written.length) {
-    const lead = written[settled]!;
-    let length: number;
-    if (lead === 0x5c) {
-      length = written[settled + 1] === 0x75 ? 6 : 2;
-      if (length === 6 && settled + 6 <= written.length && isHighSurrogate(written.slice(settled + 2, settled + 6)))
-        length = 12;
-    } else {
-      length = lead < 0x80 ? 1 : lead < 0xe0 ? 2 : lead < 0xf0 ? 3 : 4;
-    }
-    if (settled + length > written.length) break;
+  for (let settled = 0; ;) {
+    const lead = written[settled];
+    if (lead === undefined) return settled;
+    const escape = written[settled + 1] === 0x75 ? 6 : 2;
+    const length = lead === 0x5c ? escape : lead < 0x80 ? 1 : lead < 0xe0 ? 2 : lead < 0xf0 ? 3 : 4;
+    if (settled + length > written.length) return settled;
     settled += length;
   }
-  return settled;
-}
-
-/** Of an escape's four hexadecimal digits. */
-function isHighSurrogate(digits: readonly number[]): boolean {
-  return /^[dD][89abAB]/.test(String.fromCharCode(...digits));
 }

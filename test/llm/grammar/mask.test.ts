@@ -88,6 +88,26 @@ const token = fc.array(piece, { minLength: 1, maxLength: 4 }).chain((pieces) => 
   });
 });
 
+/** All ways to write a character in a JSON string. */
+function spellings(character: string): string[] {
+  const escaped = [...Array(character.length).keys()]
+    .map((i) => `\\u${character.charCodeAt(i).toString(16).padStart(4, '0')}`)
+    .join('');
+  const plain = JSON.stringify(character).slice(1, -1);
+  return [plain, escaped, `\\u${escaped.slice(2).toUpperCase().replaceAll('\\U', '\\u')}`];
+}
+
+const CHARACTERS = ['a', 'é', '😀', '"', '\\', '漢'];
+const key = fc.array(fc.constantFrom(...CHARACTERS), { maxLength: 3 }).map((characters) => characters.join(''));
+const spelled = key.chain((text) =>
+  fc.tuple(...[...text].map((character) => fc.constantFrom(...spellings(character)))).map((parts) => parts.join('')),
+);
+/** What stands from the middle of a key on, up to the middle of what follows it. */
+const keyToken = fc.tuple(spelled, fc.constantFrom('"', '":', '":1,"a', '":1,"a":', '')).chain(([text, after]) => {
+  const bytes = utf8(text + after);
+  return fc.tuple(fc.nat(6), fc.nat(bytes.length)).map(([from, less]) => bytes.slice(from, bytes.length - (less >> 2)));
+});
+
 describe('masks', () => {
   it('equal those of trying each token byte by byte, on random vocabularies and walks', () => {
     fc.assert(
@@ -113,6 +133,32 @@ describe('masks', () => {
       ),
       { seed: 1, numRuns: 400 },
     );
+  });
+
+  it('hold no token that ends a key as one that its object has, however it is written', () => {
+    let refused = 0;
+    fc.assert(
+      fc.property(
+        fc.uniqueArray(key, { minLength: 1, maxLength: 4 }),
+        fc.array(keyToken, { minLength: 30, maxLength: 100 }),
+        spelled,
+        fc.nat(12),
+        (taken, tokens, begun, length) => {
+          const vocabulary = Vocabulary.of(tokens);
+          const masks = new Masks(vocabulary);
+          const members = taken.map((name) => `${JSON.stringify(name)}:0,`).join('');
+          const before = advanceAll(start(toyJson()), utf8(`{${members}"`))!;
+          const stack = advanceAll(before, utf8(begun).slice(0, length))!;
+          const expected = bruteForce(vocabulary, stack);
+          expect(masked(masks, vocabulary, stack)).toEqual(expected);
+          expect(masked(masks, vocabulary, stack)).toEqual(expected);
+          refused +=
+            bruteForce(vocabulary, { ...stack, below: { ...stack.below!, taken: null } }).length - expected.length;
+        },
+      ),
+      { seed: 1, numRuns: 500 },
+    );
+    expect(refused).toBeGreaterThan(100);
   });
 });
 
