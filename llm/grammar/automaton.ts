@@ -61,6 +61,14 @@ export abstract class Frame {
     return 0;
   }
 
+  /**
+   * That the number of code points alone says what plain text does: of up to `plain` it brings the string's end no farther
+   * away, of more it is refused.
+   */
+  get counted(): boolean {
+    return false;
+  }
+
   /** Frames of the same signature do the same with every sequence of bytes until they end, in whatever grammar. */
   get signature(): string | null {
     return null;

@@ -1,6 +1,7 @@
 import type { Frame, Outcome, Stack } from './automaton.ts';
+import { decode } from './json/string.ts';
 import { PLAIN_LIMIT } from './plain.ts';
-import { advance, advanceAll, complete, decode } from './stack.ts';
+import { advance, advanceAll, complete } from './stack.ts';
 import type { Mask, Vocabulary } from './vocabulary.ts';
 
 /**
@@ -59,7 +60,7 @@ export class Masks {
     part = this.old.get(key);
     if (part === undefined) {
       const slice = Math.min(frame.plain, this.vocabulary.longestPlain);
-      part = this.walk.of(slice, () => {
+      part = this.walk.of(slice, frame.counted, () => {
         this.walk.within(0, this.vocabulary.trie.size, { frame, below: null });
       });
     } else {
@@ -76,7 +77,7 @@ export class Masks {
   private resolved(exits: Exits, frame: Frame): Part {
     let part = exits.resolved.get(frame);
     if (part === undefined) {
-      part = this.walk.of(0, () => {
+      part = this.walk.of(0, false, () => {
         exits.nodes.forEach((node, i) => {
           const resumed = frame.resume(exits.outcomes[i]!);
           if (resumed === null) return;
@@ -192,6 +193,7 @@ class Walk {
   private readonly vocabulary: Vocabulary;
   private readonly ids: Int32Array;
   private count = 0;
+  /** Subtrees of plain tokens of so many code points at most are left out. */
   private sliced = 0;
   private nodes: number[] = [];
   private outcomes: number[] = [];
@@ -206,10 +208,13 @@ class Walk {
     this.ids = new Int32Array(vocabulary.trie.ids.length);
   }
 
-  /** What `walks` find, with the tokens of at most `slice` code points of plain string content, which they leave out. */
-  of(slice: number, walks: () => void): Part {
+  /**
+   * What `walks` find, with the tokens of at most `slice` code points of plain string content, which they leave out; where
+   * plain text is `counted` they leave out the longer ones as well.
+   */
+  of(slice: number, counted: boolean, walks: () => void): Part {
     this.count = 0;
-    this.sliced = slice;
+    this.sliced = counted ? this.vocabulary.longestPlain : slice;
     this.nodes = [];
     this.outcomes = [];
     this.consumed = [];

@@ -1,4 +1,5 @@
 import type { Frame, Outcome, Stack } from './automaton.ts';
+import { decode } from './json/string.ts';
 
 /** The stack at a document's start. */
 export function start(frame: Frame): Stack {
@@ -59,9 +60,4 @@ function pop(top: Stack, outcome: Outcome): Stack | null {
   const key = decode(top.written);
   if (below.taken?.has(key)) return null;
   return { frame, below: below.below, written: below.written, taken: new Set(below.taken).add(key) };
-}
-
-/** The text of a JSON string, of what is written between its quotes. */
-export function decode(written: readonly number[]): string {
-  return JSON.parse(`"${new TextDecoder().decode(Uint8Array.from(written))}"`) as string;
 }

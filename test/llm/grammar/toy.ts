@@ -8,13 +8,23 @@ class Toy extends Frame {
   private readonly byte: (byte: number) => Move;
   private readonly resumes: (outcome: Outcome) => Frame | null;
   private readonly ends: Outcome | null;
-  private readonly options: { readonly plain?: number; readonly unique?: boolean; readonly signature?: string };
+  private readonly options: {
+    readonly plain?: number;
+    readonly counted?: boolean;
+    readonly unique?: boolean;
+    readonly signature?: string;
+  };
 
   constructor(
     byte: (byte: number) => Move,
     resumed: (outcome: Outcome) => Frame | null = () => null,
     ends: Outcome | null = null,
-    options: { readonly plain?: number; readonly unique?: boolean; readonly signature?: string } = {},
+    options: {
+      readonly plain?: number;
+      readonly counted?: boolean;
+      readonly unique?: boolean;
+      readonly signature?: string;
+    } = {},
   ) {
     super();
     this.byte = byte;
@@ -29,6 +39,10 @@ class Toy extends Frame {
 
   override get plain(): number {
     return this.options.plain ?? 0;
+  }
+
+  override get counted(): boolean {
+    return this.options.counted ?? false;
   }
 
   override get signature(): string | null {
@@ -88,7 +102,7 @@ function text(unique: boolean, left: number, state = ''): Frame {
     const [from = 0, until = 0] = range.split('-').map((bound) => parseInt(bound, 16));
     return between(byte, from, until, () => (rest.length === 0 ? done() : to(rest.join(' '))));
   };
-  const options = state === '' ? { plain: left, unique, signature: key } : { unique, signature: key };
+  const options = state === '' ? { plain: left, counted: true, unique, signature: key } : { unique, signature: key };
   return frames.get(key, () => new Toy(step, undefined, null, options));
 }
 
