@@ -39,3 +39,29 @@ function encoded(codePoint: number, length: number): number[] {
     return i === 0 ? LEADS[length - 1]! | bits : 0x80 | (bits & 0x3f);
   });
 }
+
+/** The first bytes of a character: the code points that it may be, and how many bytes are still to come. */
+export interface Begun extends CodePoints {
+  readonly left: number;
+}
+
+/** What a character's first byte says of it; null: no character begins so. */
+export function begun(byte: number): Begun | null {
+  if (byte < 0x80) return { from: byte, to: byte, left: 0 };
+  if (byte < 0xc2 || byte > 0xf4) return null;
+  const left = byte < 0xe0 ? 1 : byte < 0xf0 ? 2 : 3;
+  const low = (byte & (0x3f >> left)) * 64 ** left;
+  // Not what fewer bytes are for, no surrogates, nothing above U+10FFFF.
+  const from = Math.max(low, LONGEST[left - 1]! + 1);
+  const to = byte === 0xed ? 0xd7ff : Math.min(low + 64 ** left - 1, LONGEST[3]!);
+  return { from, to, left };
+}
+
+/** The character after one more byte; null where there is none. */
+export function continued({ from, to, left }: Begun, byte: number): Begun | null {
+  if ((byte & 0xc0) !== 0x80) return null;
+  const width = 64 ** (left - 1);
+  const low = from - (from % (64 * width)) + (byte & 0x3f) * width;
+  const next = { from: Math.max(from, low), to: Math.min(to, low + width - 1), left: left - 1 };
+  return next.from <= next.to ? next : null;
+}

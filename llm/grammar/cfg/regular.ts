@@ -1,0 +1,54 @@
+import { Frame, Interned, type Outcome } from '../automaton.ts';
+import { DEAD, meets, NONE, type Language } from '../text/language.ts';
+import { begun, continued, type Begun } from './utf8.ts';
+
+/** The texts of a language as they are, in UTF-8: not as a JSON string. A frame that stands alone; it never ends by itself. */
+export function texts(language: Language): Frame {
+  if (language.start === DEAD) throw new Error('[grammar] the language holds no text');
+  return new Texts(language).frame(language.start, null);
+}
+
+class Texts {
+  readonly language: Language;
+  private readonly frames = new Interned<Text>();
+
+  constructor(language: Language) {
+    this.language = language;
+  }
+
+  frame(state: number, character: Begun | null): Text {
+    const key = character === null ? `${state}` : `${state} ${character.from} ${character.to} ${character.left}`;
+    return this.frames.get(key, () => new Text(this, key, state, character));
+  }
+}
+
+class Text extends Frame {
+  private readonly texts: Texts;
+  private readonly state: number;
+  private readonly character: Begun | null;
+  private readonly key: string;
+
+  constructor(texts: Texts, key: string, state: number, character: Begun | null) {
+    super();
+    this.texts = texts;
+    this.state = state;
+    this.character = character;
+    this.key = key;
+  }
+
+  override get signature(): string {
+    return `text ${this.key} of ${this.texts.language.key}`;
+  }
+
+  override end(): Outcome | null {
+    return this.character === null && this.texts.language.label(this.state) !== NONE ? 0 : null;
+  }
+
+  protected override step(byte: number): Text | null {
+    const character = this.character === null ? begun(byte) : continued(this.character, byte);
+    const { language } = this.texts;
+    if (character === null || !meets(language.ranges(this.state), character.from, character.to)) return null;
+    if (character.left > 0) return this.texts.frame(this.state, character);
+    return this.texts.frame(language.step(this.state, character.from), null);
+  }
+}

@@ -1,0 +1,354 @@
+import { Frame, Interned, type Move, type Outcome, type Pop } from './automaton.ts';
+import { Sentence } from './cfg/pushdown.ts';
+import { begun, continued, type Begun } from './cfg/utf8.ts';
+
+/**
+ * Free text with triggers: anything may be written until the text of a trigger comes (`<tool_call>`), then what its grammar
+ * allows, then its end (`</tool_call>`), then anything again.
+ */
+export interface Trigger {
+  /** Found anywhere in free text. */
+  readonly begin: string;
+  /**
+   * What stands inside, as a document's first frame; null: any text without `end`. A context-free grammar closes itself:
+   * `contextFree(text, end)`, with no `end` here.
+   */
+  readonly grammar: Frame | null;
+  /**
+   * What closes it: where the grammar may end, its first occurrence does. Empty: the grammar ends where it can't go on.
+   */
+  readonly end: string;
+}
+
+export interface TriggerOptions {
+  readonly triggers: readonly Trigger[];
+  /** At least and at most so many calls: of triggers with a grammar. 0 and Infinity where not said. */
+  readonly least?: number;
+  readonly most?: number;
+  /** After `most` calls: nothing (`end`), or text without a further trigger (`text`, where not said). */
+  readonly then?: 'text' | 'end';
+}
+
+/**
+ * The document's first frame. What OpenAI's `tool_choice` says: none is `most: 0`, auto neither bound, required `least: 1`, one
+ * function its trigger alone and `least: 1`. Reasoning first is a trigger whose grammar is null (`<think>` … `</think>`): no
+ * trigger is looked for in it, and it is no call. Text is valid UTF-8.
+ *
+ * The frames of text know nothing of what triggers lead to: they end at the trigger's last byte and say which it was.
+ * So their masks are the same in all grammars with these triggers. A mask of text takes nearly all tokens and a walk of
+ * nearly the whole trie, once for each state: the beginnings of triggers and of characters.
+ */
+export function triggered(options: TriggerOptions): Frame {
+  const { triggers, least = 0, most = Infinity, then = 'text' } = options;
+  if (least > most) throw new Error(`[grammar] at least ${least} calls and at most ${most} can't be`);
+  if (least > 0 && triggers.every(({ grammar }) => grammar === null)) {
+    throw new Error(`[grammar] at least ${least} calls, but no trigger has a grammar`);
+  }
+  for (const { begin, grammar, end } of triggers) {
+    const where = `[grammar] trigger ${JSON.stringify(begin)}`;
+    if (begin === '') throw new Error(`${where}: its text is empty and would be found everywhere`);
+    if (grammar === null && end === '') throw new Error(`${where}: any text needs an end`);
+    if (grammar instanceof Sentence && (end !== '' || !grammar.closed)) {
+      throw new Error(
+        `${where}: a context-free grammar closes itself: contextFree(text, ${JSON.stringify(end)}), end: ''`,
+      );
+    }
+    for (const other of triggers) {
+      if (other.begin !== begin && begin.slice(0, -1).includes(other.begin)) {
+        throw new Error(`${where}: ${JSON.stringify(other.begin)} begins before it can be complete; rename one`);
+      }
+    }
+    if (triggers.filter((other) => other.begin === begin).length > 1) throw new Error(`${where} is there twice`);
+  }
+  return new Document({ triggers, least, most, then }).start();
+}
+
+/** The outcome of text that the document ends with; the others are the triggers' places. */
+const ENDED: Outcome = -1;
+
+/** Makes the frames of one document. */
+class Document {
+  readonly triggers: readonly Trigger[];
+  readonly ends: readonly Uint8Array[];
+  readonly finder: Finder;
+  private readonly least: number;
+  private readonly most: number;
+  private readonly then: 'text' | 'end';
+  /** The triggers' texts, and which of them are calls. */
+  readonly texts: string;
+  private readonly known = new Interned<Text>();
+  private readonly between = new Interned<Between>();
+  private readonly calls = new Map<Frame, Interned<Call>>();
+
+  constructor({ triggers, least, most, then }: Required<TriggerOptions>) {
+    this.triggers = triggers;
+    this.ends = triggers.map(({ end }) => new TextEncoder().encode(end));
+    this.texts = JSON.stringify(triggers.map(({ begin, grammar }) => [begin, grammar !== null]));
+    this.finder = new Finder(triggers.map(({ begin }) => new TextEncoder().encode(begin)));
+    this.least = least;
+    this.most = most;
+    this.then = then;
+  }
+
+  start(): Frame {
+    return this.outside(0) ?? NOTHING;
+  }
+
+  /** The frame below text, after so many calls; null where nothing may follow. */
+  outside(count: number): Between | null {
+    if (count >= this.most && this.then === 'end') return null;
+    return this.between.get(String(count), () => new Between(this, count));
+  }
+
+  /** The beginning of a text after so many calls. */
+  textAfter(count: number): Text {
+    return this.text(0, null, count < this.most);
+  }
+
+  /** Text after which the finder is at `node`. Where calls are not allowed, their triggers may not be completed. */
+  text(node: number, character: Begun | null, calls: boolean): Text {
+    const key = `${node} ${character?.from} ${character?.to} ${calls}`;
+    return this.known.get(key, () => new Text(this, key, node, character, calls));
+  }
+
+  /** In trigger `place`, which comes after `count` calls. */
+  call(place: number, count: number, inside: Frame, closing: readonly number[]): Call {
+    let calls = this.calls.get(inside);
+    if (!calls) this.calls.set(inside, (calls = new Interned()));
+    return calls.get(`${place} ${count} ${closing}`, () => new Call(this, place, count, inside, closing));
+  }
+
+  /** The number of calls after trigger `place`, no further than it matters. */
+  counted(place: number, count: number): number {
+    if (this.triggers[place]!.grammar === null) return count;
+    return Math.min(count + 1, this.most === Infinity ? this.least : this.most);
+  }
+
+  mayEnd(count: number): boolean {
+    return count >= this.least;
+  }
+}
+
+/** Below text: takes the trigger that the text has ended with. Where nothing is above it, the text begins. */
+class Between extends Frame {
+  private readonly document: Document;
+  private readonly count: number;
+
+  constructor(document: Document, count: number) {
+    super();
+    this.document = document;
+    this.count = count;
+  }
+
+  override end(): Outcome | null {
+    return this.document.mayEnd(this.count) ? 0 : null;
+  }
+
+  protected override step(byte: number): Move {
+    const move = this.document.textAfter(this.count).move(byte);
+    if (move === null) return null;
+    if (move.kind === 'frame') return { kind: 'push', frame: this, child: move };
+    return move.kind === 'pop' ? this.resume(move.outcome) : move;
+  }
+
+  protected override after(outcome: Outcome): Frame | null {
+    if (outcome === ENDED) return this;
+    return this.document.call(outcome, this.count, this.document.triggers[outcome]!.grammar ?? ANYTHING, []);
+  }
+}
+
+/** Text that triggers are looked for in. It ends with a trigger's last byte, whatever that leads to. */
+class Text extends Frame {
+  private readonly document: Document;
+  private readonly node: number;
+  private readonly character: Begun | null;
+  private readonly calls: boolean;
+  private readonly key: string;
+
+  constructor(document: Document, key: string, node: number, character: Begun | null, calls: boolean) {
+    super();
+    this.document = document;
+    this.node = node;
+    this.character = character;
+    this.calls = calls;
+    this.key = `text ${key} before ${document.texts}`;
+  }
+
+  override get signature(): string {
+    return this.key;
+  }
+
+  override end(): Outcome | null {
+    return this.character === null ? ENDED : null;
+  }
+
+  protected override step(byte: number): Text | Pop | null {
+    const character = this.character === null ? begun(byte) : continued(this.character, byte);
+    if (character === null) return null;
+    const { finder, triggers } = this.document;
+    const node = finder.step(this.node, byte);
+    const found = finder.found(node);
+    if (found !== null) {
+      const allowed = this.calls || triggers[found]!.grammar === null;
+      return allowed ? { kind: 'pop', outcome: found, consumed: true } : null;
+    }
+    const next = this.document.text(node, character.left === 0 ? null : character, this.calls);
+    return next.completable ? next : null;
+  }
+
+  /** Refused triggers may be all that a character can go on with. */
+  private get completable(): boolean {
+    if (this.character === null) return true;
+    for (let byte = 0x80; byte < 0xc0; byte++) if (this.move(byte) !== null) return true;
+    return false;
+  }
+}
+
+/** Inside a trigger. Wraps the lowest frame of its grammar, which alone sees what comes behind it. */
+class Call extends Frame {
+  private readonly document: Document;
+  private readonly place: number;
+  private readonly count: number;
+  private readonly inside: Frame;
+  /** How many bytes of the trigger's end there are already: more than one number where it overlaps with itself. */
+  private readonly closing: readonly number[];
+  private readonly ending: Uint8Array;
+
+  constructor(document: Document, place: number, count: number, inside: Frame, closing: readonly number[]) {
+    super();
+    this.document = document;
+    this.place = place;
+    this.count = count;
+    this.inside = inside;
+    this.closing = closing;
+    this.ending = document.ends[place]!;
+  }
+
+  override end(): Outcome | null {
+    if (this.ending.length > 0 || this.inside.end() === null) return null;
+    return this.document.mayEnd(this.document.counted(this.place, this.count)) ? 0 : null;
+  }
+
+  protected override after(outcome: Outcome): Frame | null {
+    const inside = this.inside.resume(outcome);
+    return inside && this.with(inside, []);
+  }
+
+  protected override step(byte: number): Move {
+    const move = this.inside.move(byte);
+    const ended = this.inside.end() !== null || (move?.kind === 'pop' && !move.consumed);
+    const count = this.document.counted(this.place, this.count);
+    const behind = this.document.outside(count);
+    if (this.ending.length === 0) {
+      if (move?.kind === 'frame') return this.with(move, []);
+      if (move?.kind === 'push') return { kind: 'push', frame: this.with(move.frame, []), child: move.child };
+      if (move?.kind === 'pop' && move.consumed) return behind ?? NOTHING;
+      return ended && behind ? behind.move(byte) : null;
+    }
+    const closing = this.closing.filter((length) => this.ending[length] === byte).map((length) => length + 1);
+    if (ended && this.ending[0] === byte) closing.push(1);
+    if (closing[0] === this.ending.length) {
+      return behind ? { kind: 'push', frame: behind, child: this.document.textAfter(count) } : NOTHING;
+    }
+    if (move?.kind === 'frame') return this.with(move, closing);
+    if (move?.kind === 'pop' && move.consumed) return this.with(NOTHING, closing);
+    if (closing.length > 0) return this.with(DEAD, closing);
+    return move?.kind === 'push' ? { kind: 'push', frame: this.with(move.frame, []), child: move.child } : null;
+  }
+
+  private with(inside: Frame, closing: readonly number[]): Call {
+    return this.document.call(this.place, this.count, inside, closing);
+  }
+}
+
+/** Finds several texts at once (Aho and Corasick 1975, "Efficient string matching"): a trie with links to suffixes. */
+class Finder {
+  private readonly children: Map<number, number>[] = [new Map()];
+  private readonly texts: (number | null)[] = [null];
+  /** The longest proper suffix of a node's text that has a node. */
+  private readonly suffix: number[] = [0];
+
+  constructor(texts: readonly Uint8Array[]) {
+    texts.forEach((text, place) => {
+      let node = 0;
+      for (const byte of text) {
+        let next = this.children[node]!.get(byte);
+        if (next === undefined) {
+          next = this.children.push(new Map()) - 1;
+          this.children[node]!.set(byte, next);
+          this.texts.push(null);
+          this.suffix.push(0);
+        }
+        node = next;
+      }
+      this.texts[node] = place;
+    });
+    // Shorter texts first: a suffix is known before it is asked for.
+    const nodes = [0];
+    for (const node of nodes) {
+      for (const [byte, child] of this.children[node]!) {
+        if (node !== 0) this.suffix[child] = this.step(this.suffix[node]!, byte);
+        this.texts[child] ??= this.texts[this.suffix[child]!]!;
+        nodes.push(child);
+      }
+    }
+  }
+
+  step(node: number, byte: number): number {
+    for (;;) {
+      const next = this.children[node]!.get(byte);
+      if (next !== undefined || node === 0) return next ?? 0;
+      node = this.suffix[node]!;
+    }
+  }
+
+  /** The longest of the texts that ends at `node`; null where none does. */
+  found(node: number): number | null {
+    return this.texts[node]!;
+  }
+}
+
+/** The empty text alone. */
+class Nothing extends Frame {
+  override end(): Outcome | null {
+    return 0;
+  }
+
+  protected override step(): Move {
+    return null;
+  }
+}
+
+/** No text: a grammar that has gone no further, while what closes it has begun. */
+class Dead extends Frame {
+  protected override step(): Move {
+    return null;
+  }
+}
+
+/** Any text. */
+class Anything extends Frame {
+  private readonly character: Begun | null;
+
+  constructor(character: Begun | null) {
+    super();
+    this.character = character;
+  }
+
+  override end(): Outcome | null {
+    return this.character === null ? 0 : null;
+  }
+
+  protected override step(byte: number): Frame | null {
+    const character = this.character === null ? begun(byte) : continued(this.character, byte);
+    if (character === null) return null;
+    if (character.left === 0) return ANYTHING;
+    const { from, to, left } = character;
+    return CHARACTERS.get(`${from} ${to} ${left}`, () => new Anything(character));
+  }
+}
+
+const NOTHING = new Nothing();
+const DEAD = new Dead();
+const ANYTHING = new Anything(null);
+const CHARACTERS = new Interned<Frame>();
