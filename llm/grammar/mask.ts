@@ -52,6 +52,26 @@ export class Masks {
     if (complete(stack)) for (const id of this.vocabulary.end) mask[id >>> 5]! |= 1 << (id & 31);
   }
 
+  /** Keeps of the mask at `stack` the tokens after which no more than `most` bytes close the document. */
+  keep(mask: Mask, stack: Stack, most: number, closing: (stack: Stack) => number): void {
+    const { byte, depth, end, first, ids, plain, size } = this.vocabulary.trie;
+    // Plain text brings a counted string's end no farther away.
+    const whole = stack.frame.counted && closing(stack) <= most ? this.vocabulary.longestPlain : 0;
+    const stacks = [stack];
+    for (let node = 0; node < size;) {
+      const next = plain[node]! <= whole ? null : advance(stacks[depth[node]! - 1]!, byte[node]!);
+      if (next === null) {
+        node = end[node]!;
+        continue;
+      }
+      stacks[depth[node]!] = next;
+      if (first[node + 1]! > first[node]! && closing(next) > most) {
+        for (let i = first[node]!; i < first[node + 1]!; i += 1) mask[ids[i]! >>> 5]! &= ~(1 << (ids[i]! & 31));
+      }
+      node += 1;
+    }
+  }
+
   /** What the frame alone decides. */
   private decided(frame: Frame): Part {
     const key = frame.signature ?? frame;
@@ -68,7 +88,7 @@ export class Masks {
       part.exits?.resolved.clear();
       part.exits?.endings.clear();
     }
-    this.keep(part);
+    this.hold(part);
     this.young.set(key, part);
     return part;
   }
@@ -86,13 +106,13 @@ export class Masks {
         });
       });
       exits.resolved.set(frame, part);
-      this.keep(part);
+      this.hold(part);
     }
     return part;
   }
 
   /** Counts what is remembered; where it is too much, what was not met in the last generation is forgotten. */
-  private keep(part: Part): void {
+  private hold(part: Part): void {
     this.held += part.size;
     if (this.held <= this.limit / 2) return;
     this.old = this.young;

@@ -87,3 +87,18 @@ function latin1(bytes: Uint8Array): string {
   for (const byte of bytes) text += String.fromCharCode(byte);
   return text;
 }
+
+/** The node of these bytes, one or more; null where no token begins with them. */
+export function find({ size, byte, end }: Trie, bytes: readonly number[]): number | null {
+  let from = 0;
+  let to = size;
+  let node: number | null = null;
+  for (const wanted of bytes) {
+    node = null;
+    for (let child = from; child < to && node === null; child = end[child]!) if (byte[child] === wanted) node = child;
+    if (node === null) return null;
+    from = node + 1;
+    to = end[node]!;
+  }
+  return node;
+}
