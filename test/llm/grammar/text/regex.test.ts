@@ -1,0 +1,128 @@
+import fc from 'fast-check';
+import { expect, test } from 'vitest';
+import { DEAD, NONE, type Language } from '../../../../llm/grammar/text/language.ts';
+import { regex } from '../../../../llm/grammar/text/regex.ts';
+
+const SEED = 21;
+
+/** The state behind a text. */
+function walk(language: Language, text: string): number {
+  let state = language.start;
+  for (const character of text) {
+    if (state === DEAD) return DEAD;
+    state = language.step(state, character.codePointAt(0)!);
+  }
+  return state;
+}
+
+function accepts(language: Language, text: string): boolean {
+  const state = walk(language, text);
+  return state !== DEAD && language.label(state) !== NONE;
+}
+
+const atoms = [
+  ...['a', 'b', 'c', '_', '-', 'é', '😀', '.', '\\d', '\\w', '\\W', '\\s', '\\S', '\\D', '[ab]', '[^a]', '[a-c😀]'],
+  ...[
+    '[^\\w-]',
+    '\\p{L}',
+    '\\P{Lu}',
+    '[\\d\\-_]',
+    '\\u0061',
+    '\\u{1F600}',
+    '\\ud83d\\ude00',
+    '\\x62',
+    '\\n',
+    '\\cJ',
+    '[\\b]',
+    '\\0',
+  ],
+  ...['\\.', '\\/', '[^]', '(?:)', '\\t'],
+];
+const anchors = ['^', '$', '\\b', '\\B'];
+const quantifiers = ['*', '+', '?', '*?', '{2}', '{0}', '{1,}', '{1,3}', '{0,2}?', '{3,5}'];
+
+function patterns(leaves: readonly string[], anchored: readonly string[]): fc.Arbitrary<string> {
+  return fc.letrec<{ pattern: string; term: string }>((tie) => ({
+    pattern: fc.oneof(
+      { maxDepth: 4 },
+      fc.array(tie('term'), { maxLength: 4 }).map((terms) => terms.join('')),
+      fc.tuple(tie('pattern'), tie('pattern')).map(([one, other]) => `${one}|${other}`),
+    ),
+    term: fc.oneof(
+      { maxDepth: 4 },
+      fc.constantFrom(...leaves),
+      fc.tuple(fc.constantFrom(...leaves), fc.constantFrom(...quantifiers)).map(([atom, times]) => atom + times),
+      ...(anchored.length > 0 ? [fc.constantFrom(...anchored)] : []),
+      tie('pattern').map((pattern) => `(${pattern})`),
+      fc.tuple(tie('pattern'), fc.constantFrom(...quantifiers)).map(([pattern, times]) => `(?:${pattern})${times}`),
+    ),
+  })).pattern;
+}
+
+const whole = (pattern: fc.Arbitrary<string>): fc.Arbitrary<string> =>
+  fc.oneof(
+    pattern,
+    pattern.map((inner) => `^(?:${inner})$`),
+    pattern.map((inner) => `^${inner}`),
+  );
+
+test('a text is accepted where the platform’s own engine finds a match', () => {
+  const text = fc.string({ unit: fc.constantFrom(...'abcdeé_- 1\n\u2028😀😁\0\bA.'), maxLength: 8 });
+  const counts = { true: 0, false: 0 };
+  fc.assert(
+    fc.property(whole(patterns(atoms, anchors)), fc.array(text, { minLength: 30, maxLength: 30 }), (pattern, texts) => {
+      // Led there by whole characters: V8's own search for \\B also looks between the halves of a surrogate pair.
+      const reference = new RegExp(`^[^]*?(?:${pattern})`, 'u');
+      const language = regex(pattern);
+      for (const each of texts) {
+        const matches = reference.test(each);
+        counts[`${matches}`] += 1;
+        expect(accepts(language, each), JSON.stringify(each)).toBe(matches);
+      }
+    }),
+    { seed: SEED, numRuns: 1000 },
+  );
+  expect(Math.min(counts.true, counts.false)).toBeGreaterThan(10_000);
+});
+
+test('a state is alive where some text leads on to a match', () => {
+  const letters = ['a', 'b', ' '];
+  const texts = [''];
+  for (let from = 0, length = 1; length <= 5; length += 1) {
+    const until = texts.length;
+    for (; from < until; from += 1) for (const letter of letters) texts.push(texts[from] + letter);
+  }
+  const small = patterns(['a', 'b', ' ', '[ab]', '[^a]', '.'], anchors);
+  fc.assert(
+    fc.property(whole(small), (pattern) => {
+      const reference = new RegExp(pattern, 'u');
+      const language = regex(pattern);
+      const completable = new Set<string>();
+      for (const text of texts) {
+        if (reference.test(text)) for (let end = 0; end <= text.length; end += 1) completable.add(text.slice(0, end));
+      }
+      for (const text of texts) {
+        const alive = walk(language, text) !== DEAD;
+        if (completable.has(text)) expect(alive, text).toBe(true);
+        else if (alive && text.length <= 2) {
+          // Completable by a text that is longer than those tried: the automaton has to show one.
+          const witness = shortest(language, text);
+          expect(reference.test(witness), witness).toBe(true);
+        }
+      }
+    }),
+    { seed: SEED, numRuns: 500 },
+  );
+});
+
+/** The shortest text of the language that begins so. */
+function shortest(language: Language, prefix: string): string {
+  const seen = new Map([[walk(language, prefix), prefix]]);
+  for (const [state, text] of seen) {
+    if (language.label(state) !== NONE) return text;
+    for (const { from, state: next } of language.ranges(state)) {
+      if (!seen.has(next)) seen.set(next, text + String.fromCodePoint(from));
+    }
+  }
+  throw new Error('alive without a text');
+}
