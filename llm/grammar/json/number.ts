@@ -1,7 +1,296 @@
+import { Frame, Interned } from '../automaton.ts';
+import type { Move, Outcome } from '../automaton.ts';
 import type { Decimal } from './decimal.ts';
+import { Line } from './line.ts';
+import type { Completions, Span } from './line.ts';
 
 /** What a number may be asked: to be less than a bound (or equal to it), a multiple, one of some. */
 export type NumberTest =
   | { readonly kind: 'below'; readonly bound: Decimal; readonly inclusive: boolean }
   | { readonly kind: 'multiple'; readonly of: Decimal }
   | { readonly kind: 'among'; readonly values: readonly Decimal[] };
+
+/** How many digits may stand before the point, behind it and in the exponent. */
+export interface NumberLimits {
+  readonly whole: number;
+  readonly fraction: number;
+  readonly exponent: number;
+}
+
+/** Enough for every text in which JavaScript prints a number: 21 digits up to 1e+21, 22 behind the point from 1e-6. */
+export const limits: NumberLimits = { whole: 21, fraction: 24, exponent: 3 };
+
+/** The texts of numbers as automata. */
+export interface Numbers {
+  /** After the first byte, a minus sign or a digit. */
+  open(byte: number): Frame | null;
+  /** Of the number that ended so, by test. */
+  truths(outcome: Outcome): readonly boolean[];
+}
+
+/**
+ * The numbers of RFC 8259 whose truths are wanted, by their exact value; null where there are none within the limits. The
+ * value decides, but not every text of it is offered, so that digits already written rule out what they seem to:
+ * - where any truths are wanted, every text;
+ * - else an exponent goes with one digit before the point, not 0 (1.5e-7, 3E05). Under a maximum of 100 no 250 begins 250e-1;
+ * - where of those only integers are wanted, they are written in digits, and only what has more digits than `whole` with an
+ *   exponent (1.5e+21; as many digits behind the point as `whole` at most, so that all are integers). 1.0 and 1e2 are not
+ *   offered.
+ *
+ * Numbers have no end of their own: a frame whose number is wanted ends at white space, a comma or a closing bracket,
+ * which is not consumed.
+ */
+export function numbers(
+  tests: readonly NumberTest[],
+  wanted: (truths: readonly boolean[]) => boolean,
+  { whole, fraction, exponent }: NumberLimits = limits,
+): Numbers | null {
+  const highest = 10 ** exponent - 1;
+  const real = { whole, fraction, exponent, lowest: -highest, highest, scientific: true, integers: false };
+  const line = new Line(tests, wanted, false);
+  if (line.everything) return new Reader({ ...real, scientific: false }, line);
+  const one: NumberTest = { kind: 'multiple', of: { digits: 1n, exponent: 0 } };
+  const fractional = new Line([...tests, one], (truths) => !truths.at(-1) && wanted(truths.slice(0, -1)), false);
+  if (new Reader(real, fractional).any) return new Reader(real, line);
+  const integer = { ...real, fraction: Math.min(fraction, whole), lowest: whole, integers: true };
+  const reader = new Reader(integer, new Line(tests, wanted, true));
+  return reader.any ? reader : null;
+}
+
+/** Which texts are offered. */
+interface Form extends NumberLimits {
+  /** Of exponents. */
+  readonly lowest: number;
+  readonly highest: number;
+  /** An exponent needs one digit before the point, not 0. */
+  readonly scientific: boolean;
+  /** A fraction needs an exponent. */
+  readonly integers: boolean;
+}
+
+type Phase = 'sign' | 'zero' | 'whole' | 'point' | 'fraction' | 'e' | 'exponent sign' | 'exponent';
+
+/** What has been written of a number. */
+interface Prefix {
+  readonly phase: Phase;
+  readonly negative: boolean;
+  /** Digits before the point, without a 0. */
+  readonly whole: number;
+  /** Digits behind it. */
+  readonly fraction: number;
+  /** The digits from the first that is not 0. */
+  readonly digits: string;
+  readonly exponent: { readonly negative: boolean; readonly value: number; readonly digits: number };
+}
+
+class Reader implements Numbers {
+  private readonly form: Form;
+  private readonly line: Line;
+  private readonly frames = new Interned<NumberFrame | null>();
+  private readonly outcomes = new Map<string, Outcome>();
+  private readonly vectors: (readonly boolean[])[] = [];
+
+  constructor(form: Form, line: Line) {
+    this.form = form;
+    this.line = line;
+  }
+
+  /** Whether there is a number at all. */
+  get any(): boolean {
+    return [...'-0123456789'].some((text) => this.open(text.charCodeAt(0)) !== null);
+  }
+
+  open(byte: number): NumberFrame | null {
+    const exponent = { negative: false, value: 0, digits: 0 };
+    const prefix: Prefix = { phase: 'sign', negative: false, whole: 0, fraction: 0, digits: '', exponent };
+    return byte === minus ? this.frame({ ...prefix, negative: true }) : this.step(prefix, null, byte);
+  }
+
+  truths(outcome: Outcome): readonly boolean[] {
+    return this.vectors[outcome]!;
+  }
+
+  private outcome(truths: readonly boolean[]): Outcome {
+    const key = truths.map(Number).join('');
+    let outcome = this.outcomes.get(key);
+    if (outcome === undefined) this.outcomes.set(key, (outcome = this.vectors.push(truths) - 1));
+    return outcome;
+  }
+
+  step(prefix: Prefix, settled: Outcome | null, byte: number): NumberFrame | null {
+    const next = this.next(prefix, byte);
+    if (next === null) return null;
+    return settled === null ? this.frame(next) : this.settled(next, settled);
+  }
+
+  /** The state of a number that begins so, where it can be completed; equal states are one frame. */
+  private frame(prefix: Prefix): NumberFrame | null {
+    const completions = this.completions(prefix);
+    if (!completions.zero && completions.spans.length === 0) return null;
+    const { phase, negative, whole, fraction, digits, exponent } = prefix;
+    const shared = this.line.shared(negative, completions);
+    if (shared !== null) return this.line.wants(shared) ? this.settled(prefix, this.outcome(shared)) : null;
+    const key = [
+      ...[negative, phase, whole, fraction, digits.length, this.line.key(negative, digits)],
+      ...[exponent.negative, exponent.value, exponent.digits],
+    ].join(' ');
+    return this.frames.get(key, () =>
+      this.line.wantsAny(negative, completions) ? new NumberFrame(this, prefix, null, null) : null,
+    );
+  }
+
+  /** The state of a number whose truths are known and wanted, whatever follows: it counts digits. */
+  private settled(prefix: Prefix, outcome: Outcome): NumberFrame | null {
+    if (!this.completable(prefix)) return null;
+    const { form } = this;
+    const { phase, whole, fraction, exponent } = prefix;
+    const key = [
+      ...['number', form.whole, form.fraction, form.exponent, form.lowest, form.scientific, form.integers],
+      ...[phase, phase === 'whole' ? whole : this.exponential(prefix), phase === 'fraction' ? fraction : 0],
+      // An exponent's value matters up to the lowest alone.
+      ...[exponent.negative, Math.min(exponent.value, Math.max(form.lowest, 0)), exponent.digits, outcome],
+    ].join(' ');
+    return this.frames.get(key, () => new NumberFrame(this, { ...prefix, digits: '' }, outcome, key));
+  }
+
+  /** What `byte` makes of the text, as far as its form goes. */
+  private next(prefix: Prefix, byte: number): Prefix | null {
+    const { form } = this;
+    const { phase, whole, fraction, exponent } = prefix;
+    const digit = byte >= zero && byte <= nine ? String.fromCharCode(byte) : null;
+    const digits = prefix.digits === '' && digit === '0' ? '' : prefix.digits + (digit ?? '');
+    if (phase === 'sign') {
+      if (digit === null) return null;
+      return digit === '0' ? { ...prefix, phase: 'zero' } : { ...prefix, phase: 'whole', whole: 1, digits };
+    }
+    if (phase === 'e' || phase === 'exponent sign' || phase === 'exponent') {
+      if (phase === 'e' && (byte === plus || byte === minus)) {
+        return { ...prefix, phase: 'exponent sign', exponent: { ...exponent, negative: byte === minus } };
+      }
+      if (digit === null || exponent.digits === form.exponent) return null;
+      const value = exponent.value * 10 + Number(digit);
+      return { ...prefix, phase: 'exponent', exponent: { ...exponent, value, digits: exponent.digits + 1 } };
+    }
+    if (digit !== null) {
+      if (phase === 'whole') return whole < form.whole ? { ...prefix, whole: whole + 1, digits } : null;
+      if (phase === 'zero' || fraction === form.fraction) return null;
+      return { ...prefix, phase: 'fraction', fraction: fraction + 1, digits };
+    }
+    if (byte === point)
+      return phase !== 'fraction' && phase !== 'point' && form.fraction > 0 ? { ...prefix, phase: 'point' } : null;
+    if (byte === e || byte === E)
+      return phase !== 'point' && this.exponential(prefix) ? { ...prefix, phase: 'e' } : null;
+    return null;
+  }
+
+  /** Whether an exponent may follow, now or behind a fraction. */
+  private exponential({ whole }: Prefix): boolean {
+    return (whole === 1 || !this.form.scientific) && this.form.lowest <= this.form.highest;
+  }
+
+  /** Whether the text can be completed, as far as its form goes. */
+  private completable(prefix: Prefix): boolean {
+    if (prefix.phase === 'point' || prefix.phase === 'fraction') return !this.form.integers || this.exponential(prefix);
+    return !prefix.phase.startsWith('e') || this.exponents(prefix).length > 0;
+  }
+
+  /** Whether the text is a number. */
+  private complete({ phase, exponent }: Prefix): boolean {
+    const { integers, lowest, highest } = this.form;
+    const value = exponent.negative ? -exponent.value : exponent.value;
+    if (phase === 'exponent') return value >= lowest && value <= highest;
+    return phase === 'zero' || phase === 'whole' || (phase === 'fraction' && !integers);
+  }
+
+  /** From where to where the exponents lie that one begun so can become. */
+  private exponents({ phase, exponent: { negative, value, digits } }: Prefix): [number, number][] {
+    const { lowest, highest, exponent } = this.form;
+    const ranges: [number, number][] = [];
+    if (phase === 'e') ranges.push([lowest, highest]);
+    for (let more = digits === 0 ? exponent : 0; phase !== 'e' && more <= exponent - digits; more++) {
+      const [from, to] = [value * 10 ** more, (value + 1) * 10 ** more - 1];
+      ranges.push(negative ? [-to, -from] : [from, to]);
+    }
+    const within = ranges.map(([from, to]): [number, number] => [Math.max(from, lowest), Math.min(to, highest)]);
+    return within.filter(([from, to]) => from <= to);
+  }
+
+  /** All numbers whose texts begin so. */
+  private completions(prefix: Prefix): Completions {
+    const { form } = this;
+    const { phase, fraction, digits } = prefix;
+    const lead = digits.length - 1 - fraction;
+    if (phase.startsWith('e')) {
+      const spans = this.exponents(prefix).map(([from, to]): Span => {
+        return { from: lead + from, to: lead + to, depth: digits.length - 1, relative: true };
+      });
+      return digits === '' ? { digits, zero: spans.length > 0, spans: [] } : { digits, zero: false, spans };
+    }
+    // In digits alone, then with an exponent.
+    const alone = !form.integers || phase === 'sign' || phase === 'zero' || phase === 'whole';
+    const depth = form.integers ? 0 : form.fraction;
+    const [from, to] = [
+      digits === '' ? -depth : lead,
+      phase === 'sign' || phase === 'whole' ? form.whole - 1 : digits === '' ? -fraction - 1 : lead,
+    ];
+    const spans: Span[] = alone ? [{ from, to, depth, relative: false }] : [];
+    if (phase === 'sign' || this.exponential(prefix)) {
+      const [low, high] = form.scientific ? [0, 0] : [from, to];
+      spans.push({ from: low + form.lowest, to: high + form.highest, depth: form.fraction, relative: true });
+    }
+    return { digits, zero: digits === '' && alone, spans: spans.filter((span) => span.from <= span.to) };
+  }
+
+  /** How the number that has been written ends; null where it is none, or not wanted. */
+  ending(prefix: Prefix, settled: Outcome | null): Outcome | null {
+    if (!this.complete(prefix)) return null;
+    if (settled !== null) return settled;
+    const { negative, digits, fraction, exponent } = prefix;
+    const lead = digits.length - 1 - fraction + (exponent.negative ? -exponent.value : exponent.value);
+    const truths = this.line.truthsOf(negative, digits, lead);
+    return this.line.wants(truths) ? this.outcome(truths) : null;
+  }
+}
+
+/** Bytes that may stand behind a value. */
+const behind = new Set([...' \t\n\r,]}'].map((text) => text.charCodeAt(0)));
+const [minus, plus, point, zero, nine, e, E] = [...'-+.09eE'].map((text) => text.charCodeAt(0)) as [
+  number,
+  number,
+  number,
+  number,
+  number,
+  number,
+  number,
+];
+
+class NumberFrame extends Frame {
+  private readonly reader: Reader;
+  private readonly prefix: Prefix;
+  /** How the number will end in any case, where that is known. */
+  private readonly settled: Outcome | null;
+  private readonly name: string | null;
+
+  constructor(reader: Reader, prefix: Prefix, settled: Outcome | null, name: string | null) {
+    super();
+    this.reader = reader;
+    this.prefix = prefix;
+    this.settled = settled;
+    this.name = name;
+  }
+
+  override get signature(): string | null {
+    return this.name;
+  }
+
+  protected override step(byte: number): Move {
+    const next = this.reader.step(this.prefix, this.settled, byte);
+    if (next !== null || !behind.has(byte)) return next;
+    const outcome = this.end();
+    return outcome === null ? null : { kind: 'pop', outcome, consumed: false };
+  }
+
+  override end(): Outcome | null {
+    return this.reader.ending(this.prefix, this.settled);
+  }
+}
