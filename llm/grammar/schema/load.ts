@@ -47,6 +47,8 @@ export class Documents {
   private readonly dialect: Dialect;
   private readonly remotes = new Map<string, unknown>();
   private readonly roots = new Map<string, Place>();
+  /** Schemas that are `true` or `false`, by the schema around and the pointer from there. */
+  private readonly constants = new Map<Place, Map<string, Place>>();
   private count = 0;
 
   /** `draft` is that of documents without a `$schema`; `remotes` has documents by their URI. */
@@ -106,7 +108,14 @@ export class Documents {
   }
 
   private constant(value: boolean, parent: Place, pointer: string): Place {
-    return { id: this.count++, value, resource: parent.resource, parent, pointer };
+    let places = this.constants.get(parent);
+    if (!places) this.constants.set(parent, (places = new Map()));
+    let place = places.get(pointer);
+    if (!place) {
+      place = { id: this.count++, value, resource: parent.resource, parent, pointer };
+      places.set(pointer, place);
+    }
+    return place;
   }
 
   private remote(uri: string): Place | undefined {

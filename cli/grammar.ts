@@ -1,0 +1,139 @@
+/** `node cli/grammar.js`: whether documents can be written under a schema's masks, what may come next, and random ones. */
+import { createReadStream, existsSync } from 'node:fs';
+import path from 'node:path';
+import { createInterface } from 'node:readline';
+import { Command, InvalidArgumentError, Option } from 'commander';
+import type { SchemaOptions } from '../llm/grammar/schema/compile.ts';
+import type { Draft } from '../llm/grammar/schema/keywords.ts';
+import { check } from './grammar/check.ts';
+import { explain } from './grammar/explain.ts';
+import { metaschemas, remotesOf } from './grammar/remotes.ts';
+import { samples } from './grammar/sample.ts';
+import { SUITE_BASE } from './grammar/suite.ts';
+import { formatTable, PARTS, suiteRows, total, writeTables } from './grammar/table.ts';
+import { loadTokens, readJson, type Tokens } from './grammar/tokens.ts';
+import { main } from './errors.ts';
+
+const count = (text: string): number => {
+  const value = Number(text);
+  if (!Number.isInteger(value) || value < 0) throw new InvalidArgumentError('a whole number from 0 up is needed.');
+  return value;
+};
+
+const command = new Command('node cli/grammar.js')
+  .description(
+    'JSON Schema as token masks: what is written under the masks of a schema satisfies it, whatever the model.\n' +
+      'Say one of --check, --explain, --sample and --suite.',
+  )
+  .argument('[schema]', 'the file of the schema, for --explain and --sample')
+  .option('--check <file>', 'a verdict for each line {"id", "schema", "instance"} of a JSONL file')
+  .option('--explain <prefix>', 'what may come behind this beginning of a document, and why')
+  .option('--sample <n>', 'so many random documents, one a line', count)
+  .option('--suite <folder>', 'the official test suite of JSON Schema: tables by keyword, also into docs/grammar.md')
+  .addOption(
+    new Option('--formats <how>', 'formats are asserted, or annotations as the drafts have it')
+      .choices(['annotate', 'assert'])
+      .default('annotate'),
+  )
+  .addOption(
+    new Option('--draft <draft>', 'that of schemas without $schema')
+      .choices(['2020-12', 'draft-07'])
+      .default('2020-12'),
+  )
+  .option('--remotes <folder>', 'documents that references may lead to; nothing is fetched')
+  .option('--base <url>', 'the URL under which --remotes stands', SUITE_BASE)
+  .option('--vocabulary <name>', 'cl100k, or a tokenizer.json', 'cl100k')
+  .option('--seed <n>', 'of --sample', count, 0)
+  .addHelpText(
+    'after',
+    `
+--check prints {"id", "verdict", "reason"?, "compileMs", "maskUs"} for each line:
+  accepted     every token of the instance (its JSON as JSON.stringify writes it, by the vocabulary's own tokenizer) is
+               in its mask, and the end at the end; members may come in any order
+  rejected     one is not: "reason" has the place and what was allowed there
+  unsupported  the schema is none, or has what is not followed exactly; "reason" has the place and the keyword
+compileMs is the time from the schema to the first mask, what is remembered of schemas before included; maskUs those of
+each token after it, its taking and the next mask: {"mean", "p50", "p99", "max"} in microseconds.
+
+Examples:
+  node cli/grammar.js --check documents.jsonl --formats assert
+  node cli/grammar.js --check suite.jsonl --remotes remotes --base http://localhost:1234/
+  node cli/grammar.js --explain '{"name": "' schema.json
+  node cli/grammar.js --sample 10 --seed 1 schema.json
+`,
+  );
+
+interface GrammarOptions {
+  readonly check?: string;
+  readonly explain?: string;
+  readonly sample?: number;
+  readonly suite?: string;
+  readonly formats: 'annotate' | 'assert';
+  readonly draft: Draft;
+  readonly remotes?: string;
+  readonly base: string;
+  readonly vocabulary: string;
+  readonly seed: number;
+}
+
+await main(async () => {
+  command.parse();
+  const [file] = command.processedArgs as [string | undefined];
+  const options = command.opts<GrammarOptions>();
+  const tasks = (['check', 'explain', 'sample', 'suite'] as const).filter((name) => options[name] !== undefined);
+  if (tasks.length !== 1) {
+    throw new Error('[grammar] say one of --check, --explain, --sample and --suite; --help shows what they do');
+  }
+  const given = options.remotes === undefined ? [] : remotesOf(folder(options.remotes), options.base);
+  const remotes = new Map([...metaschemas(), ...given]);
+  const { formats, draft } = options;
+  const tokens = await loadTokens(options.vocabulary);
+  if (options.check !== undefined) return checkLines(options.check, tokens, { formats, draft, remotes });
+  if (options.suite !== undefined) return suite(folder(options.suite), tokens);
+  if (file === undefined) throw new Error(`[grammar] --${tasks[0]} needs the file of a schema`);
+  const schema = await readJson(file);
+  if (options.explain !== undefined) console.log(explain(schema, options.explain, tokens, { formats, draft, remotes }));
+  else
+    for (const text of samples(schema, options.sample!, options.seed, tokens, { formats, draft, remotes }))
+      console.log(text);
+});
+
+function folder(name: string): string {
+  if (!existsSync(name)) throw new Error(`[grammar] there is no folder ${name}`);
+  return name;
+}
+
+async function checkLines(file: string, tokens: Tokens, options: SchemaOptions): Promise<void> {
+  if (!existsSync(file)) throw new Error(`[grammar] there is no file ${file}`);
+  let number = 0;
+  for await (const text of createInterface({ input: createReadStream(file), crlfDelay: Infinity })) {
+    number += 1;
+    if (text.trim() === '') continue;
+    const { id = number, schema, instance } = lineOf(text, `${file}, line ${number}`);
+    console.log(JSON.stringify({ id, ...check(schema, instance, tokens, options) }));
+  }
+}
+
+function lineOf(text: string, place: string): { id?: unknown; schema: unknown; instance: unknown } {
+  let line: unknown;
+  try {
+    line = JSON.parse(text);
+  } catch (error) {
+    throw new Error(`[grammar] ${place} is not JSON: ${(error as Error).message}`);
+  }
+  if (typeof line !== 'object' || line === null || !('schema' in line) || !('instance' in line)) {
+    throw new Error(`[grammar] ${place} is no object with "schema" and "instance"`);
+  }
+  return line;
+}
+
+async function suite(folder: string, tokens: Tokens): Promise<void> {
+  const tables = PARTS.map((part) => {
+    const rows = suiteRows(folder, part, tokens, (line) => console.error(`wrong: ${line}`));
+    const { tests, right, refused, wrong } = total(rows);
+    console.log(`${part.title}: ${tests} tests, ${right} right, ${refused} refused, ${wrong} wrong`);
+    return formatTable(part, rows);
+  });
+  console.log(`\n${tables.join('\n\n')}`);
+  await writeTables(path.resolve('docs/grammar.md'), tables.join('\n\n'));
+}

@@ -1,0 +1,51 @@
+import { document } from '../../llm/grammar/json/value.ts';
+import { Matcher } from '../../llm/grammar/matcher.ts';
+import { Unsupported } from '../../llm/grammar/refusal.ts';
+import { compile, type SchemaOptions } from '../../llm/grammar/schema/compile.ts';
+import { SchemaError } from '../../llm/grammar/schema/errors.ts';
+import { replay } from './replay.ts';
+import type { Tokens } from './tokens.ts';
+
+export interface Verdict {
+  readonly verdict: 'accepted' | 'rejected' | 'unsupported';
+  readonly reason?: string;
+  /** From the schema to the first mask, in ms. */
+  readonly compileMs: number;
+  /** Of the masks after the first, in µs; null where there are none. */
+  readonly maskUs: { readonly mean: number; readonly p50: number; readonly p99: number; readonly max: number } | null;
+}
+
+/** Whether an instance can be written under the masks of a schema: members in any order, as much white space as it has. */
+export function check(schema: unknown, instance: unknown, tokens: Tokens, options: SchemaOptions): Verdict {
+  const text = JSON.stringify(instance);
+  const start = performance.now();
+  const elapsed = (): number => round(performance.now() - start);
+  try {
+    const { algebra, formula } = compile(schema, options);
+    const grammar = document(algebra, formula, { whitespace: Infinity });
+    if (!grammar) {
+      const reason = 'no JSON value satisfies the schema';
+      return { verdict: 'rejected', reason, compileMs: elapsed(), maskUs: null };
+    }
+    const matcher = new Matcher(tokens.vocabulary, grammar);
+    const first = matcher.mask();
+    const compileMs = elapsed();
+    const { rejected, steps } = replay(matcher, first, tokens, text);
+    const maskUs = steps.length === 0 ? null : statistics(steps);
+    return rejected === null
+      ? { verdict: 'accepted', compileMs, maskUs }
+      : { verdict: 'rejected', reason: rejected, compileMs, maskUs };
+  } catch (error) {
+    if (!(error instanceof Unsupported || error instanceof SchemaError)) throw error;
+    return { verdict: 'unsupported', reason: error.message, compileMs: elapsed(), maskUs: null };
+  }
+}
+
+export function statistics(values: readonly number[]): { mean: number; p50: number; p99: number; max: number } {
+  const sorted = values.toSorted((a, b) => a - b);
+  const quantile = (share: number): number => round(sorted[Math.ceil(share * sorted.length) - 1]!);
+  const mean = round(sorted.reduce((sum, value) => sum + value, 0) / sorted.length);
+  return { mean, p50: quantile(0.5), p99: quantile(0.99), max: round(sorted.at(-1)!) };
+}
+
+const round = (value: number): number => Number(value.toFixed(3));
