@@ -11,15 +11,10 @@ import { SchemaError, unsupported } from './errors.ts';
 import { evaluatedItems, evaluatedMembers, type Evaluation } from './evaluated.ts';
 import { fewValues } from './few.ts';
 import { SchemaGraph, type Node } from './graph.ts';
-import type { Draft } from './keywords.ts';
-import { Documents, where } from './load.ts';
+import { Documents, where, type DocumentsOptions } from './load.ts';
 import { stringsOf } from './names.ts';
 
-export interface SchemaOptions {
-  /** The draft of documents that declare none by `$schema`; '2020-12' where left out. */
-  readonly draft?: Draft;
-  /** The documents that references may lead to, by URI. There is no network. */
-  readonly remotes?: Iterable<readonly [string, unknown]>;
+export interface SchemaOptions extends DocumentsOptions {
   /** Whether formats are asserted, or mean nothing, as the drafts have it where no metaschema says otherwise. */
   readonly formats?: 'annotate' | 'assert';
 }
@@ -55,9 +50,9 @@ class Compiler {
   private readonly waiting: Node[] = [];
   private readonly patterns = new Map<string, Language>();
 
-  constructor(schema: unknown, { draft = '2020-12', remotes = [], formats = 'annotate' }: SchemaOptions) {
-    this.graph = new SchemaGraph(new Documents(schema, draft, remotes));
-    this.assertFormats = formats === 'assert';
+  constructor(schema: unknown, options: SchemaOptions) {
+    this.graph = new SchemaGraph(new Documents(schema, options));
+    this.assertFormats = options.formats === 'assert';
     this.evaluation = {
       algebra: this.algebra,
       graph: this.graph,

@@ -35,6 +35,13 @@ export interface Resource {
   readonly places: Map<object, Place>;
 }
 
+export interface DocumentsOptions {
+  /** The draft of documents that declare none by `$schema`; '2020-12' where left out. */
+  readonly draft?: Draft;
+  /** The documents that references may lead to, by URI. There is no network. */
+  readonly remotes?: Iterable<readonly [string, unknown]>;
+}
+
 /** Where a schema without an `$id` stands: relative references lead to what else has none. */
 const NOWHERE = 'schema:///';
 
@@ -51,8 +58,7 @@ export class Documents {
   private readonly constants = new Map<Place, Map<string, Place>>();
   private count = 0;
 
-  /** `draft` is that of documents without a `$schema`; `remotes` has documents by their URI. */
-  constructor(schema: unknown, draft: Draft, remotes: Iterable<readonly [string, unknown]>) {
+  constructor(schema: unknown, { draft = '2020-12', remotes = [] }: DocumentsOptions) {
     this.dialect = DIALECTS[draft];
     for (const [uri, document] of remotes) {
       if (!URL.canParse(uri)) throw new SchemaError(uri, 'the URI of a remote document has to be absolute');

@@ -1,0 +1,73 @@
+import { HostRandom, randomKey } from '../../engine/random.ts';
+import type { Stack } from '../../llm/grammar/automaton.ts';
+import { document } from '../../llm/grammar/json/value.ts';
+import { Matcher } from '../../llm/grammar/matcher.ts';
+import { compile, type SchemaOptions } from '../../llm/grammar/schema/compile.ts';
+import type { Vocabulary } from '../../llm/grammar/vocabulary.ts';
+import type { Tokens } from './tokens.ts';
+
+/** How a random document is written. */
+interface Walk {
+  /** In this share of the steps a token that begins with what closes or goes on is taken, where one may come. */
+  readonly closing: number;
+  /** Tokens at most. */
+  readonly most: number;
+}
+
+const CLOSING: ReadonlySet<number> = new Set([...'"]},:'].map((character) => character.charCodeAt(0)));
+
+/** A document whose tokens are drawn from the masks; null where it has not ended after `most` tokens. */
+export function randomDocument(
+  vocabulary: Vocabulary,
+  grammar: Stack,
+  random: HostRandom,
+  { closing, most }: Walk,
+): string | null {
+  const matcher = new Matcher(vocabulary, grammar);
+  const bytes: number[] = [];
+  for (let step = 0; step < most; step++) {
+    const tokens = bits(matcher.mask());
+    const near = tokens.filter((token) => vocabulary.end.includes(token) || CLOSING.has(vocabulary.bytes(token)[0]!));
+    const among = near.length > 0 && random.uniform() < closing ? near : tokens;
+    const token = among[random.below(among.length)]!;
+    if (vocabulary.end.includes(token)) return new TextDecoder('utf-8', { fatal: true }).decode(Uint8Array.from(bytes));
+    if (!matcher.accept(token)) throw new Error(`[grammar] token ${token} is in the mask and not accepted`);
+    bytes.push(...vocabulary.bytes(token));
+  }
+  return null;
+}
+
+/** The tokens of a mask. */
+function bits(mask: Uint32Array): number[] {
+  const tokens: number[] = [];
+  mask.forEach((word, index) => {
+    for (let rest = word; rest !== 0; rest &= rest - 1) tokens.push(index * 32 + 31 - Math.clz32(rest & -rest));
+  });
+  return tokens;
+}
+
+/** `count` random documents of a schema, without white space. */
+export function* samples(
+  schema: unknown,
+  count: number,
+  seed: number,
+  { vocabulary }: Tokens,
+  options: SchemaOptions,
+): Iterable<string> {
+  const { algebra, formula } = compile(schema, options);
+  const grammar = document(algebra, formula, { whitespace: 0 });
+  if (!grammar) throw new Error('[grammar] no JSON value satisfies the schema');
+  for (let sample = 0; sample < count; sample++) {
+    const random = new HostRandom(randomKey(seed, 'grammar'), sample);
+    let text: string | null = null;
+    for (let tries = 0; text === null; tries++) {
+      if (tries === TRIES)
+        throw new Error(`[grammar] no random document ended within ${MOST} tokens in ${TRIES} tries`);
+      text = randomDocument(vocabulary, grammar, random, { closing: 0.3, most: MOST });
+    }
+    yield text;
+  }
+}
+
+const MOST = 10_000;
+const TRIES = 10;

@@ -1,0 +1,66 @@
+import { regex } from '../text/regex.ts';
+import { DEAD, NONE } from '../text/language.ts';
+import { SchemaGraph, type Node } from './graph.ts';
+import { subschemas } from './keywords.ts';
+import { Documents, where, type DocumentsOptions } from './load.ts';
+
+/** A schema that has a say in a value, with those of its keywords that hold no schemas. */
+export interface SchemaAt {
+  readonly place: string;
+  readonly keywords: Readonly<Record<string, unknown>>;
+}
+
+/**
+ * The schemas that may have a say in the value at `path` (keys and indices from the root) of a document: all that lead
+ * there, those in branches of `anyOf`, `not` and the like among them.
+ */
+export function schemasAt(schema: unknown, path: readonly (string | number)[], options: DocumentsOptions): SchemaAt[] {
+  const graph = new SchemaGraph(new Documents(schema, options));
+  let nodes = closure(graph, [graph.root]);
+  for (const step of path)
+    nodes = closure(
+      graph,
+      [...nodes].flatMap((node) => below(graph, node, step)),
+    );
+  return [...nodes].flatMap(({ place }) => {
+    if (typeof place.value === 'boolean')
+      return place.value ? [] : [{ place: where(place), keywords: { false: true } }];
+    const keywords = Object.entries(place.value).filter(([keyword, value]) => {
+      const shape = place.resource.dialect.keywords.get(keyword);
+      return shape !== undefined && !keyword.startsWith('$') && subschemas(shape, value).length === 0;
+    });
+    return keywords.length === 0 ? [] : [{ place: where(place), keywords: Object.fromEntries(keywords) }];
+  });
+}
+
+/** The nodes and all that apply to the same value. */
+function closure(graph: SchemaGraph, nodes: readonly Node[]): ReadonlySet<Node> {
+  const all = new Set(nodes);
+  for (const node of all) for (const other of graph.inPlace(node)) all.add(other);
+  return all;
+}
+
+/** The schemas that a node has for a member or an element. */
+function below(graph: SchemaGraph, node: Node, step: string | number): readonly Node[] {
+  const one = (keyword: string): readonly Node[] => {
+    const other = graph.one(node, keyword);
+    return other ? [other] : [];
+  };
+  if (typeof step === 'number') {
+    const { prefix, rest } = graph.elements(node);
+    const own = prefix[step] ?? rest;
+    return [...(own ? [own] : []), ...one('contains'), ...(own ? [] : one('unevaluatedItems'))];
+  }
+  const named = [
+    ...graph.map(node, 'properties').filter(([name]) => name === step),
+    ...graph.map(node, 'patternProperties').filter(([pattern]) => matches(pattern, step)),
+  ].map(([, other]) => other);
+  return named.length > 0 ? named : [...one('additionalProperties'), ...one('unevaluatedProperties')];
+}
+
+function matches(pattern: string, text: string): boolean {
+  const language = regex(pattern);
+  let state = language.start;
+  for (const character of text) if (state !== DEAD) state = language.step(state, character.codePointAt(0)!);
+  return state !== DEAD && language.label(state) !== NONE;
+}
