@@ -1,6 +1,6 @@
 import { Unsupported } from '../refusal.ts';
 import type { CodePoints, Expression, Grammar } from './parse.ts';
-import { utf8, type Bytes } from './utf8.ts';
+import { byteSet, utf8, type ByteSet, type Bytes } from './utf8.ts';
 
 /**
  * A grammar as a recursive transition network (Woods 1970, "Transition network grammars for natural language analysis"): one
@@ -18,6 +18,8 @@ export interface Network {
 
 export interface State {
   readonly reads: readonly Read[];
+  /** The bytes of `reads`. */
+  readonly first: ByteSet;
   readonly calls: readonly Call[];
   /** The rule may end here. */
   readonly final: boolean;
@@ -87,8 +89,10 @@ class Builder {
   states(): State[] {
     return this.drafts.map((_, state) => {
       const all = this.reachable([state]).map((reached) => this.drafts[reached]!);
+      const reads = all.flatMap((draft) => draft.reads);
       return {
-        reads: all.flatMap(({ reads }) => reads),
+        reads,
+        first: byteSet(reads.map(({ bytes }) => bytes)),
         calls: all.flatMap(({ calls }) => calls),
         final: all.includes(this.drafts[END]!),
       };

@@ -1,6 +1,7 @@
 import { Frame, Interned, type Move, type Outcome, type Pop } from '../automaton.ts';
 import { END, network, type Network } from './network.ts';
 import { followedBy, parse } from './parse.ts';
+import { byteSet, hasByte, type ByteSet } from './utf8.ts';
 import { BASE, Draft, Nodes, type Node, type Return } from './returns.ts';
 
 /**
@@ -29,13 +30,13 @@ const LEFT: Pop = { kind: 'pop', outcome: ENDED, consumed: false };
 /** The bytes that may come behind a call. */
 interface Follow {
   readonly id: number;
-  /** By byte, 1 or 0. */
-  readonly has: Uint8Array;
+  readonly bytes: ByteSet;
 }
 
-/** What may be read next: by items, and by those that they call. */
+/** What items lead to without reading a byte. */
 interface Closure {
-  readonly reads: readonly { readonly from: number; readonly to: number; readonly item: Return }[];
+  /** Those that read. */
+  readonly items: readonly Return[];
   /** All may end here. */
   readonly complete: boolean;
 }
@@ -44,7 +45,7 @@ interface Closure {
 class Automaton {
   readonly nodes = new Nodes();
   readonly closed: boolean;
-  private readonly network: Network;
+  readonly network: Network;
   private readonly sentences: Sentence[] = [];
   private readonly known = new Interned<Sentence>();
   private readonly waiting = new Interned<Waiting>();
@@ -57,7 +58,7 @@ class Automaton {
 
   start(): Sentence {
     const state = this.network.starts[this.network.root]!;
-    return this.sentence([{ state, node: BASE }], this.follow(new Uint8Array(256)), true);
+    return this.sentence([{ state, node: BASE }], this.follow(byteSet([])), true);
   }
 
   sentence(items: readonly Return[], follow: Follow, bottom: boolean): Sentence {
@@ -79,11 +80,11 @@ class Automaton {
     return this.waiting.get(`${node.id}; ${follow.id} ${bottom}`, () => new Waiting(this, node, follow, bottom));
   }
 
-  follow(has: Uint8Array): Follow {
-    return this.follows.get(has.join(''), () => ({ id: this.follows.size, has }));
+  follow(bytes: ByteSet): Follow {
+    return this.follows.get(bytes.join(' '), () => ({ id: this.follows.size, bytes }));
   }
 
-  /** All items that `items` lead to without reading a byte (Earley's predictor and completer, 1970). */
+  /** What `items` lead to (Earley's predictor and completer, 1970). */
   closure(items: readonly Return[]): Closure {
     const drafts = new Map<number, Draft>();
     const seen = new Map<Node | Draft, Set<number>>();
@@ -111,13 +112,11 @@ class Automaton {
       }
     }
     this.nodes.intern(drafts.values());
-    const reads = all.flatMap(({ state, node }) =>
-      this.network.states[state]!.reads.map(({ bytes, to }) => ({
-        ...bytes,
-        item: { state: to, node: node instanceof Draft ? node.node! : node },
-      })),
-    );
-    return { reads, complete };
+    const reading = all.filter(({ state }) => this.network.states[state]!.reads.length > 0);
+    return {
+      items: reading.map(({ state, node }) => ({ state, node: node instanceof Draft ? node.node! : node })),
+      complete,
+    };
   }
 }
 
@@ -158,11 +157,10 @@ export class Sentence extends Frame {
   }
 
   protected override step(byte: number): Move {
-    const { reads, complete } = this.open;
-    const items = ended(reads.flatMap(({ from, to, item }) => (from <= byte && byte <= to ? [item] : [])));
+    const items = ended(this.read(byte));
     const first = items[0];
     // Nothing follows the frame at the bottom: its `follow` is empty.
-    const leaves = complete && this.follow.has[byte] === 1;
+    const leaves = this.open.complete && hasByte(this.follow.bytes, byte);
     if (!first) return leaves ? LEFT : null;
     if (leaves) return { kind: 'pop', outcome: this.id, consumed: false };
     if (items.some(({ node }) => node !== first.node)) return this.automaton.sentence(items, this.follow, this.bottom);
@@ -175,12 +173,23 @@ export class Sentence extends Frame {
     return this.automaton.sentence(items, this.follow, this.bottom);
   }
 
+  private read(byte: number): Return[] {
+    const { states } = this.automaton.network;
+    const items: Return[] = [];
+    for (const { state, node } of this.open.items) {
+      const { first, reads } = states[state]!;
+      if (!hasByte(first, byte)) continue;
+      for (const { bytes, to } of reads) if (bytes.from <= byte && byte <= bytes.to) items.push({ state: to, node });
+    }
+    return items;
+  }
+
   /** The bytes that are allowed here, those among them that end the frame. */
   get first(): Follow {
-    const { reads, complete } = this.open;
-    const has = complete ? this.follow.has.slice() : new Uint8Array(256);
-    for (const { from, to } of reads) has.fill(1, from, to + 1);
-    return this.automaton.follow(has);
+    const { items, complete } = this.open;
+    const all = complete ? this.follow.bytes.slice() : byteSet([]);
+    for (const { state } of items) this.automaton.network.states[state]!.first.forEach((word, i) => (all[i]! |= word));
+    return this.automaton.follow(all);
   }
 }
 

@@ -6,6 +6,19 @@ export interface Bytes {
   readonly to: number;
 }
 
+/** A set of bytes, as 256 bits. */
+export type ByteSet = Uint32Array;
+
+export function byteSet(ranges: readonly Bytes[]): ByteSet {
+  const set = new Uint32Array(8);
+  for (const { from, to } of ranges) for (let byte = from; byte <= to; byte++) set[byte >>> 5]! |= 1 << (byte & 31);
+  return set;
+}
+
+export function hasByte(set: ByteSet, byte: number): boolean {
+  return ((set[byte >>> 5]! >>> (byte & 31)) & 1) === 1;
+}
+
 /** The last code points that take one, two, three and four bytes. */
 const LONGEST = [0x7f, 0x7ff, 0xffff, 0x10ffff];
 /** Ones at the places that all continuation bytes share. */
