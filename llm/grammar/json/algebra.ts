@@ -122,8 +122,10 @@ export class Algebra {
     return count <= 0 ? this.yes : this.assert(String(count), { kind: 'length', count });
   }
 
-  distinct(): Formula {
-    return this.assert('', { kind: 'distinct' });
+  /** `uniqueItems` where elements can only be `values` (formulas made by `equal`), of which `taken` were met. */
+  distinct(values: readonly Formula[], taken: readonly Formula[] = []): Formula {
+    const key = [values, taken].map((formulas) => formulas.map(({ id }) => id).join(' ')).join(' ; ');
+    return this.assert(key, { kind: 'distinct', values, taken });
   }
 
   unevaluatedItems(item: Formula, sources: readonly ItemSource[]): Formula {
@@ -166,6 +168,18 @@ export class Algebra {
         `${when.id} ${all} ${JSON.stringify([...names])} ${patterns.map((language) => language.key).join(' ')}`,
     );
     return this.assert([value.id, ...key].join(' ; '), { kind: 'unevaluatedMembers', value, sources });
+  }
+
+  /** That the child now being read satisfies `value`. */
+  child(value: Formula): Formula {
+    if (value.kind === 'true' || value.kind === 'false') return value;
+    return this.assert(String(value.id), { kind: 'child', value });
+  }
+
+  /** The formula with its parts replaced, one level deep; a formula without parts is itself. */
+  over(formula: Formula, replace: (part: Formula) => Formula): Formula {
+    if (formula.kind === 'not') return this.not(replace(formula.of));
+    return 'of' in formula ? this[formula.kind](...formula.of.map(replace)) : formula;
   }
 
   /** Exactly this value: numbers by what they are worth, objects whatever the order of their members. */

@@ -56,8 +56,8 @@ export type Assert =
   | { readonly kind: 'contains'; readonly item: Formula; readonly count: number }
   /** An array has at least so many elements. `maxItems` is the negation of one more. */
   | { readonly kind: 'length'; readonly count: number }
-  /** No two elements are equal. Where the elements' values are few, or where they all are strings. */
-  | { readonly kind: 'distinct' }
+  /** No two elements are equal to the same one of `values`, none to one of `taken`, which were met before. */
+  | { readonly kind: 'distinct'; readonly values: readonly Formula[]; readonly taken: readonly Formula[] }
   /** Elements that no source covers satisfy `item`. */
   | { readonly kind: 'unevaluatedItems'; readonly item: Formula; readonly sources: readonly ItemSource[] }
   /** A member named so satisfies `names`, one whose key is in a pattern's language that pattern, all others `rest`. */
@@ -73,7 +73,9 @@ export type Assert =
   /** All keys are in the language. */
   | { readonly kind: 'keys'; readonly language: Language }
   /** Members that no source covers satisfy `value`. */
-  | { readonly kind: 'unevaluatedMembers'; readonly value: Formula; readonly sources: readonly MemberSource[] };
+  | { readonly kind: 'unevaluatedMembers'; readonly value: Formula; readonly sources: readonly MemberSource[] }
+  /** Of the member or element that is being read: it satisfies `value`. Only derivatives have these. */
+  | { readonly kind: 'child'; readonly value: Formula };
 
 /** Where `when` holds for the whole array, elements before `prefix` are evaluated, and those that satisfy `contains`. */
 export interface ItemSource {

@@ -24,13 +24,11 @@ export const limits: NumberLimits = { whole: 21, fraction: 24, exponent: 3 };
 export interface Numbers {
   /** After the first byte, a minus sign or a digit. */
   open(byte: number): Frame | null;
-  /** Of the number that ended so, by test. */
-  truths(outcome: Outcome): readonly boolean[];
 }
 
 /**
- * The numbers of RFC 8259 whose truths are wanted, by their exact value; null where there are none within the limits. The
- * value decides, but not every text of it is offered, so that digits already written rule out what they seem to:
+ * The numbers of RFC 8259 by what the tests say of their exact value: `outcome` makes of the truths how the number ends, null
+ * where it is not wanted. Null where there are none within the limits. The value decides, but not every text of it is offered, so that digits already written rule out what they seem to:
  * - where any truths are wanted, every text;
  * - else an exponent goes with one digit before the point, not 0 (1.5e-7, 3E05). Under a maximum of 100 no 250 begins 250e-1;
  * - where of those only integers are wanted, they are written in digits, and only what has more digits than `whole` with an
@@ -42,18 +40,20 @@ export interface Numbers {
  */
 export function numbers(
   tests: readonly NumberTest[],
-  wanted: (truths: readonly boolean[]) => boolean,
+  outcome: (truths: readonly boolean[]) => Outcome | null,
   { whole, fraction, exponent }: NumberLimits = limits,
 ): Numbers | null {
+  const wanted = (truths: readonly boolean[]): boolean => outcome(truths) !== null;
   const highest = 10 ** exponent - 1;
   const real = { whole, fraction, exponent, lowest: -highest, highest, scientific: true, integers: false };
   const line = new Line(tests, wanted, false);
-  if (line.everything) return new Reader({ ...real, scientific: false }, line);
+  if (line.everything) return new Reader({ ...real, scientific: false }, line, outcome);
   const one: NumberTest = { kind: 'multiple', of: { digits: 1n, exponent: 0 } };
-  const fractional = new Line([...tests, one], (truths) => !truths.at(-1) && wanted(truths.slice(0, -1)), false);
-  if (new Reader(real, fractional).any) return new Reader(real, line);
+  const broken = (truths: readonly boolean[]): Outcome | null => (truths.at(-1) ? null : outcome(truths.slice(0, -1)));
+  const fractional = new Line([...tests, one], (truths) => broken(truths) !== null, false);
+  if (new Reader(real, fractional, broken).any) return new Reader(real, line, outcome);
   const integer = { ...real, fraction: Math.min(fraction, whole), lowest: whole, integers: true };
-  const reader = new Reader(integer, new Line(tests, wanted, true));
+  const reader = new Reader(integer, new Line(tests, wanted, true), outcome);
   return reader.any ? reader : null;
 }
 
@@ -87,12 +87,12 @@ class Reader implements Numbers {
   private readonly form: Form;
   private readonly line: Line;
   private readonly frames = new Interned<NumberFrame | null>();
-  private readonly outcomes = new Map<string, Outcome>();
-  private readonly vectors: (readonly boolean[])[] = [];
+  private readonly outcome: (truths: readonly boolean[]) => Outcome | null;
 
-  constructor(form: Form, line: Line) {
+  constructor(form: Form, line: Line, outcome: (truths: readonly boolean[]) => Outcome | null) {
     this.form = form;
     this.line = line;
+    this.outcome = outcome;
   }
 
   /** Whether there is a number at all. */
@@ -104,17 +104,6 @@ class Reader implements Numbers {
     const exponent = { negative: false, value: 0, digits: 0 };
     const prefix: Prefix = { phase: 'sign', negative: false, whole: 0, fraction: 0, digits: '', exponent };
     return byte === minus ? this.frame({ ...prefix, negative: true }) : this.step(prefix, null, byte);
-  }
-
-  truths(outcome: Outcome): readonly boolean[] {
-    return this.vectors[outcome]!;
-  }
-
-  private outcome(truths: readonly boolean[]): Outcome {
-    const key = truths.map(Number).join('');
-    let outcome = this.outcomes.get(key);
-    if (outcome === undefined) this.outcomes.set(key, (outcome = this.vectors.push(truths) - 1));
-    return outcome;
   }
 
   step(prefix: Prefix, settled: Outcome | null, byte: number): NumberFrame | null {
@@ -129,7 +118,10 @@ class Reader implements Numbers {
     if (!completions.zero && completions.spans.length === 0) return null;
     const { phase, negative, whole, fraction, digits, exponent } = prefix;
     const shared = this.line.shared(negative, completions);
-    if (shared !== null) return this.line.wants(shared) ? this.settled(prefix, this.outcome(shared)) : null;
+    if (shared !== null) {
+      const outcome = this.outcome(shared);
+      return outcome === null ? null : this.settled(prefix, outcome);
+    }
     const key = [
       ...[negative, phase, whole, fraction, digits.length, this.line.key(negative, digits)],
       ...[exponent.negative, exponent.value, exponent.digits],
@@ -247,8 +239,7 @@ class Reader implements Numbers {
     if (settled !== null) return settled;
     const { negative, digits, fraction, exponent } = prefix;
     const lead = digits.length - 1 - fraction + (exponent.negative ? -exponent.value : exponent.value);
-    const truths = this.line.truthsOf(negative, digits, lead);
-    return this.line.wants(truths) ? this.outcome(truths) : null;
+    return this.outcome(this.line.truthsOf(negative, digits, lead));
   }
 }
 

@@ -1,0 +1,287 @@
+import { Interned } from '../automaton.ts';
+import type { Language } from '../text/language.ts';
+import type { Algebra } from './algebra.ts';
+import type { Assert, Assertion, Formula, Type } from './formula.ts';
+
+/** To which type the assertions of a kind speak. */
+const TYPES: Readonly<Record<Assert['kind'], Type | null>> = {
+  type: null,
+  truth: 'boolean',
+  number: 'number',
+  text: 'string',
+  items: 'array',
+  contains: 'array',
+  length: 'array',
+  distinct: 'array',
+  unevaluatedItems: 'array',
+  members: 'object',
+  required: 'object',
+  size: 'object',
+  keys: 'object',
+  unevaluatedMembers: 'object',
+  child: null,
+};
+
+/** Assertions that an array or object has not met where it ends with them open. */
+const UNMET: ReadonlySet<Assert['kind']> = new Set(['contains', 'length', 'required', 'size']);
+
+/** All that a formula can tell of a key: whether it is one of the names that it mentions, and in which languages it is. */
+export interface KeyClass {
+  /** Equal keys, equal classes, among the classes of one set of names and languages. */
+  readonly key: string;
+  readonly name: string | null;
+  /** By `Language.key`. */
+  readonly within: ReadonlySet<string>;
+}
+
+/** Names and languages that tell keys apart. */
+export interface KeyAlphabet {
+  readonly names: readonly string[];
+  readonly languages: readonly Language[];
+}
+
+/** Formulas of a value → formulas of what is left of it after its type, an element, a member, its end. */
+export class Derivatives {
+  readonly algebra: Algebra;
+  private readonly restricted = new Map<number, Map<Type, Formula>>();
+  private readonly elements = new Map<number, Formula>();
+  private readonly byMember = new Map<string, Map<number, Formula>>();
+  private readonly closed = new Map<number, boolean>();
+  private readonly found = new Map<number, readonly Formula[]>();
+  private readonly alphabets = new Interned<KeyAlphabet>();
+
+  constructor(algebra: Algebra) {
+    this.algebra = algebra;
+  }
+
+  /** Of a value of this type: what other types are asked for is gone, and references are followed. */
+  restrict(formula: Formula, type: Type): Formula {
+    const { yes, no } = this.algebra;
+    let byType = this.restricted.get(formula.id);
+    if (!byType) this.restricted.set(formula.id, (byType = new Map()));
+    let result = byType.get(type);
+    if (!result) {
+      if (formula.kind === 'later') result = this.restrict(formula.formula(), type);
+      else if (formula.kind !== 'assertion') result = this.algebra.over(formula, (part) => this.restrict(part, type));
+      else if (formula.assert.kind === 'type') result = formula.assert.type === type ? yes : no;
+      else if (TYPES[formula.assert.kind] !== type) result = yes;
+      else result = this.whens(formula, (when) => this.restrict(when, type));
+      byType.set(type, result);
+    }
+    return result;
+  }
+
+  /** Of an array, after one more element, of which `child` assertions speak. */
+  element(formula: Formula): Formula {
+    let result = this.elements.get(formula.id);
+    if (!result) {
+      result =
+        formula.kind === 'assertion'
+          ? this.elementOf(formula)
+          : this.algebra.over(formula, (part) => this.element(part));
+      this.elements.set(formula.id, result);
+    }
+    return result;
+  }
+
+  private elementOf(assertion: Assertion): Formula {
+    const { algebra } = this;
+    const { assert } = assertion;
+    switch (assert.kind) {
+      case 'items':
+        return algebra.and(
+          algebra.child(assert.prefix[0] ?? assert.rest),
+          algebra.items(assert.prefix.slice(1), assert.rest),
+        );
+      case 'contains': {
+        const counted = algebra.child(assert.item);
+        return algebra.or(
+          algebra.and(counted, algebra.contains(assert.item, assert.count - 1)),
+          algebra.and(algebra.not(counted), assertion),
+        );
+      }
+      case 'length':
+        return algebra.length(assert.count - 1);
+      case 'distinct': {
+        const others = assert.values.map((value) => algebra.not(algebra.child(value)));
+        const free = assert.values.filter((value) => !assert.taken.includes(value));
+        return algebra.or(
+          ...free.map((value) =>
+            algebra.and(algebra.child(value), algebra.distinct(assert.values, [...assert.taken, value])),
+          ),
+          algebra.and(...others, assertion),
+        );
+      }
+      case 'unevaluatedItems': {
+        const covered = assert.sources.map(({ when, prefix, contains }) => {
+          const here = prefix > 0 ? algebra.yes : contains ? algebra.child(contains) : algebra.no;
+          return here === algebra.no ? here : algebra.and(this.element(when), here);
+        });
+        const sources = assert.sources.map((source) => ({
+          ...source,
+          when: this.element(source.when),
+          prefix: Math.max(0, source.prefix - 1),
+        }));
+        return algebra.and(
+          algebra.or(algebra.child(assert.item), ...covered),
+          algebra.unevaluatedItems(assert.item, sources),
+        );
+      }
+      default:
+        throw new Error(`[grammar] an array was asked for ${assert.kind}`);
+    }
+  }
+
+  /** Of an object, after one more member with such a key; of its value `child` assertions speak. */
+  member(formula: Formula, key: KeyClass): Formula {
+    let memo = this.byMember.get(key.key);
+    if (!memo) this.byMember.set(key.key, (memo = new Map()));
+    let result = memo.get(formula.id);
+    if (!result) {
+      result =
+        formula.kind === 'assertion'
+          ? this.memberOf(formula, key)
+          : this.algebra.over(formula, (part) => this.member(part, key));
+      memo.set(formula.id, result);
+    }
+    return result;
+  }
+
+  private memberOf(assertion: Assertion, key: KeyClass): Formula {
+    const { algebra } = this;
+    const { assert } = assertion;
+    switch (assert.kind) {
+      case 'members': {
+        const named = key.name === null ? undefined : assert.names.get(key.name);
+        const matched = assert.patterns.filter(({ language }) => key.within.has(language.key));
+        const values = [...(named ? [named] : []), ...matched.map(({ value }) => value)];
+        const value = values.length > 0 ? algebra.and(...values) : assert.rest;
+        return algebra.and(algebra.child(value), assertion);
+      }
+      case 'required':
+        return key.name === assert.name ? algebra.yes : assertion;
+      case 'size':
+        return algebra.size(assert.count - 1);
+      case 'keys':
+        return key.within.has(assert.language.key) ? assertion : algebra.no;
+      case 'unevaluatedMembers': {
+        const sources = assert.sources.map((source) => ({ ...source, when: this.member(source.when, key) }));
+        const covered = sources.filter(
+          ({ all, names, patterns }) =>
+            all ||
+            (key.name !== null && names.has(key.name)) ||
+            patterns.some((language) => key.within.has(language.key)),
+        );
+        return algebra.and(
+          algebra.or(algebra.child(assert.value), ...covered.map(({ when }) => when)),
+          algebra.unevaluatedMembers(assert.value, sources),
+        );
+      }
+      default:
+        throw new Error(`[grammar] an object was asked for ${assert.kind}`);
+    }
+  }
+
+  /** Of an object of which no member will have this name. */
+  without(formula: Formula, name: string): Formula {
+    if (formula.kind !== 'assertion') return this.algebra.over(formula, (part) => this.without(part, name));
+    if (formula.assert.kind === 'required' && formula.assert.name === name) return this.algebra.no;
+    return this.whens(formula, (when) => this.without(when, name));
+  }
+
+  /** Of an array or object that ends here. */
+  close(formula: Formula): boolean {
+    if (formula === this.algebra.yes || formula === this.algebra.no) return formula === this.algebra.yes;
+    let result = this.closed.get(formula.id);
+    if (result === undefined) {
+      if (formula.kind === 'assertion') result = !UNMET.has(formula.assert.kind);
+      else if (formula.kind === 'not') result = !this.close(formula.of);
+      else if (!('of' in formula)) throw new Error('[grammar] a reference was closed');
+      else {
+        const holding = formula.of.filter((part) => this.close(part)).length;
+        const needed = { and: holding === formula.of.length, or: holding > 0, one: holding === 1 };
+        result = needed[formula.kind];
+      }
+      this.closed.set(formula.id, result);
+    }
+    return result;
+  }
+
+  /** What is asked of the child that is being read, each once, in the order in which it stands there. */
+  children(formula: Formula): readonly Formula[] {
+    let result = this.found.get(formula.id);
+    if (!result) {
+      const values = new Set<Formula>();
+      const see = (part: Formula): void => this.children(part).forEach((value) => values.add(value));
+      if (formula.kind === 'not') see(formula.of);
+      else if ('of' in formula) formula.of.forEach(see);
+      else if (formula.kind === 'assertion') {
+        const { assert } = formula;
+        if (assert.kind === 'child') values.add(assert.value);
+        // What is still to be decided of the whole may hang on this child as well.
+        if (assert.kind === 'unevaluatedMembers' || assert.kind === 'unevaluatedItems') {
+          for (const { when } of assert.sources) see(when);
+        }
+      }
+      result = [...values];
+      this.found.set(formula.id, result);
+    }
+    return result;
+  }
+
+  /** After the child has been read, and its value satisfies `value` or not. */
+  decide(formula: Formula, value: Formula, truth: boolean): Formula {
+    if (!this.children(formula).includes(value)) return formula;
+    if (formula.kind !== 'assertion') return this.algebra.over(formula, (part) => this.decide(part, value, truth));
+    if (formula.assert.kind === 'child') return truth ? this.algebra.yes : this.algebra.no;
+    return this.whens(formula, (when) => this.decide(when, value, truth));
+  }
+
+  /** An assertion whose sources hang on formulas of the whole value, with these replaced; others are themselves. */
+  private whens(assertion: Assertion, replace: (when: Formula) => Formula): Formula {
+    const { assert } = assertion;
+    if (assert.kind === 'unevaluatedMembers') {
+      const sources = assert.sources.map((source) => ({ ...source, when: replace(source.when) }));
+      return this.algebra.unevaluatedMembers(assert.value, sources);
+    }
+    if (assert.kind === 'unevaluatedItems') {
+      const sources = assert.sources.map((source) => ({ ...source, when: replace(source.when) }));
+      return this.algebra.unevaluatedItems(assert.item, sources);
+    }
+    return assertion;
+  }
+
+  /** The names and languages by which these formulas of objects tell keys apart. */
+  alphabet(formulas: readonly Formula[]): KeyAlphabet {
+    return this.alphabets.get(formulas.map(({ id }) => id).join(' '), () => {
+      const names = new Set<string>();
+      const languages = new Map<string, Language>();
+      const see = (formula: Formula): void =>
+        visit(formula, ({ assert }) => {
+          if (assert.kind === 'members') {
+            for (const name of assert.names.keys()) names.add(name);
+            for (const { language } of assert.patterns) languages.set(language.key, language);
+          } else if (assert.kind === 'required') names.add(assert.name);
+          else if (assert.kind === 'keys') languages.set(assert.language.key, assert.language);
+          else if (assert.kind === 'unevaluatedMembers') {
+            for (const source of assert.sources) {
+              for (const name of source.names) names.add(name);
+              for (const language of source.patterns) languages.set(language.key, language);
+              see(source.when);
+            }
+          }
+        });
+      formulas.forEach(see);
+      return { names: [...names], languages: [...languages.values()] };
+    });
+  }
+}
+
+/** Calls `see` for every assertion of a formula without references, once each. */
+function visit(formula: Formula, see: (assertion: Assertion) => void, seen = new Set<number>()): void {
+  if (seen.has(formula.id)) return;
+  seen.add(formula.id);
+  if (formula.kind === 'assertion') see(formula);
+  else if (formula.kind === 'not') visit(formula.of, see, seen);
+  else if ('of' in formula) formula.of.forEach((part) => visit(part, see, seen));
+}

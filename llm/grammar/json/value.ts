@@ -1,0 +1,541 @@
+import { Frame, Interned, type Move, type Outcome, type Push, type Stack } from '../automaton.ts';
+import { words } from '../text/words.ts';
+import type { Algebra } from './algebra.ts';
+import { Derivatives, type KeyAlphabet, type KeyClass } from './derive.ts';
+import type { Formula, Type } from './formula.ts';
+import { numbers, type Numbers } from './number.ts';
+import { assertionsOf, evaluate, keyClass, languagesOf, Satisfiability, testsOf } from './satisfy.ts';
+import { strings, type Strings } from './string.ts';
+
+export interface DocumentOptions {
+  /** White space between tokens of JSON: at most so many characters in a run. */
+  readonly whitespace: number;
+  /** Whether members come in any order, or in that in which the schema names them, others behind. */
+  readonly order: 'free' | 'schema';
+}
+
+export const DEFAULTS: DocumentOptions = { whitespace: 8, order: 'free' };
+
+const SPACES: ReadonlySet<number> = new Set([0x20, 0x09, 0x0a, 0x0d]);
+const [QUOTE, COMMA, COLON, MINUS] = [0x22, 0x2c, 0x3a, 0x2d];
+const [OPEN_ARRAY, CLOSE_ARRAY, OPEN_OBJECT, CLOSE_OBJECT] = [0x5b, 0x5d, 0x7b, 0x7d];
+const LITERALS: ReadonlyMap<number, { text: string; type: Type; truth: boolean }> = new Map([
+  [0x6e, { text: 'null', type: 'null', truth: false }],
+  [0x74, { text: 'true', type: 'boolean', truth: true }],
+  [0x66, { text: 'false', type: 'boolean', truth: false }],
+]);
+
+/** What is asked of a value: `goal` holds at its end, and which of `tracked` do then is its outcome. */
+interface Task {
+  readonly key: string;
+  readonly tracked: readonly Formula[];
+  readonly goal: Formula;
+}
+
+/** An array or object between two of its members: what is asked of it from here on. */
+interface Core extends Task {
+  /** Of an object. */
+  readonly alphabet: KeyAlphabet | null;
+  readonly taken: ReadonlySet<string>;
+}
+
+/** How one more child goes on: what is asked of it, and the core behind each of its outcomes. */
+interface Plan {
+  readonly key: string;
+  readonly task: Task;
+  readonly after: (outcome: Outcome) => Core;
+}
+
+/** A document whose value satisfies `formula`, or null where there is none. */
+export function document(algebra: Algebra, formula: Formula, options: Partial<DocumentOptions> = {}): Stack | null {
+  const values = new Values(algebra, { ...DEFAULTS, ...options });
+  if (!values.satisfiable.value(formula)) return null;
+  const below: Stack = { frame: new RootFrame(values, 0, false), below: null, written: null, taken: null };
+  return { frame: values.value(values.task([], formula), 0), below, written: null, taken: null };
+}
+
+/** Makes the frames of JSON values, each state once. */
+class Values {
+  readonly options: DocumentOptions;
+  readonly algebra: Algebra;
+  readonly derivatives: Derivatives;
+  readonly satisfiable: Satisfiability;
+  private readonly frames = new Interned<Frame>();
+  private readonly tasks = new Interned<Task>();
+  private readonly cores = new Interned<Core>();
+  private readonly stringsOf = new Interned<Strings | null>();
+  private readonly numbersOf = new Interned<Numbers | null>();
+  private readonly plans = new Interned<Plan | null>();
+  private readonly keysOf = new Map<Core, Strings | null>();
+  /** Outcome 0 is that of nothing tracked, in every grammar, so that frames with one signature agree. */
+  private readonly outcomes = new Table<readonly boolean[]>('', []);
+  /** Class 0 is that of keys of which nothing is known, likewise. */
+  private readonly classes = new Table<KeyClass>(keyClass(null, []).key, keyClass(null, []));
+
+  constructor(algebra: Algebra, options: DocumentOptions) {
+    this.algebra = algebra;
+    this.options = options;
+    this.derivatives = new Derivatives(algebra);
+    this.satisfiable = new Satisfiability(this.derivatives);
+  }
+
+  task(tracked: readonly Formula[], goal: Formula): Task {
+    const key = [...tracked, goal].map(({ id }) => id).join(' ');
+    return this.tasks.get(key, () => ({ key, tracked, goal }));
+  }
+
+  outcome(truths: readonly boolean[]): Outcome {
+    return this.outcomes.place(truths.map(Number).join(''), truths);
+  }
+
+  value(task: Task, spaces: number): Frame {
+    return this.frames.get(`value ${task.key} ; ${spaces}`, () => new ValueFrame(this, task, spaces));
+  }
+
+  /** The first byte of a value that is no white space. */
+  begin(task: Task, byte: number): Frame | null {
+    const literal = LITERALS.get(byte);
+    if (literal) return this.literal(task, literal);
+    if (byte === QUOTE) return this.string(task)?.open ?? null;
+    if (byte === MINUS || (byte >= 0x30 && byte <= 0x39)) return this.number(task)?.open(byte) ?? null;
+    if (byte === OPEN_ARRAY) return this.array(task);
+    return byte === OPEN_OBJECT ? this.object(task) : null;
+  }
+
+  private restrict({ tracked, goal }: Task, type: Type): Task {
+    const { derivatives } = this;
+    return this.task(
+      tracked.map((formula) => derivatives.restrict(formula, type)),
+      derivatives.restrict(goal, type),
+    );
+  }
+
+  private literal(task: Task, { text, type, truth }: { text: string; type: Type; truth: boolean }): Frame | null {
+    const { tracked, goal } = this.restrict(task, type);
+    if (!evaluate(goal, () => truth)) return null;
+    return this.rest(text.slice(1), this.outcome(tracked.map((formula) => evaluate(formula, () => truth))));
+  }
+
+  /** The rest of a literal. */
+  rest(text: string, outcome: Outcome): Frame {
+    return this.frames.get(`literal ${text} ${outcome}`, () => new LiteralFrame(this, text, outcome));
+  }
+
+  private string(task: Task): Strings | null {
+    const { key, tracked, goal } = this.restrict(task, 'string');
+    return this.stringsOf.get(key, () => {
+      const assertions = assertionsOf([...tracked, goal]);
+      return strings(languagesOf(assertions), (labels) => {
+        const truths = new Map(assertions.map((assertion, i) => [assertion, labels[i]! >= 0]));
+        const holds = (formula: Formula): boolean => evaluate(formula, (assertion) => truths.get(assertion)!);
+        return holds(goal) ? this.outcome(tracked.map(holds)) : null;
+      });
+    });
+  }
+
+  private number(task: Task): Numbers | null {
+    const { key, tracked, goal } = this.restrict(task, 'number');
+    return this.numbersOf.get(key, () => {
+      const assertions = assertionsOf([...tracked, goal]);
+      return numbers(testsOf(assertions), (values) => {
+        const truths = new Map(assertions.map((assertion, i) => [assertion, values[i]!]));
+        const holds = (formula: Formula): boolean => evaluate(formula, (assertion) => truths.get(assertion)!);
+        return holds(goal) ? this.outcome(tracked.map(holds)) : null;
+      });
+    });
+  }
+
+  private array(task: Task): Frame | null {
+    const { tracked, goal } = this.restrict(task, 'array');
+    if (!this.satisfiable.array(goal)) return null;
+    return this.arrayAt('open', this.core(tracked, goal, null, new Set()), 0);
+  }
+
+  private object(task: Task): Frame | null {
+    const { tracked, goal } = this.restrict(task, 'object');
+    const taken = new Set<string>();
+    if (!this.satisfiable.object(goal, taken)) return null;
+    return this.objectAt('open', this.core(tracked, goal, this.derivatives.alphabet([...tracked, goal]), taken), 0);
+  }
+
+  private core(
+    tracked: readonly Formula[],
+    goal: Formula,
+    alphabet: KeyAlphabet | null,
+    taken: ReadonlySet<string>,
+  ): Core {
+    const gone = alphabet ? alphabet.names.flatMap((name, i) => (taken.has(name) ? [i] : [])) : [];
+    const names = alphabet ? JSON.stringify(alphabet.names) + alphabet.languages.map(({ key }) => key).join(' ') : '';
+    const key = `${[...tracked, goal].map(({ id }) => id).join(' ')} ; ${gone.join(' ')} ; ${names}`;
+    return this.cores.get(key, () => ({ key, tracked, goal, alphabet, taken }));
+  }
+
+  arrayAt(place: ArrayPlace, core: Core, spaces: number): Frame {
+    return this.frames.get(`array ${place} ${spaces} ${core.key}`, () => new ArrayFrame(this, place, core, spaces));
+  }
+
+  objectAt(place: ObjectPlace, core: Core, spaces: number): Frame {
+    return this.frames.get(`object ${place} ${spaces} ${core.key}`, () => new ObjectFrame(this, place, core, spaces));
+  }
+
+  colon(plan: Plan, spaces: number): Frame {
+    return this.frames.get(`colon ${spaces} ${plan.key}`, () => new ColonFrame(this, plan, spaces));
+  }
+
+  waiting(plan: Plan, object: boolean): Frame {
+    return this.frames.get(`waiting ${object} ${plan.key}`, () => new WaitingFrame(this, plan, object));
+  }
+
+  /** The outcome of an array or object that ends here, or null where it may not. */
+  closed({ tracked, goal }: Core): Outcome | null {
+    const { derivatives } = this;
+    return derivatives.close(goal) ? this.outcome(tracked.map((formula) => derivatives.close(formula))) : null;
+  }
+
+  /** One more element, or null where there may be none. */
+  element(core: Core): Plan | null {
+    return this.plans.get(`element ${core.key}`, () =>
+      this.plan(
+        `element ${core.key}`,
+        core.tracked.map((formula) => this.derivatives.element(formula)),
+        this.derivatives.element(core.goal),
+        (goal) => this.satisfiable.array(goal),
+        (tracked, goal) => this.core(tracked, goal, null, core.taken),
+      ),
+    );
+  }
+
+  /** One more member with a key of this class, or null where there may be none. */
+  member(core: Core, key: KeyClass): Plan | null {
+    const alphabet = core.alphabet!;
+    if (key.name !== null && core.taken.has(key.name)) return null;
+    return this.plans.get(`member ${key.key} ${core.key}`, () => {
+      const taken = this.taken(core, key);
+      return this.plan(
+        `member ${key.key} ${core.key}`,
+        core.tracked.map((formula) => this.derivatives.member(formula, key)),
+        this.derivatives.member(core.goal, key),
+        (goal) => this.satisfiable.object(goal, taken),
+        (tracked, goal) => this.core(tracked, goal, alphabet, taken),
+      );
+    });
+  }
+
+  /** The names that cannot come behind a member with such a key. */
+  private taken({ alphabet, taken }: Core, { name }: KeyClass): ReadonlySet<string> {
+    const { names } = alphabet!;
+    if (this.options.order === 'free') return name === null ? taken : new Set([...taken, name]);
+    return new Set(name === null ? names : names.slice(0, names.indexOf(name) + 1));
+  }
+
+  /** The keys that may come, or null where none may. */
+  keys(core: Core): Strings | null {
+    let keys = this.keysOf.get(core);
+    if (keys === undefined) this.keysOf.set(core, (keys = this.makeKeys(core)));
+    return keys;
+  }
+
+  keyClass(outcome: Outcome): KeyClass {
+    return this.classes.at(outcome);
+  }
+
+  private makeKeys(core: Core): Strings | null {
+    const alphabet = core.alphabet!;
+    const { names, languages } = alphabet;
+    const allowed = (key: KeyClass): Outcome | null =>
+      this.member(core, key) ? this.classes.place(key.key, key) : null;
+    const byName = (label: number, listed: readonly string[]): Outcome | null =>
+      allowed(this.satisfiable.named(listed[label]!, alphabet));
+    if (languages.length === 0 && allowed(keyClass(null, [])) === null) {
+      const possible = names.filter((name) => allowed(this.satisfiable.named(name, alphabet)) !== null);
+      if (possible.length === 0) return null;
+      return strings([words(possible)], ([label]) => (label! < 0 ? null : byName(label!, possible)));
+    }
+    const name = names.length > 0 ? [words(names)] : [];
+    return strings(
+      [...name, ...languages],
+      (labels) => {
+        if (name.length > 0 && labels[0]! >= 0) return byName(labels[0]!, names);
+        return allowed(
+          keyClass(
+            null,
+            languages.filter((_, i) => labels[name.length + i]! >= 0),
+          ),
+        );
+      },
+      { unique: true },
+    );
+  }
+
+  /**
+   * What is asked of a child, given what its parent is asked once the child's part is known. Where the parent cannot do
+   * without the child's satisfying a formula, the child is held to it; other formulas are tracked to its end.
+   */
+  private plan(
+    key: string,
+    tracked: readonly Formula[],
+    goal: Formula,
+    satisfiable: (goal: Formula) => boolean,
+    core: (tracked: readonly Formula[], goal: Formula) => Core,
+  ): Plan | null {
+    const { algebra, derivatives } = this;
+    const demands: Formula[] = [];
+    for (let demand = demandOf(goal); demand; demand = demandOf(goal)) {
+      const { value, truth } = demand;
+      demands.push(truth ? value : algebra.not(value));
+      goal = derivatives.decide(goal, value, truth);
+      tracked = tracked.map((formula) => derivatives.decide(formula, value, truth));
+    }
+    const children = [...new Set([...tracked, goal].flatMap((formula) => derivatives.children(formula)))];
+    const task = this.task(children, algebra.and(...demands, this.possible(goal, satisfiable)));
+    if (!this.satisfiable.value(task.goal)) return null;
+    return {
+      key,
+      task,
+      after: (outcome) => {
+        const truths = this.outcomes.at(outcome);
+        const decided = (formula: Formula): Formula =>
+          children.reduce((left, child, i) => derivatives.decide(left, child, truths[i]!), formula);
+        return core(tracked.map(decided), decided(goal));
+      },
+    };
+  }
+
+  /** What the child must satisfy so that the parent still can: Shannon's expansion by the children's truths. */
+  private possible(goal: Formula, satisfiable: (goal: Formula) => boolean): Formula {
+    const { algebra, derivatives } = this;
+    const memo = new Map<Formula, Formula>();
+    const expand = (formula: Formula): Formula => {
+      let result = memo.get(formula);
+      if (!result) {
+        this.satisfiable.step();
+        const [child] = derivatives.children(formula);
+        if (!child) result = satisfiable(formula) ? algebra.yes : algebra.no;
+        else {
+          const high = expand(derivatives.decide(formula, child, true));
+          const low = expand(derivatives.decide(formula, child, false));
+          result =
+            high === low
+              ? high
+              : algebra.or(algebra.and(child, high), low === algebra.no ? low : algebra.and(algebra.not(child), low));
+        }
+        memo.set(formula, result);
+      }
+      return result;
+    };
+    return expand(goal);
+  }
+}
+
+/** Things by small numbers and back; number 0 is known beforehand. */
+class Table<T> {
+  private readonly places = new Map<string, number>();
+  private readonly things: T[] = [];
+
+  constructor(key: string, first: T) {
+    this.place(key, first);
+  }
+
+  place(key: string, thing: T): number {
+    let place = this.places.get(key);
+    if (place === undefined) {
+      place = this.things.push(thing) - 1;
+      this.places.set(key, place);
+    }
+    return place;
+  }
+
+  at(place: number): T {
+    return this.things[place]!;
+  }
+}
+
+/** A child's formula that decides the parent's: without it, or with it, nothing is left of the goal. */
+function demandOf(goal: Formula): { value: Formula; truth: boolean } | null {
+  const parts = goal.kind === 'and' ? goal.of : [goal];
+  for (const part of parts) {
+    const truth = part.kind !== 'not';
+    const inner = part.kind === 'not' ? part.of : part;
+    if (inner.kind === 'assertion' && inner.assert.kind === 'child') return { value: inner.assert.value, truth };
+  }
+  return null;
+}
+
+/** Of a document: white space behind its value. Before the value it waits below it. */
+class RootFrame extends Frame {
+  private readonly values: Values;
+  private readonly spaces: number;
+  private readonly complete: boolean;
+
+  constructor(values: Values, spaces: number, complete: boolean) {
+    super();
+    this.values = values;
+    this.spaces = spaces;
+    this.complete = complete;
+  }
+
+  override end(): Outcome | null {
+    return this.complete ? 0 : null;
+  }
+
+  protected step(byte: number): Move {
+    if (!this.complete || !SPACES.has(byte) || this.spaces >= this.values.options.whitespace) return null;
+    return new RootFrame(this.values, this.spaces + 1, true);
+  }
+
+  protected override after(): Frame {
+    return new RootFrame(this.values, 0, true);
+  }
+}
+
+/** Before a value. */
+class ValueFrame extends Frame {
+  private readonly values: Values;
+  private readonly task: Task;
+  private readonly spaces: number;
+
+  constructor(values: Values, task: Task, spaces: number) {
+    super();
+    this.values = values;
+    this.task = task;
+    this.spaces = spaces;
+  }
+
+  protected step(byte: number): Move {
+    if (!SPACES.has(byte)) return this.values.begin(this.task, byte);
+    return this.spaces < this.values.options.whitespace ? this.values.value(this.task, this.spaces + 1) : null;
+  }
+}
+
+class LiteralFrame extends Frame {
+  private readonly values: Values;
+  private readonly text: string;
+  private readonly outcome: Outcome;
+
+  constructor(values: Values, text: string, outcome: Outcome) {
+    super();
+    this.values = values;
+    this.text = text;
+    this.outcome = outcome;
+  }
+
+  protected step(byte: number): Move {
+    if (byte !== this.text.charCodeAt(0)) return null;
+    if (this.text.length === 1) return { kind: 'pop', outcome: this.outcome, consumed: true };
+    return this.values.rest(this.text.slice(1), this.outcome);
+  }
+}
+
+/** Behind the bracket, or behind an element; behind a comma the element's frame is on top. */
+type ArrayPlace = 'open' | 'next';
+
+class ArrayFrame extends Frame {
+  private readonly values: Values;
+  private readonly place: ArrayPlace;
+  private readonly core: Core;
+  private readonly spaces: number;
+
+  constructor(values: Values, place: ArrayPlace, core: Core, spaces: number) {
+    super();
+    this.values = values;
+    this.place = place;
+    this.core = core;
+    this.spaces = spaces;
+  }
+
+  protected step(byte: number): Move {
+    const { values, place, core, spaces } = this;
+    if (SPACES.has(byte)) return spaces < values.options.whitespace ? values.arrayAt(place, core, spaces + 1) : null;
+    if (byte === CLOSE_ARRAY) {
+      const outcome = values.closed(core);
+      return outcome === null ? null : { kind: 'pop', outcome, consumed: true };
+    }
+    if (place === 'next' && byte !== COMMA) return null;
+    const plan = values.element(core);
+    if (!plan) return null;
+    const child = place === 'next' ? values.value(plan.task, 0) : values.begin(plan.task, byte);
+    return child && { kind: 'push', frame: values.waiting(plan, false), child };
+  }
+}
+
+/** Behind the brace, behind a comma, behind a member. */
+type ObjectPlace = 'open' | 'comma' | 'next';
+
+class ObjectFrame extends Frame {
+  private readonly values: Values;
+  private readonly place: ObjectPlace;
+  private readonly core: Core;
+  private readonly spaces: number;
+
+  constructor(values: Values, place: ObjectPlace, core: Core, spaces: number) {
+    super();
+    this.values = values;
+    this.place = place;
+    this.core = core;
+    this.spaces = spaces;
+  }
+
+  protected step(byte: number): Move {
+    const { values, place, core, spaces } = this;
+    if (SPACES.has(byte)) return spaces < values.options.whitespace ? values.objectAt(place, core, spaces + 1) : null;
+    if (byte === CLOSE_OBJECT && place !== 'comma') {
+      const outcome = values.closed(core);
+      return outcome === null ? null : { kind: 'pop', outcome, consumed: true };
+    }
+    if (place === 'next') return byte === COMMA && values.keys(core) ? values.objectAt('comma', core, 0) : null;
+    if (byte !== QUOTE) return null;
+    const keys = values.keys(core);
+    return keys && { kind: 'push', frame: this, child: keys.open };
+  }
+
+  /** Behind a key. */
+  protected override after(outcome: Outcome): Frame | null {
+    const plan = this.values.member(this.core, this.values.keyClass(outcome));
+    return plan && this.values.colon(plan, 0);
+  }
+}
+
+/** Behind a key, before its colon. */
+class ColonFrame extends Frame {
+  private readonly values: Values;
+  private readonly plan: Plan;
+  private readonly spaces: number;
+
+  constructor(values: Values, plan: Plan, spaces: number) {
+    super();
+    this.values = values;
+    this.plan = plan;
+    this.spaces = spaces;
+  }
+
+  protected step(byte: number): Move {
+    const { values, plan, spaces } = this;
+    if (SPACES.has(byte)) return spaces < values.options.whitespace ? values.colon(plan, spaces + 1) : null;
+    if (byte !== COLON) return null;
+    const push: Push = { kind: 'push', frame: values.waiting(plan, true), child: values.value(plan.task, 0) };
+    return push;
+  }
+}
+
+/** Below an element or a member's value. */
+class WaitingFrame extends Frame {
+  private readonly values: Values;
+  private readonly plan: Plan;
+  private readonly object: boolean;
+
+  constructor(values: Values, plan: Plan, object: boolean) {
+    super();
+    this.values = values;
+    this.plan = plan;
+    this.object = object;
+  }
+
+  protected step(): Move {
+    return null;
+  }
+
+  protected override after(outcome: Outcome): Frame {
+    const core = this.plan.after(outcome);
+    return this.object ? this.values.objectAt('next', core, 0) : this.values.arrayAt('next', core, 0);
+  }
+}
