@@ -15,13 +15,14 @@ export function random(seed: number): Random {
 }
 
 /**
- * A random text of a grammar, written from its rules: nothing of the automaton takes part. Behind `depth` calls in each
+ * Random texts of a grammar, written from its rules: nothing of the automaton takes part. Behind `depth` calls in each
  * other the shortest way to an end is taken. A difference is drawn from its left side until it has none of the texts
  * that its right side enumerates, in capitals or not.
  */
-export function derive(grammar: Grammar, draw: Random, depth: number): string {
-  const heights = heightsOf(grammar);
-  const height = (one: Expression): number => heightOf(one, heights);
+export function deriver(grammar: Grammar): (draw: Random, depth: number) => string {
+  const rules = heightsOf(grammar);
+  const height = remembered((one) => heightOf(one, rules));
+  const excluded = remembered((one) => enumerated(one, grammar));
   const of = (one: Expression, left: number): string => {
     switch (one.kind) {
       case 'class': {
@@ -44,7 +45,7 @@ export function derive(grammar: Grammar, draw: Random, depth: number): string {
         return Array.from({ length: one.least + more }, () => of(one.of, left)).join('');
       }
       case 'difference': {
-        const without = enumerated(one.without, grammar);
+        const without = excluded(one.without);
         for (;;) {
           const text = of(one.of, left);
           if (!without.has(text.toLowerCase())) return text;
@@ -54,7 +55,20 @@ export function derive(grammar: Grammar, draw: Random, depth: number): string {
         return of(grammar.rules[one.rule]!.body, left - 1);
     }
   };
-  return of(grammar.rules[grammar.root]!.body, depth);
+  let draw: Random;
+  return (by, depth) => {
+    draw = by;
+    return of(grammar.rules[grammar.root]!.body, depth);
+  };
+}
+
+function remembered<T>(of: (one: Expression) => T): (one: Expression) => T {
+  const known = new Map<Expression, T>();
+  return (one) => {
+    let value = known.get(one);
+    if (value === undefined) known.set(one, (value = of(one)));
+    return value;
+  };
 }
 
 /** By rule: how many calls in each other its shortest way takes. */
