@@ -185,3 +185,20 @@ export function toyJson(): Frame {
   );
   return frames.get('root', () => new Toy((byte) => value(byte, done)));
 }
+
+/** One of these texts and nothing else. */
+export function literals(texts: readonly string[]): Frame {
+  const bytes = texts.map((text) => [...new TextEncoder().encode(text)]);
+  return bytesOf(bytes);
+}
+
+function bytesOf(texts: readonly (readonly number[])[]): Frame {
+  return frames.get(`bytes ${texts.join(' | ')}`, () => {
+    const ends = texts.some((text) => text.length === 0) ? 0 : null;
+    const step = (byte: number): Move => {
+      const rest = texts.filter((text) => text[0] === byte).map((text) => text.slice(1));
+      return rest.length === 0 ? null : bytesOf(rest);
+    };
+    return new Toy(step, undefined, ends);
+  });
+}
