@@ -3,15 +3,17 @@ import { CODE_POINTS, DEAD, NONE, none, spans, type Language, type Range, type S
 import { Reach } from './reach.ts';
 
 /**
- * All languages walked side by side: `label` makes of their labels that of the text, NONE where it is not wanted. States
- * are lists of the languages' states, DEAD among them.
+ * All languages walked side by side: `label` makes of their labels that of the text, NONE where it is not wanted. It is
+ * asked of labels alone that some text has. States are lists of the languages' states, DEAD among them; `every` says that
+ * only texts of all languages are wanted, so that none need be walked on once one is DEAD.
  */
 export function combine(
   key: string,
   languages: readonly Language[],
   label: (labels: readonly number[]) => number,
+  every = false,
 ): Language {
-  const combined = new Combined(key, languages, label);
+  const combined = new Combined(key, languages, label, every);
   return combined.empty ? none : combined;
 }
 
@@ -25,7 +27,12 @@ export function intersect(...languages: readonly Language[]): Language {
   if (of.length === 0) return all;
   if (of.length === 1) return of[0]!;
   if (of.includes(none)) return none;
-  return combine(`(${of.map(({ key }) => key).join(') and (')})`, of, (labels) => (labels.includes(NONE) ? NONE : 0));
+  return combine(
+    `(${of.map(({ key }) => key).join(') and (')})`,
+    of,
+    (labels) => (labels.includes(NONE) ? NONE : 0),
+    true,
+  );
 }
 
 export function union(...languages: readonly Language[]): Language {
@@ -40,6 +47,7 @@ export function union(...languages: readonly Language[]): Language {
 class Combined implements Language {
   readonly key: string;
   readonly start: number;
+  private readonly every: boolean;
   private readonly languages: readonly Language[];
   private readonly labelled: (labels: readonly number[]) => number;
   private readonly known = new Map<string, number>();
@@ -52,7 +60,13 @@ class Combined implements Language {
   private readonly rangesOf: (readonly Range[] | undefined)[] = [];
   private readonly reach: Reach;
 
-  constructor(key: string, languages: readonly Language[], labelled: (labels: readonly number[]) => number) {
+  constructor(
+    key: string,
+    languages: readonly Language[],
+    labelled: (labels: readonly number[]) => number,
+    every: boolean,
+  ) {
+    this.every = every;
     this.key = key;
     this.languages = languages;
     this.labelled = labelled;
@@ -100,6 +114,7 @@ class Combined implements Language {
   }
 
   private state(parts: readonly number[]): number {
+    if (this.every && parts.includes(DEAD)) parts = parts.map(() => DEAD);
     const key = parts.join(' ');
     let id = this.ids.get(key);
     if (id === undefined) {

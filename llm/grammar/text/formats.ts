@@ -1,5 +1,5 @@
 import { Unsupported } from '../refusal.ts';
-import { complement, intersect } from './combine.ts';
+import { complement, intersect, union } from './combine.ts';
 import type { Language } from './language.ts';
 import { atMost } from './lengths.ts';
 import { regex } from './regex.ts';
@@ -37,19 +37,31 @@ const DATE =
   `|${LEAP_YEAR}-02-29)`;
 const HOUR = '(?:[01]\\d|2[0-3])';
 const FRACTION = '(?:\\.\\d+)?';
-const TIME = `(?:${HOUR}:[0-5]\\d:[0-5]\\d${FRACTION}(?:[Zz]|[+-]${HOUR}:[0-5]\\d)|${leapSeconds()})`;
 
-/** A second 60 ends a day of UTC: 23:59:60Z, and the same moment in every offset. */
-function leapSeconds(): string {
-  const DAY = 24 * 60;
-  const clock = (minutes: number): string =>
-    [Math.floor(minutes / 60), minutes % 60].map((part) => String(part).padStart(2, '0')).join(':');
-  const moments = Array.from({ length: DAY }, (_, ahead) => {
-    const local = clock((DAY - 1 + ahead) % DAY);
-    const zulu = ahead === 0 ? '[Zz]|' : '';
-    return `${local}:60${FRACTION}(?:${zulu}\\+${clock(ahead)}|-${clock((DAY - ahead) % DAY)})`;
+/** Behind `before`, which is empty or a date. */
+function time(before: string): Language {
+  const usual = `${HOUR}:[0-5]\\d:[0-5]\\d${FRACTION}(?:[Zz]|[+-]${HOUR}:[0-5]\\d)`;
+  return union(exactly(before + usual), leapSecond(before));
+}
+
+/**
+ * A second 60 ends a day of UTC, whatever the offset: it comes at 23:59 plus or minus the offset. Plus is one minute less
+ * than the offset itself. Hours and minutes each decide about their own part.
+ */
+function leapSecond(before: string): Language {
+  const two = (part: number): string => String(part).padStart(2, '0');
+  const minutes = Array.from({ length: 60 }, (_, minute) => {
+    const zulu = minute === 59 ? '[Zz]|' : '';
+    return `\\d\\d:${two(minute)}:60${FRACTION}(?:${zulu}\\+\\d\\d:${two((minute + 1) % 60)}|-\\d\\d:${two(59 - minute)})`;
   });
-  return `(?:${moments.join('|')})`;
+  const hours = Array.from({ length: 24 }, (_, hour) => {
+    const zulu = hour === 23 ? '[Zz]|' : '';
+    return (
+      `${two(hour)}:(?:59:60${FRACTION}(?:${zulu}\\+${two((hour + 1) % 24)}:\\d\\d|-${two(23 - hour)}:\\d\\d)` +
+      `|(?:[0-4]\\d|5[0-8]):60${FRACTION}(?:\\+${two(hour)}:\\d\\d|-${two(23 - hour)}:\\d\\d))`
+    );
+  });
+  return intersect(exactly(`${before}(?:${minutes.join('|')})`), exactly(`${before}(?:${hours.join('|')})`));
 }
 
 function duration(): string {
@@ -134,9 +146,9 @@ const POINTER = '(?:\\/(?:[^~\\/]|~[01])*)*';
 const BEYOND_ASCII = '\\u{80}-\\u{10ffff}';
 
 const FORMATS: Readonly<Record<string, () => Language>> = {
-  'date-time': () => exactly(`${DATE}[Tt]${TIME}`),
+  'date-time': () => time(`${DATE}[Tt]`),
   date: () => exactly(DATE),
-  time: () => exactly(TIME),
+  time: () => time(''),
   duration: () => exactly(duration()),
   email: () => exactly(email('')),
   'idn-email': () => exactly(email(BEYOND_ASCII)),

@@ -4,9 +4,10 @@ import { Unsupported } from '../refusal.ts';
 const LIMIT = 100_000;
 
 /**
- * Which states of a graph lead to an accepting one, decided when asked by a search in breadth. What it finds is kept:
- * that a state is accepting is told to all that are known to lead there, and where a search ends without one, none of the
- * states that it saw leads to one.
+ * Which states of a graph lead to an accepting one, decided when asked by a search that goes in breadth and in depth by
+ * turns: what is near is found, and so is what lies at the end of every path. What it finds is kept: that a state leads to
+ * an accepting one is told to all that are known to lead to it, and where a search ends without one, none of the states
+ * that it saw leads to one.
  */
 export class Reach {
   private readonly leads: (boolean | undefined)[] = [];
@@ -27,26 +28,39 @@ export class Reach {
   from(start: number): boolean {
     if (this.leads[start] !== undefined) return this.leads[start];
     const seen = new Set([start]);
-    let looked = 0;
-    for (const state of seen) {
-      let next = this.next[state];
-      if (!next) {
-        looked += 1;
-        if (looked > LIMIT) {
-          throw new Unsupported(
-            `[grammar] ${this.graph.name}: it takes more than ${LIMIT} states to decide whether a text is left that ` +
-              'satisfies all that is asked: smaller counts, or fewer patterns for one string',
-          );
-        }
-        this.next[state] = next = [...new Set(this.graph.next(state))];
-        for (const other of next) (this.before[other] ??= []).push(state);
-        if (this.graph.accepts(state) || next.some((other) => this.leads[other])) this.mark(state);
-        if (this.leads[start]) return true;
+    const visited = new Set<number>();
+    const queue = [start];
+    const stack: number[] = [];
+    for (let first = 0; first < queue.length;) {
+      const deep = stack.length === 0;
+      const turn = visited.size % 2 === 1 && !deep;
+      const state = turn ? stack.pop()! : queue[first++]!;
+      if (visited.has(state)) continue;
+      visited.add(state);
+      if (!this.next[state]) this.look(state);
+      if (this.leads[start]) return true;
+      for (const other of this.next[state] ?? []) {
+        if (this.leads[other] !== undefined || seen.has(other)) continue;
+        seen.add(other);
+        queue.push(other);
+        if (turn || deep) stack.push(other);
       }
-      for (const other of next) if (this.leads[other] === undefined) seen.add(other);
+      if (visited.size > LIMIT) {
+        throw new Unsupported(
+          `[grammar] ${this.graph.name}: it takes more than ${LIMIT} states to decide whether a text is left that ` +
+            'satisfies all that is asked: smaller counts, or fewer patterns for one string',
+        );
+      }
     }
     for (const state of seen) this.leads[state] ??= false;
     return false;
+  }
+
+  private look(state: number): void {
+    if (this.graph.accepts(state)) return this.mark(state);
+    const next = (this.next[state] = [...new Set(this.graph.next(state))]);
+    for (const other of next) (this.before[other] ??= []).push(state);
+    if (next.some((other) => this.leads[other])) this.mark(state);
   }
 
   private mark(accepting: number): void {

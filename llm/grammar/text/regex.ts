@@ -43,7 +43,7 @@ class Regex implements Language {
     this.terms = new Terms(this.alphabet.size, this.alphabet.classes(WORD), text);
     this.reach = new Reach({
       name: this.key,
-      accepts: (id) => this.label(id) !== NONE,
+      accepts: (id) => (this.contextual(id) ? this.label(id) !== NONE : this.alive(id)),
       next: (id) => Array.from({ length: this.alphabet.size }, (_, kind) => this.after(id, kind)),
     });
     const { terms } = this;
@@ -84,8 +84,11 @@ class Regex implements Language {
 
   /** Only anchors and word boundaries make terms that seem to match something and don't. */
   private alive(id: number): boolean {
-    const { term } = this.states[id]!;
-    return term.contextual ? this.reach.from(id) : term !== this.terms.never;
+    return this.contextual(id) ? this.reach.from(id) : this.states[id]!.term !== this.terms.never;
+  }
+
+  private contextual(id: number): boolean {
+    return this.states[id]!.term.contextual;
   }
 
   private after(id: number, kind: number): number {
