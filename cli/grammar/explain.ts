@@ -1,7 +1,7 @@
 import { forcedBytes } from '../../llm/grammar/forced.ts';
 import { document } from '../../llm/grammar/json/value.ts';
 import { Masks } from '../../llm/grammar/mask.ts';
-import { advance } from '../../llm/grammar/stack.ts';
+import { advance, start } from '../../llm/grammar/stack.ts';
 import { schemasAt } from '../../llm/grammar/schema/at.ts';
 import { compile, type SchemaOptions } from '../../llm/grammar/schema/compile.ts';
 import { nextInWords } from './next.ts';
@@ -13,8 +13,9 @@ const FORCED = 200;
 /** What may come behind `prefix`, and which schemas have a say there; where it breaks the schema, what might have come. */
 export function explain(schema: unknown, prefix: string, { vocabulary }: Tokens, options: SchemaOptions): string {
   const { algebra, formula } = compile(schema, options);
-  let stack = document(algebra, formula, { whitespace: Infinity });
-  if (!stack) return 'No JSON value satisfies the schema.';
+  const grammar = document(algebra, formula, { whitespace: Infinity });
+  if (!grammar) return 'No JSON value satisfies the schema.';
+  let stack = start(grammar);
   const bytes = new TextEncoder().encode(prefix);
   const text = (from: number, to: number): string => new TextDecoder().decode(bytes.subarray(from, to));
   let read = 0;

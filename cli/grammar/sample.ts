@@ -1,5 +1,5 @@
 import { HostRandom, randomKey } from '../../engine/random.ts';
-import type { Stack } from '../../llm/grammar/automaton.ts';
+import type { Frame } from '../../llm/grammar/automaton.ts';
 import { document } from '../../llm/grammar/json/value.ts';
 import { Matcher } from '../../llm/grammar/matcher.ts';
 import { compile, type SchemaOptions } from '../../llm/grammar/schema/compile.ts';
@@ -19,7 +19,7 @@ const CLOSING: ReadonlySet<number> = new Set([...'"]},:'].map((character) => cha
 /** A document whose tokens are drawn from the masks; null where it has not ended after `most` tokens. */
 export function randomDocument(
   vocabulary: Vocabulary,
-  grammar: Stack,
+  grammar: Frame,
   random: HostRandom,
   { closing, most }: Walk,
 ): string | null {

@@ -2,7 +2,7 @@ import { Algebra, type Json } from '../json/algebra.ts';
 import { decimal } from '../json/decimal.ts';
 import type { Formula, Type } from '../json/formula.ts';
 import { Unsupported } from '../refusal.ts';
-import { format } from '../text/format.ts';
+import { format } from '../text/formats.ts';
 import { none, type Language } from '../text/language.ts';
 import { all, atLeast, atMost } from '../text/lengths.ts';
 import { regex } from '../text/regex.ts';
@@ -198,7 +198,9 @@ class Compiler {
     if (pattern !== undefined) languages.push(this.pattern(node, 'pattern', pattern));
     const name = this.graph.value<string>(node, 'format');
     if (name !== undefined && (this.assertFormats || node.place.resource.dialect.assertsFormats)) {
-      languages.push(this.named(node, 'format', () => format(name)));
+      // Names that no draft has are annotations.
+      const language = this.named(node, 'format', () => format(name));
+      if (language) languages.push(language);
     }
     return languages.map((language) =>
       language === none ? this.algebra.not(this.algebra.type('string')) : this.algebra.text(language),
