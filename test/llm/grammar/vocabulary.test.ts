@@ -82,7 +82,6 @@ describe('tries', () => {
           );
           // A character of its own behind is no completion.
           if (rest.length > 0 && list.at(-1)! < 0x80) continue;
-          // eslint-disable-next-line no-control-regex
           return /["\\\u0000-\u001f]/.test(text) ? PLAIN_LIMIT : [...text].length;
         } catch {
           continue;
