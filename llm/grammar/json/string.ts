@@ -58,6 +58,9 @@ const PLAIN: readonly (readonly [from: number, to: number])[] = [
   [0xe000, 0x10ffff],
 ];
 
+/** Some of them, which most patterns refuse: asked first, as all take longer. */
+const PROBES = [0x7f, 0x20, 0x10ffff];
+
 /** So many states are looked at to see how much plain text keeps a string open. */
 const NEAR = 32;
 
@@ -147,6 +150,14 @@ class ContentFrame extends StringFrame {
 
   override get plain(): number {
     return (this.room ??= plainRoom(this.frames.language, this.state));
+  }
+
+  override get counted(): boolean {
+    const spans = this.frames.language.spans(this.state);
+    if (!spans) return false;
+    const first = spans.findIndex(({ label }) => label !== NONE);
+    const last = spans.findLastIndex(({ label }) => label !== NONE);
+    return spans.slice(first, last).every(({ label }) => label !== NONE);
   }
 
   protected override step(byte: number): Move {
@@ -268,6 +279,7 @@ function units(digits: string): readonly [from: number, to: number] {
 function plainRoom(language: Language, state: number): number {
   const spans = language.spans(state);
   if (spans) return spans.findLast(({ label }) => label !== NONE)!.below - 1;
+  if (PROBES.some((codePoint) => language.step(state, codePoint) === DEAD)) return 0;
   const seen = new Set([state]);
   let level = [state];
   for (let room = 0; ; room += 1) {
