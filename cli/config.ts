@@ -158,6 +158,13 @@ const TASKS = {
     cache: z.string().default('data/emoji').describe('where the renders and their latents are kept'),
     validation,
     batch: count.default(32),
+    start: z
+      .string()
+      .nullable()
+      .default(null)
+      .describe(
+        'a model folder of the same shapes whose UNet and text encoder training begins with; null: random ones',
+      ),
     drop: fraction.default(0.1).describe('share of captions left empty, for guidance'),
     article: fraction.default(0.3).describe('share of captions that get an "a" in front'),
     style: fraction.default(0.5).describe('share of captions that name the drawing\'s style, such as ", joy style"'),

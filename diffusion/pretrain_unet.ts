@@ -2,13 +2,14 @@
 import { createHash } from 'node:crypto';
 import { readFile } from 'node:fs/promises';
 import path from 'node:path';
-import { HostRandom, noGrad, randomKey, release, scope } from '../engine/index.ts';
+import { HostRandom, noGrad, randomKey, release, scope, write } from '../engine/index.ts';
 import type { Device, Tensor } from '../engine/index.ts';
 import { mse } from '../kernels/index.ts';
 import { makeFolder } from '../nn/checkpoint.ts';
 import { openSafetensors, reason, saveSafetensors } from '../nn/files.ts';
+import type { Module } from '../nn/module.ts';
 import { ClipTextModel } from './clip.ts';
-import { loadTokenizer, loadVae } from './folder.ts';
+import { loadStableDiffusion, loadTokenizer, loadVae } from './folder.ts';
 import type { StableDiffusion } from './folder.ts';
 import { encode } from './pipeline.ts';
 import type { Picture } from './pictures.ts';
@@ -19,8 +20,15 @@ import type { Batch, Example, Latents } from './training.ts';
 import { UNet } from './unet.ts';
 import type { Vae } from './vae.ts';
 
-/** The model of a folder with its VAE's weights; UNet and text encoder are made by their configurations and initialised. */
-export async function freshModel(device: Device, folder: string, seed: number): Promise<StableDiffusion> {
+/**
+ * The model of a folder with its VAE's weights; UNet and text encoder are made by their configurations, and initialised, or
+ * those of the model in `start`. Throws where its shapes are others.
+ */
+export async function freshModel(
+  device: Device,
+  folder: string,
+  { seed, start = null }: { seed: number; start?: string | null },
+): Promise<StableDiffusion> {
   const read = async (...names: string[]) => {
     const file = path.join(folder, ...names);
     const text = await readFile(file, 'utf8').catch((error: unknown) => {
@@ -37,9 +45,29 @@ export async function freshModel(device: Device, folder: string, seed: number): 
   const textEncoder = ClipTextModel.fromConfig(device, JSON.parse(textConfig.text), textConfig.file);
   unet.initialize(seed);
   textEncoder.initialize(seed);
+  if (start !== null) {
+    const begun = await loadStableDiffusion(device, start);
+    await copyWeights(begun.unet, unet, start);
+    await copyWeights(begun.textEncoder, textEncoder, start);
+    for (const module of [begun.unet, begun.textEncoder, begun.vae]) module.release();
+  }
   const schedule = (sampler?: SamplerName) =>
     new NoiseSchedule(parseSchedulerConfig(scheduler.text, scheduler.file, sampler));
   return { folder, unet, vae, textEncoder, tokenizer, schedule };
+}
+
+async function copyWeights(from: Module, to: Module, folder: string): Promise<void> {
+  const [own, others] = [to.namedParameters(), from.namedParameters()];
+  for (const [name, weight] of own) {
+    const other = others.get(name);
+    if (!other || String(other.shape) !== String(weight.shape)) {
+      const found = other ? `(${other.shape.join(', ')})` : 'missing';
+      throw new Error(
+        `[pretraining] start: ${folder}: ${name} is ${found}, this model's is (${weight.shape.join(', ')})`,
+      );
+    }
+    write(weight, await other.read());
+  }
 }
 
 /**

@@ -1,7 +1,7 @@
 /** The diffusion task: UNet and text encoder from scratch on captioned renders of emoji, in the latents of a finished VAE. */
 import { readdir } from 'node:fs/promises';
 import path from 'node:path';
-import { saveStableDiffusion } from '../../diffusion/folder.ts';
+import { saveStableDiffusion, weightFiles } from '../../diffusion/folder.ts';
 import type { StableDiffusion } from '../../diffusion/folder.ts';
 import { encode, generate, pictureSize } from '../../diffusion/pipeline.ts';
 import { grid } from '../../diffusion/pictures.ts';
@@ -25,7 +25,8 @@ import {
 import type { Pictures } from './pretraining.ts';
 
 export async function trainDiffusion(config: Config<'diffusion'>, context: TaskContext): Promise<void> {
-  const model = await freshModel(context.device, resolvePath(config.model), config.seed);
+  const start = config.start === null ? null : resolvePath(config.start);
+  const model = await freshModel(context.device, resolvePath(config.model), { seed: config.seed, start });
   for (const prompt of config.sample.prompts) encode(model, prompt); // one that is too long is said now
   const data = await interruptible(context, () => loadPictures(config, pictureSize(model)));
   await trainDiffusionOn(data, model, config, context);
@@ -42,7 +43,8 @@ export async function trainDiffusionOn(
   const { vae, unet, textEncoder } = model;
   const vaeFolder = path.join(model.folder, 'vae');
   const vaeFiles = (await readdir(vaeFolder)).sort().map((file) => path.join(vaeFolder, file));
-  const inputs = { ...(await recordRun(context, vaeFiles)), data: data.key };
+  const startFiles = config.start === null ? [] : await weightFiles(resolvePath(config.start));
+  const inputs = { ...(await recordRun(context, [...vaeFiles, ...startFiles])), data: data.key };
   const parameters = Object.fromEntries(
     Object.entries({ unet, text_encoder: textEncoder }).map(([name, module]) => [
       name,

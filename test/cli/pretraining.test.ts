@@ -103,7 +103,7 @@ async function runDiffusion(folder: string, resume: boolean): Promise<void> {
     `task: diffusion\nsample: { every: 6, steps: 2, prompts: [red, blue] }\n${common(model)}`,
     'diffusion.yaml',
   ) as Config<'diffusion'>;
-  await trainDiffusionOn(discs(), await freshModel(device, model, config.seed), config, {
+  await trainDiffusionOn(discs(), await freshModel(device, model, config), config, {
     device,
     folder,
     resume,
