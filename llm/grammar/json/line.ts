@@ -1,3 +1,4 @@
+import type { Outcome } from '../automaton.ts';
 import { compare, gcd, isMultiple, scientific, tenTo } from './decimal.ts';
 import type { Decimal, Scientific } from './decimal.ts';
 import type { NumberTest } from './number.ts';
@@ -21,152 +22,151 @@ export interface Completions {
   readonly zero: boolean;
 }
 
-/** A number at which truths change, without its sign. */
+/** A number at which outcomes change, without its sign; as a place on the line, zero is none. */
 interface Cut extends Scientific {
-  readonly value: Decimal;
-  /** Whether it is a bound. */
-  readonly bound: boolean;
-  readonly region: number;
+  readonly outcome: Outcome | null;
 }
 
-/** The numbers between two cuts, themselves left out; null: zero below, or nothing above. */
+/** The numbers between two others, themselves left out. */
 interface Interval {
-  readonly above: Cut | null;
-  readonly below: Cut | null;
-  readonly patterns: readonly number[] | 'all';
+  readonly above: Scientific;
+  readonly below: Scientific;
+  /** By pattern. */
+  readonly outcomes: readonly (Outcome | null)[];
+  /** Those that are wanted. */
+  readonly patterns: readonly number[];
 }
 
 /** Numbers of one sign, by what they are without it. */
 interface Side {
   readonly cuts: readonly Cut[];
-  /** The cuts by their digits: what lies between two neighbours is told apart from no cut by its place alone. */
-  readonly digits: readonly Cut[];
-  /** Of the interval behind so many cuts. */
-  readonly regions: readonly number[];
-  /** What is wanted: cuts by their digits, and intervals. */
-  readonly points: readonly Cut[];
+  /** Before the first cut, between each two, behind the last. */
   readonly intervals: readonly Interval[];
+  /** The cuts by their digits: what lies between two neighbours is told apart from no cut by its place alone. */
+  readonly byDigits: readonly Cut[];
 }
+
+/**
+ * Numbers other than zero lie between these two, themselves left out: what is nearer to zero or farther from it, JavaScript
+ * may read as zero or infinite. 5e-324 and 1.7976931348623157e308 are the ends of what it prints.
+ */
+export const nearest: Scientific = { mantissa: '4', lead: -324 };
+export const farthest: Scientific = { mantissa: '17976931348623158', lead: 308 };
 
 /** Of the different divisors of one number; each doubles the combinations that are looked at. */
 const most = 8;
 
 /**
  * The line of numbers, cut where a bound or one of some values lies: at each cut and between each two all truths but those
- * of multiples are constant. A region is 2i for the interval below the i-th cut and 2i + 1 for the cut; which multiples a
- * number is is a pattern of bits. Zero is a cut always.
+ * of multiples are constant. Which multiples a number is is a pattern of bits.
  */
 export class Line {
-  private readonly tests: readonly NumberTest[];
-  /** By test: the cut of a bound, the bit of a multiple (−1: all numbers are). */
-  private readonly places: readonly number[];
-  private readonly among: readonly (ReadonlySet<number> | null)[];
   private readonly multiples: readonly Decimal[];
-  private readonly zero: number;
+  private readonly zero: Outcome | null;
   private readonly positive: Side;
   private readonly negative: Side;
-  private readonly zeroWanted: boolean;
+  /** The least number that all digits of multiples divide. */
   private readonly period: bigint;
-  /** The lowest and the highest place of a first digit between which multiples depend on it. */
+  /** The lowest and the highest place of a lowest digit between which multiples depend on it. */
   private readonly kinks: readonly [number, number];
-  readonly wants: (truths: readonly boolean[]) => boolean;
   /** Whether all is wanted, whatever the truths. */
   readonly everything: boolean;
 
-  /** `integers`: that only integers are asked about, all of which are multiples of 1, of 0.5 and the like. */
-  constructor(tests: readonly NumberTest[], wanted: (truths: readonly boolean[]) => boolean, integers: boolean) {
-    this.tests = tests;
-    this.wants = wanted;
-    const cuts = new Map<string, Decimal>([['0 0', { digits: 0n, exponent: 0 }]]);
+  /**
+   * `outcome`: of the tests' truths, null where they are not wanted. `integers`: that only integers are asked about, all of
+   * which are multiples of 1, of 0.5 and the like.
+   */
+  constructor(
+    tests: readonly NumberTest[],
+    outcome: (truths: readonly boolean[]) => Outcome | null,
+    integers: boolean,
+  ) {
     const name = ({ digits, exponent }: Decimal): string => `${digits} ${exponent}`;
+    const nought: Decimal = { digits: 0n, exponent: 0 };
+    const values = new Map([[name(nought), nought]]);
     const bounds = new Set<string>();
     const multiples = new Map<string, Decimal>();
     for (const test of tests) {
       if (test.kind === 'multiple') multiples.set(name(test.of), test.of);
-      else if (test.kind === 'among') for (const value of test.values) cuts.set(name(value), value);
+      else if (test.kind === 'among') for (const value of test.values) values.set(name(value), value);
       else {
-        cuts.set(name(test.bound), test.bound);
+        values.set(name(test.bound), test.bound);
         bounds.add(name(test.bound));
       }
     }
-    const one = { digits: 1n, exponent: 0 };
-    this.multiples = [...multiples.values()].filter((of) => !(integers && isMultiple(one, of)));
+    this.multiples = [...multiples.values()].filter((of) => !(integers && isMultiple({ digits: 1n, exponent: 0 }, of)));
     if (this.multiples.length > most) {
       const listed = this.multiples.map(({ digits, exponent }) => `${digits}e${exponent}`).join(', ');
       throw new Error(`[grammar] multipleOf ${listed} of one number: more than ${most} of them are not supported`);
     }
-    const sorted = [...cuts].map(([key, value]) => ({ key, value, ...scientific(value) }));
-    const sign = ({ value }: { value: Decimal }): number => Number(value.digits > 0n) - Number(value.digits < 0n);
-    sorted.sort((a, b) => sign(a) - sign(b) || sign(a) * compare(a, b));
-    const places = new Map(sorted.map(({ key }, i) => [key, i]));
-    this.zero = places.get('0 0')!;
-    this.places = tests.map((test) => {
-      if (test.kind === 'multiple') return this.multiples.indexOf(multiples.get(name(test.of))!);
-      return test.kind === 'below' ? places.get(name(test.bound))! : 0;
-    });
-    this.among = tests.map((test) =>
-      test.kind === 'among' ? new Set(test.values.map((value) => places.get(name(value))!)) : null,
-    );
     this.period = this.multiples.reduce((all, { digits }) => (all / gcd(all, digits)) * digits, 1n);
     this.kinks = [
       Math.min(0, ...this.multiples.map((of) => scientific(of).lead - 1)),
       Math.max(0, ...this.multiples.map((of) => of.exponent + of.digits.toString(2).length)),
     ];
 
-    const all = 1 << this.multiples.length;
-    const patterns = (region: number): readonly number[] | 'all' => {
-      const found = Array.from({ length: all }, (_, pattern) => pattern).filter((pattern) =>
-        wanted(this.truths(region, pattern)),
-      );
-      return found.length === all ? 'all' : found;
-    };
-    const cut = (i: number): Cut => {
-      const { key, value, mantissa, lead } = sorted[i]!;
-      const digits = value.digits < 0n ? -value.digits : value.digits;
-      return { mantissa, lead, value: { ...value, digits }, bound: bounds.has(key), region: 2 * i + 1 };
-    };
-    const side = (from: number, step: 1 | -1): Side => {
-      const cuts: Cut[] = [];
-      for (let i = from; sorted[i] !== undefined; i += step) cuts.push(cut(i));
-      const regions = [from - (step - 1) / 2, ...cuts.map((_, i) => from + step * (i + 1) - (step - 1) / 2)].map(
-        (cut) => 2 * cut,
-      );
-      const byDigits = (a: Cut, b: Cut): number =>
-        Number(a.mantissa > b.mantissa) - Number(a.mantissa < b.mantissa) || a.lead - b.lead;
-      const digits = [...cuts].sort(byDigits);
-      const points = digits.filter(({ region, value }) => wanted(this.truths(region, this.pattern(value))));
-      const intervals: Interval[] = [];
-      let current: readonly number[] | 'all' = [];
-      for (let i = 0; i < regions.length; i++) {
-        // Bounds alone change what holds beside a cut.
-        if (i === 0 || cuts[i - 1]!.bound) current = patterns(regions[i]!);
-        if (current.length > 0)
-          intervals.push({ above: cuts[i - 1] ?? null, below: cuts[i] ?? null, patterns: current });
+    // By region: 2i is the interval below the i-th value, 2i + 1 the value.
+    const sorted = [...values].map(([key, value]) => ({ key, value, ...scientific(value) }));
+    const sign = ({ value }: { value: Decimal }): number => Number(value.digits > 0n) - Number(value.digits < 0n);
+    sorted.sort((a, b) => sign(a) - sign(b) || sign(a) * compare(a, b));
+    const places = new Map(sorted.map(({ key }, i) => [key, i]));
+    const truths = tests.map((test): ((region: number, pattern: number) => boolean) => {
+      if (test.kind === 'among') {
+        const regions = new Set(test.values.map((value) => 2 * places.get(name(value))! + 1));
+        return (region) => regions.has(region);
       }
-      return { cuts, digits, regions, points, intervals };
+      if (test.kind === 'below') {
+        const region = 2 * places.get(name(test.bound))! + Number(test.inclusive);
+        return (other) => other <= region;
+      }
+      const bit = this.multiples.indexOf(multiples.get(name(test.of))!);
+      return (_, pattern) => bit < 0 || ((pattern >> bit) & 1) === 1;
+    });
+    const at = (region: number, pattern: number): Outcome | null =>
+      outcome(truths.map((truth) => truth(region, pattern)));
+    const patterns = Array.from({ length: 1 << this.multiples.length }, (_, pattern) => pattern);
+    const side = (step: 1 | -1): Side => {
+      const cuts: Cut[] = [];
+      const intervals: Interval[] = [];
+      const beside = (i: number): (Outcome | null)[] => patterns.map((pattern) => at(2 * i + 1 + step, pattern));
+      let outcomes = beside(zero);
+      const interval = (below: Scientific): void => {
+        const wanted = patterns.filter((pattern) => outcomes[pattern] !== null);
+        intervals.push({ above: cuts.at(-1) ?? nearest, below, outcomes, patterns: wanted });
+      };
+      for (let i = zero + step; sorted[i] !== undefined; i += step) {
+        const { key, mantissa, lead, value } = sorted[i]!;
+        const pattern = this.pattern(value);
+        const cut = { mantissa, lead, outcome: at(2 * i + 1, pattern) };
+        if (compare(cut, farthest) >= 0) break;
+        // Bounds alone change what holds beside them.
+        const next = bounds.has(key) ? beside(i) : outcomes;
+        const same = cut.outcome === outcomes[pattern] && next.every((so, pattern) => so === outcomes[pattern]);
+        if (!same && compare(cut, nearest) > 0) {
+          interval(cut);
+          cuts.push(cut);
+        }
+        outcomes = next;
+      }
+      interval(farthest);
+      const order = (a: string, b: string): number => Number(a > b) - Number(a < b);
+      const byDigits = [...cuts].sort((a, b) => order(a.mantissa, b.mantissa) || a.lead - b.lead);
+      return { cuts, intervals, byDigits };
     };
-    this.positive = side(this.zero + 1, 1);
-    this.negative = side(this.zero - 1, -1);
-    this.zeroWanted = wanted(this.truths(2 * this.zero + 1, all - 1));
+    const zero = places.get(name(nought))!;
+    this.zero = at(2 * zero + 1, patterns.at(-1)!);
+    this.positive = side(1);
+    this.negative = side(-1);
     this.everything =
-      this.zeroWanted &&
+      this.zero !== null &&
       [this.positive, this.negative].every(
-        ({ cuts, points, regions, intervals }) =>
-          points.length === cuts.length &&
-          intervals.length === regions.length &&
-          intervals.every(({ patterns }) => patterns === 'all'),
+        ({ cuts, intervals }) =>
+          cuts.every((cut) => cut.outcome !== null) &&
+          intervals.every((interval) => interval.patterns.length === patterns.length),
       );
   }
 
-  private truths(region: number, pattern: number): boolean[] {
-    return this.tests.map((test, i) => {
-      const place = this.places[i]!;
-      if (test.kind === 'multiple') return place < 0 || ((pattern >> place) & 1) === 1;
-      if (test.kind === 'among') return region % 2 === 1 && this.among[i]!.has((region - 1) / 2);
-      return region < 2 * place + 1 || (test.inclusive && region === 2 * place + 1);
-    });
-  }
-
+  /** Which multiples the number is. */
   private pattern(value: Decimal): number {
     return this.multiples.reduce((bits, of, i) => bits | (Number(isMultiple(value, of)) << i), 0);
   }
@@ -175,34 +175,30 @@ export class Line {
     return negative ? this.negative : this.positive;
   }
 
-  private region(side: Side, number: Scientific): number {
-    const i = first(side.cuts, (cut) => compare(cut, number) >= 0);
-    const cut = side.cuts[i];
-    return cut !== undefined && compare(cut, number) === 0 ? cut.region : side.regions[i]!;
-  }
-
   /** Of the number whose first digit is worth 10^lead; no digits: of zero. */
-  truthsOf(negative: boolean, digits: string, lead: number): boolean[] {
+  outcome(negative: boolean, digits: string, lead: number): Outcome | null {
     const mantissa = stripped(digits);
-    if (mantissa === '') return this.truths(2 * this.zero + 1, (1 << this.multiples.length) - 1);
-    const value = { digits: BigInt(mantissa), exponent: lead - mantissa.length + 1 };
-    return this.truths(this.region(this.side(negative), { mantissa, lead }), this.pattern(value));
+    if (mantissa === '') return this.zero;
+    const { cuts, intervals } = this.side(negative);
+    const number = { mantissa, lead };
+    const i = first(cuts, (cut) => compare(cut, number) >= 0);
+    if (cuts[i] !== undefined && compare(cuts[i]!, number) === 0) return cuts[i]!.outcome;
+    return intervals[i]!.outcomes[this.pattern({ digits: BigInt(mantissa), exponent: lead - mantissa.length + 1 })]!;
   }
 
-  /** The truths that all these numbers share, or null where a cut or a multiple may tell them apart. */
-  shared(negative: boolean, { digits, spans, zero }: Completions): boolean[] | null {
-    if (this.multiples.length > 0) return null;
-    const zeroes = this.truths(2 * this.zero + 1, 0);
-    if (spans.length === 0) return zeroes;
-    const side = this.side(negative);
+  /** The outcome that all these numbers share; undefined where a cut or a multiple may tell them apart. */
+  shared(negative: boolean, { digits, spans, zero }: Completions): Outcome | null | undefined {
+    if (spans.length === 0) return this.zero;
+    const { cuts, intervals } = this.side(negative);
     const lowest = { mantissa: stripped(digits) || '1', lead: Math.min(...spans.map(({ from }) => from)) };
-    const i = first(side.cuts, (cut) => compare(cut, lowest) >= 0);
-    const next = side.cuts[i];
     const highest = Math.max(...spans.map(({ to }) => to));
-    if (next !== undefined && next.lead < highest) return null;
-    if (next !== undefined && next.lead === highest && (next.mantissa < digits || begins(next, digits))) return null;
-    const truths = this.truths(side.regions[i]!, 0);
-    return !zero || (i === 0 && truths.every((truth, k) => truth === zeroes[k])) ? truths : null;
+    const i = first(cuts, (cut) => compare(cut, lowest) >= 0);
+    const next = cuts[i];
+    if (next !== undefined && next.lead < highest) return undefined;
+    if (next?.lead === highest && (next.mantissa < digits || begins(next, digits))) return undefined;
+    const outcome = intervals[i]!.outcomes[0]!;
+    if (zero && (i > 0 || this.zero !== outcome)) return undefined;
+    return intervals[i]!.outcomes.every((other) => other === outcome) ? outcome : undefined;
   }
 
   /**
@@ -214,7 +210,7 @@ export class Line {
   key(negative: boolean, digits: string): string {
     if (digits === '') return '';
     const mantissa = stripped(digits);
-    const cuts = this.side(negative).digits;
+    const cuts = this.side(negative).byDigits;
     const i = first(cuts, (cut) => cut.mantissa >= mantissa);
     const place = cuts[i] !== undefined && begins(cuts[i], digits) ? `=${digits}` : i;
     if (this.multiples.length === 0) return `${place}`;
@@ -223,41 +219,40 @@ export class Line {
 
   /** Whether one of the numbers is wanted. */
   wantsAny(negative: boolean, { digits, spans, zero }: Completions): boolean {
-    if (zero && this.zeroWanted) return true;
+    if (zero && this.zero !== null) return true;
     if (spans.length === 0) return false;
-    const { points, intervals } = this.side(negative);
-    const mantissa = stripped(digits);
-    for (let i = first(points, (point) => point.mantissa >= mantissa); i < points.length; i++) {
-      const { lead, value } = points[i]!;
-      if (!begins(points[i]!, digits)) break;
-      if (spans.some((span) => span.from <= lead && lead <= span.to && value.exponent >= lowest(span, lead)))
-        return true;
+    const { byDigits, intervals } = this.side(negative);
+    const start = stripped(digits);
+    for (let i = first(byDigits, (cut) => cut.mantissa >= start); i < byDigits.length; i++) {
+      const { mantissa, lead, outcome } = byDigits[i]!;
+      if (!begins(byDigits[i]!, digits)) break;
+      const reached = ({ from, to, depth, relative }: Span): boolean =>
+        from <= lead && lead <= to && lead - mantissa.length + 1 >= (relative ? lead : 0) - depth;
+      if (outcome !== null && spans.some(reached)) return true;
     }
     return spans.some((span) => intervals.some((interval) => this.meets(interval, digits, span)));
   }
 
   private meets({ above, below, patterns }: Interval, digits: string, span: Span): boolean {
-    const from = Math.max(span.from, above?.lead ?? -Infinity);
-    const to = Math.min(span.to, below?.lead ?? Infinity);
+    const from = Math.max(span.from, above.lead);
+    const to = Math.min(span.to, below.lead);
     const at = (lead: number): boolean => {
-      const unit = lowest(span, lead);
+      const unit = (span.relative ? lead : 0) - span.depth;
       // The numbers are i × 10^unit for i from `low` to `high`.
       const scale = tenTo(lead - Math.max(0, digits.length - 1) - unit);
       let low = (digits === '' ? 1n : BigInt(digits)) * scale;
       let high = (digits === '' ? 10n : BigInt(digits) + 1n) * scale - 1n;
-      if (above?.lead === lead) {
-        const next = floor(above.value, unit) + 1n;
+      if (above.lead === lead) {
+        const [next] = around(above, unit);
         if (next > low) low = next;
       }
-      if (below?.lead === lead) {
-        const last = -floor({ ...below.value, digits: -below.value.digits }, unit) - 1n;
+      if (below.lead === lead) {
+        const [, last] = around(below, unit);
         if (last < high) high = last;
       }
-      return (
-        low <= high && (patterns === 'all' || patterns.some((pattern) => this.meetsPattern(pattern, low, high, unit)))
-      );
+      return low <= high && patterns.some((pattern) => this.divides(pattern, low, high, unit));
     };
-    if (from > to) return false;
+    if (from > to || patterns.length === 0) return false;
     if (!span.relative) {
       for (let lead = from; lead <= to; lead++) if (at(lead)) return true;
       return false;
@@ -273,7 +268,7 @@ export class Line {
   }
 
   /** Whether i × 10^unit, for an i from `low` to `high`, is a multiple of what the pattern has and of nothing else. */
-  private meetsPattern(pattern: number, low: bigint, high: bigint, unit: number): boolean {
+  private divides(pattern: number, low: bigint, high: bigint, unit: number): boolean {
     let all = 1n;
     const divisors = this.multiples.map((of) => divisor(of, unit));
     divisors.forEach((divisor, k) => {
@@ -290,15 +285,13 @@ export class Line {
   }
 }
 
-function lowest(span: Span, lead: number): number {
-  return span.relative ? lead - span.depth : -span.depth;
-}
-
-/** The largest integer i such that i × 10^unit is not above the number. */
-function floor({ digits, exponent }: Decimal, unit: number): bigint {
-  if (exponent >= unit) return digits * tenTo(exponent - unit);
-  const scale = tenTo(unit - exponent);
-  return digits / scale - (digits < 0n && digits % scale !== 0n ? 1n : 0n);
+/** The least integer i such that i × 10^unit is above the number, and the largest such that it is below. */
+function around({ mantissa, lead }: Scientific, unit: number): [bigint, bigint] {
+  const exponent = lead - mantissa.length + 1 - unit;
+  const scale = tenTo(Math.abs(exponent));
+  if (exponent >= 0) return [BigInt(mantissa) * scale + 1n, BigInt(mantissa) * scale - 1n];
+  // Its last digit is not 0, so that it lies between two.
+  return [BigInt(mantissa) / scale + 1n, BigInt(mantissa) / scale];
 }
 
 /** Of what i is a multiple where i × 10^unit is one of `of`. */
@@ -308,7 +301,8 @@ function divisor({ digits, exponent }: Decimal, unit: number): bigint {
   return digits / gcd(digits, tenTo(Math.min(unit - exponent, digits.toString(2).length)));
 }
 
-function stripped(digits: string): string {
+/** Without the zeros at the end. */
+export function stripped(digits: string): string {
   let end = digits.length;
   while (end > 0 && digits[end - 1] === '0') end -= 1;
   return digits.slice(0, end);

@@ -1,7 +1,7 @@
 import { Frame, Interned } from '../automaton.ts';
 import type { Move, Outcome } from '../automaton.ts';
 import type { Decimal } from './decimal.ts';
-import { Line } from './line.ts';
+import { farthest, Line, nearest, stripped } from './line.ts';
 import type { Completions, Span } from './line.ts';
 
 /** What a number may be asked: to be less than a bound (or equal to it), a multiple, one of some. */
@@ -27,13 +27,17 @@ export interface Numbers {
 }
 
 /**
- * The numbers of RFC 8259 by what the tests say of their exact value: `outcome` makes of the truths how the number ends, null
- * where it is not wanted. Null where there are none within the limits. The value decides, but not every text of it is offered, so that digits already written rule out what they seem to:
+ * The numbers of RFC 8259 by what the tests say of their exact value: `outcome` makes of the truths how the number ends, or
+ * null where it is not wanted. Null where none within the limits is.
+ *
+ * The value decides, but not every text of it is offered, so that digits already written rule out what they seem to:
  * - where any truths are wanted, every text;
  * - else an exponent goes with one digit before the point, not 0 (1.5e-7, 3E05). Under a maximum of 100 no 250 begins 250e-1;
  * - where of those only integers are wanted, they are written in digits, and only what has more digits than `whole` with an
  *   exponent (1.5e+21; as many digits behind the point as `whole` at most, so that all are integers). 1.0 and 1e2 are not
  *   offered.
+ * No text is offered that JavaScript reads as infinite, or as zero though it is not; exponents that are not scientific (12e3,
+ * 0.5e3) stop where that could come.
  *
  * Numbers have no end of their own: a frame whose number is wanted ends at white space, a comma or a closing bracket,
  * which is not consumed.
@@ -43,17 +47,20 @@ export function numbers(
   outcome: (truths: readonly boolean[]) => Outcome | null,
   { whole, fraction, exponent }: NumberLimits = limits,
 ): Numbers | null {
-  const wanted = (truths: readonly boolean[]): boolean => outcome(truths) !== null;
-  const highest = 10 ** exponent - 1;
-  const real = { whole, fraction, exponent, lowest: -highest, highest, scientific: true, integers: false };
-  const line = new Line(tests, wanted, false);
-  if (line.everything) return new Reader({ ...real, scientific: false }, line, outcome);
+  const most = 10 ** exponent - 1;
+  const [lowest, highest] = [Math.max(-most, nearest.lead), Math.min(most, farthest.lead)];
+  const real = { whole, fraction, exponent, lowest, highest, scientific: true, integers: false };
+  const line = new Line(tests, outcome, false);
+  if (line.everything) return new Reader({ ...real, scientific: false }, line);
   const one: NumberTest = { kind: 'multiple', of: { digits: 1n, exponent: 0 } };
-  const broken = (truths: readonly boolean[]): Outcome | null => (truths.at(-1) ? null : outcome(truths.slice(0, -1)));
-  const fractional = new Line([...tests, one], (truths) => broken(truths) !== null, false);
-  if (new Reader(real, fractional, broken).any) return new Reader(real, line, outcome);
+  const fractional = new Line(
+    [...tests, one],
+    (truths) => (truths.at(-1) ? null : outcome(truths.slice(0, -1))),
+    false,
+  );
+  if (new Reader(real, fractional).any) return new Reader(real, line);
   const integer = { ...real, fraction: Math.min(fraction, whole), lowest: whole, integers: true };
-  const reader = new Reader(integer, new Line(tests, wanted, true), outcome);
+  const reader = new Reader(integer, new Line(tests, outcome, true));
   return reader.any ? reader : null;
 }
 
@@ -87,12 +94,10 @@ class Reader implements Numbers {
   private readonly form: Form;
   private readonly line: Line;
   private readonly frames = new Interned<NumberFrame | null>();
-  private readonly outcome: (truths: readonly boolean[]) => Outcome | null;
 
-  constructor(form: Form, line: Line, outcome: (truths: readonly boolean[]) => Outcome | null) {
+  constructor(form: Form, line: Line) {
     this.form = form;
     this.line = line;
-    this.outcome = outcome;
   }
 
   /** Whether there is a number at all. */
@@ -118,12 +123,10 @@ class Reader implements Numbers {
     if (!completions.zero && completions.spans.length === 0) return null;
     const { phase, negative, whole, fraction, digits, exponent } = prefix;
     const shared = this.line.shared(negative, completions);
-    if (shared !== null) {
-      const outcome = this.outcome(shared);
-      return outcome === null ? null : this.settled(prefix, outcome);
-    }
+    if (shared !== undefined) return shared === null ? null : this.settled(prefix, shared);
     const key = [
       ...[negative, phase, whole, fraction, digits.length, this.line.key(negative, digits)],
+      whole === 1 ? magnitude(digits) : '',
       ...[exponent.negative, exponent.value, exponent.digits],
     ].join(' ');
     return this.frames.get(key, () =>
@@ -131,18 +134,22 @@ class Reader implements Numbers {
     );
   }
 
-  /** The state of a number whose truths are known and wanted, whatever follows: it counts digits. */
+  /** The state of a number whose outcome is known, whatever follows: it counts digits. */
   private settled(prefix: Prefix, outcome: Outcome): NumberFrame | null {
     if (!this.completable(prefix)) return null;
     const { form } = this;
-    const { phase, whole, fraction, exponent } = prefix;
-    const key = [
-      ...['number', form.whole, form.fraction, form.exponent, form.lowest, form.scientific, form.integers],
-      ...[phase, phase === 'whole' ? whole : this.exponential(prefix), phase === 'fraction' ? fraction : 0],
-      // An exponent's value matters up to the lowest alone.
-      ...[exponent.negative, Math.min(exponent.value, Math.max(form.lowest, 0)), exponent.digits, outcome],
-    ].join(' ');
-    return this.frames.get(key, () => new NumberFrame(this, { ...prefix, digits: '' }, outcome, key));
+    const { phase, fraction } = prefix;
+    const whole = phase === 'whole' ? prefix.whole : Math.min(prefix.whole, 2);
+    const digits = whole === 1 ? magnitude(prefix.digits) : '';
+    const counted =
+      phase === 'e'
+        ? this.range(prefix)
+        : phase.startsWith('e')
+          ? this.suffixes(prefix)
+          : [whole, phase === 'fraction' ? fraction : 0, digits];
+    const name = ['number', form.whole, form.fraction, form.exponent, form.lowest, form.scientific, form.integers];
+    const key = [...name, phase, ...counted, outcome].join(' ');
+    return this.frames.get(key, () => new NumberFrame(this, { ...prefix, digits }, outcome, key));
   }
 
   /** What `byte` makes of the text, as far as its form goes. */
@@ -187,24 +194,52 @@ class Reader implements Numbers {
   }
 
   /** Whether the text is a number. */
-  private complete({ phase, exponent }: Prefix): boolean {
-    const { integers, lowest, highest } = this.form;
-    const value = exponent.negative ? -exponent.value : exponent.value;
-    if (phase === 'exponent') return value >= lowest && value <= highest;
-    return phase === 'zero' || phase === 'whole' || (phase === 'fraction' && !integers);
+  private complete(prefix: Prefix): boolean {
+    const { phase, exponent } = prefix;
+    if (phase === 'exponent') {
+      const [lowest, highest] = this.range(prefix);
+      const value = exponent.negative ? -exponent.value : exponent.value;
+      return value >= lowest && value <= highest;
+    }
+    return phase === 'zero' || phase === 'whole' || (phase === 'fraction' && !this.form.integers);
+  }
+
+  /** From where to where the exponent may be. */
+  private range({ whole, digits }: Prefix): [number, number] {
+    const { form } = this;
+    const mantissa = stripped(digits);
+    const [low, high] =
+      whole === 1
+        ? [
+            mantissa > nearest.mantissa ? nearest.lead : nearest.lead + 1,
+            mantissa < farthest.mantissa ? farthest.lead : farthest.lead - 1,
+          ]
+        : [nearest.lead + 1 + form.fraction, farthest.lead - form.whole];
+    return [Math.max(low, form.lowest), Math.min(high, form.highest)];
+  }
+
+  /** How many digits may follow in the exponent, and from which number to which. */
+  private suffixes(prefix: Prefix): [number, number, number][] {
+    const { negative, value, digits } = prefix.exponent;
+    const [lowest, highest] = this.range(prefix);
+    const [least, most] = negative ? [-highest, -lowest] : [lowest, highest];
+    const suffixes: [number, number, number][] = [];
+    for (let more = digits === 0 ? 1 : 0; more <= this.form.exponent - digits; more++) {
+      const base = value * 10 ** more;
+      const [from, to] = [Math.max(least - base, 0), Math.min(most - base, 10 ** more - 1)];
+      if (from <= to) suffixes.push([more, from, to]);
+    }
+    return suffixes;
   }
 
   /** From where to where the exponents lie that one begun so can become. */
-  private exponents({ phase, exponent: { negative, value, digits } }: Prefix): [number, number][] {
-    const { lowest, highest, exponent } = this.form;
-    const ranges: [number, number][] = [];
-    if (phase === 'e') ranges.push([lowest, highest]);
-    for (let more = digits === 0 ? exponent : 0; phase !== 'e' && more <= exponent - digits; more++) {
-      const [from, to] = [value * 10 ** more, (value + 1) * 10 ** more - 1];
-      ranges.push(negative ? [-to, -from] : [from, to]);
-    }
-    const within = ranges.map(([from, to]): [number, number] => [Math.max(from, lowest), Math.min(to, highest)]);
-    return within.filter(([from, to]) => from <= to);
+  private exponents(prefix: Prefix): [number, number][] {
+    const { negative, value } = prefix.exponent;
+    if (prefix.phase === 'e') return [this.range(prefix)].filter(([lowest, highest]) => lowest <= highest);
+    return this.suffixes(prefix).map(([more, from, to]) => {
+      const base = value * 10 ** more;
+      return negative ? [-base - to, -base - from] : [base + from, base + to];
+    });
   }
 
   /** All numbers whose texts begin so. */
@@ -239,7 +274,7 @@ class Reader implements Numbers {
     if (settled !== null) return settled;
     const { negative, digits, fraction, exponent } = prefix;
     const lead = digits.length - 1 - fraction + (exponent.negative ? -exponent.value : exponent.value);
-    return this.outcome(this.line.truthsOf(negative, digits, lead));
+    return this.line.outcome(negative, digits, lead);
   }
 }
 
@@ -254,6 +289,14 @@ const [minus, plus, point, zero, nine, e, E] = [...'-+.09eE'].map((text) => text
   number,
   number,
 ];
+
+/** Digits that decide as much about the exponent as these, whatever follows them. */
+function magnitude(digits: string): string {
+  if (farthest.mantissa.startsWith(digits)) return digits;
+  if (digits < farthest.mantissa) return '10';
+  if (stripped(digits) === nearest.mantissa) return nearest.mantissa;
+  return digits < nearest.mantissa ? '2' : '5';
+}
 
 class NumberFrame extends Frame {
   private readonly reader: Reader;
