@@ -1,4 +1,4 @@
-import { Frame, Interned, type Move, type Outcome, type Push, type Stack } from '../automaton.ts';
+import { Frame, Interned, type Move, type Outcome } from '../automaton.ts';
 import { words } from '../text/words.ts';
 import type { Algebra } from './algebra.ts';
 import { Derivatives, type KeyAlphabet, type KeyClass } from './derive.ts';
@@ -46,12 +46,10 @@ interface Plan {
   readonly after: (outcome: Outcome) => Core;
 }
 
-/** A document whose value satisfies `formula`, or null where there is none. */
-export function document(algebra: Algebra, formula: Formula, options: Partial<DocumentOptions> = {}): Stack | null {
+/** The documents whose value satisfies `formula`, or null where there are none. */
+export function document(algebra: Algebra, formula: Formula, options: Partial<DocumentOptions> = {}): Frame | null {
   const values = new Values(algebra, { ...DEFAULTS, ...options });
-  if (!values.satisfiable.value(formula)) return null;
-  const below: Stack = { frame: new RootFrame(values, 0, false), below: null, written: null, taken: null };
-  return { frame: values.value(values.task([], formula), 0), below, written: null, taken: null };
+  return values.satisfiable.value(formula) ? new DocumentFrame(values, values.task([], formula)) : null;
 }
 
 /** Makes the frames of JSON values, each state once. */
@@ -70,7 +68,7 @@ class Values {
   /** Outcome 0 is that of nothing tracked, in every grammar, so that frames with one signature agree. */
   private readonly outcomes = new Table<readonly boolean[]>('', []);
   /** Class 0 is that of keys of which nothing is known, likewise. */
-  private readonly classes = new Table<KeyClass>(keyClass(null, []).key, keyClass(null, []));
+  private readonly classes = new Table(keyClass(null, []).key, keyClass(null, []));
 
   constructor(algebra: Algebra, options: DocumentOptions) {
     this.algebra = algebra;
@@ -361,30 +359,45 @@ function demandOf(goal: Formula): { value: Formula; truth: boolean } | null {
   return null;
 }
 
-/** Of a document: white space behind its value. Before the value it waits below it. */
-class RootFrame extends Frame {
+/** Before a document, and below its value. */
+class DocumentFrame extends Frame {
   private readonly values: Values;
-  private readonly spaces: number;
-  private readonly complete: boolean;
+  private readonly task: Task;
 
-  constructor(values: Values, spaces: number, complete: boolean) {
+  constructor(values: Values, task: Task) {
     super();
     this.values = values;
-    this.spaces = spaces;
-    this.complete = complete;
-  }
-
-  override end(): Outcome | null {
-    return this.complete ? 0 : null;
+    this.task = task;
   }
 
   protected step(byte: number): Move {
-    if (!this.complete || !SPACES.has(byte) || this.spaces >= this.values.options.whitespace) return null;
-    return new RootFrame(this.values, this.spaces + 1, true);
+    const child = this.values.value(this.task, 0).move(byte);
+    return child?.kind === 'frame' ? { kind: 'push', frame: this, child } : null;
   }
 
   protected override after(): Frame {
-    return new RootFrame(this.values, 0, true);
+    return new EndFrame(this.values, 0);
+  }
+}
+
+/** Behind a document's value. */
+class EndFrame extends Frame {
+  private readonly values: Values;
+  private readonly spaces: number;
+
+  constructor(values: Values, spaces: number) {
+    super();
+    this.values = values;
+    this.spaces = spaces;
+  }
+
+  override end(): Outcome {
+    return 0;
+  }
+
+  protected step(byte: number): Move {
+    if (!SPACES.has(byte) || this.spaces >= this.values.options.whitespace) return null;
+    return new EndFrame(this.values, this.spaces + 1);
   }
 }
 
@@ -512,8 +525,7 @@ class ColonFrame extends Frame {
     const { values, plan, spaces } = this;
     if (SPACES.has(byte)) return spaces < values.options.whitespace ? values.colon(plan, spaces + 1) : null;
     if (byte !== COLON) return null;
-    const push: Push = { kind: 'push', frame: values.waiting(plan, true), child: values.value(plan.task, 0) };
-    return push;
+    return { kind: 'push', frame: values.waiting(plan, true), child: values.value(plan.task, 0) };
   }
 }
 
