@@ -4,16 +4,16 @@ import { Reach } from './reach.ts';
 
 /**
  * All languages walked side by side: `label` makes of their labels that of the text, NONE where it is not wanted. It is
- * asked of labels alone that some text has. States are lists of the languages' states, DEAD among them; `every` says that
- * only texts of all languages are wanted, so that none need be walked on once one is DEAD.
+ * asked of labels alone that some text has. States are lists of the languages' states, DEAD among them. Where the texts of
+ * `every` language or of `some` are wanted, saying so spares searches.
  */
 export function combine(
   key: string,
   languages: readonly Language[],
   label: (labels: readonly number[]) => number,
-  every = false,
+  wanted?: 'every' | 'some',
 ): Language {
-  const combined = new Combined(key, languages, label, every);
+  const combined = new Combined(key, languages, label, wanted);
   return combined.empty ? none : combined;
 }
 
@@ -31,7 +31,7 @@ export function intersect(...languages: readonly Language[]): Language {
     `(${of.map(({ key }) => key).join(') and (')})`,
     of,
     (labels) => (labels.includes(NONE) ? NONE : 0),
-    true,
+    'every',
   );
 }
 
@@ -39,15 +39,18 @@ export function union(...languages: readonly Language[]): Language {
   const of = languages.filter((language) => language !== none);
   if (of.length === 0) return none;
   if (of.length === 1) return of[0]!;
-  return combine(`(${of.map(({ key }) => key).join(') or (')})`, of, (labels) =>
-    labels.every((label) => label === NONE) ? NONE : 0,
+  return combine(
+    `(${of.map(({ key }) => key).join(') or (')})`,
+    of,
+    (labels) => (labels.every((label) => label === NONE) ? NONE : 0),
+    'some',
   );
 }
 
 class Combined implements Language {
   readonly key: string;
   readonly start: number;
-  private readonly every: boolean;
+  private readonly wanted: 'every' | 'some' | undefined;
   private readonly languages: readonly Language[];
   private readonly labelled: (labels: readonly number[]) => number;
   private readonly known = new Map<string, number>();
@@ -64,9 +67,9 @@ class Combined implements Language {
     key: string,
     languages: readonly Language[],
     labelled: (labels: readonly number[]) => number,
-    every: boolean,
+    wanted: 'every' | 'some' | undefined,
   ) {
-    this.every = every;
+    this.wanted = wanted;
     this.key = key;
     this.languages = languages;
     this.labelled = labelled;
@@ -79,18 +82,18 @@ class Combined implements Language {
   }
 
   get empty(): boolean {
-    return !this.reach.from(this.start);
+    return !this.alive(this.start);
   }
 
   step(state: number, codePoint: number): number {
     const next = this.state(
       this.parts[state]!.map((part, i) => (part === DEAD ? DEAD : this.languages[i]!.step(part, codePoint))),
     );
-    return this.reach.from(next) ? next : DEAD;
+    return this.alive(next) ? next : DEAD;
   }
 
   ranges(state: number): readonly Range[] {
-    return (this.rangesOf[state] ??= this.edges(state).filter((edge) => this.reach.from(edge.state)));
+    return (this.rangesOf[state] ??= this.edges(state).filter((edge) => this.alive(edge.state)));
   }
 
   label(state: number): number {
@@ -109,12 +112,16 @@ class Combined implements Language {
     return found;
   }
 
+  private alive(state: number): boolean {
+    return this.wanted === 'some' ? this.parts[state]!.some((part) => part !== DEAD) : this.reach.from(state);
+  }
+
   private partSpans(part: number, i: number): readonly Span[] | null {
     return part === DEAD ? none.spans(DEAD) : this.languages[i]!.spans(part);
   }
 
   private state(parts: readonly number[]): number {
-    if (this.every && parts.includes(DEAD)) parts = parts.map(() => DEAD);
+    if (this.wanted === 'every' && parts.includes(DEAD)) parts = parts.map(() => DEAD);
     const key = parts.join(' ');
     let id = this.ids.get(key);
     if (id === undefined) {

@@ -13,7 +13,7 @@ export type Pattern =
 const DIGIT: Points = [[0x30, 0x39]];
 export const WORD: Points = union(DIGIT, [[0x41, 0x5a]], [[0x5f, 0x5f]], [[0x61, 0x7a]]);
 const LINE_END = points('\n\r\u2028\u2029');
-const SPACE = union(points('\t\v\f\ufeff'), LINE_END, property('Zs')!);
+const SPACE = union(points('\t\v\f \u00a0\u1680\u202f\u205f\u3000\ufeff'), [[0x2000, 0x200a]], LINE_END);
 const CLASSES: Readonly<Record<string, Points>> = {
   d: DIGIT,
   D: complement(DIGIT),

@@ -46,13 +46,26 @@ export function property(name: string): Points | null {
     const BLOCK = 0x800; // divides the surrogates' place
     for (let block = 0; block <= LAST; block += BLOCK) {
       if (block === 0xd800) continue;
-      const text = String.fromCodePoint(...Array.from({ length: BLOCK }, (_, i) => block + i));
       const width = block < 0x10000 ? 1 : 2;
-      for (const { 0: run, index } of text.matchAll(runs)) {
+      for (const { 0: run, index } of consecutive(block, BLOCK).matchAll(runs)) {
         ranges.push([block + index / width, block + (index + run.length) / width - 1]);
       }
     }
     properties.set(name, (found = union(ranges)));
   }
   return found;
+}
+
+/** The text of `count` code points from `first` on, all of them in UTF-16's one unit or all in two. */
+function consecutive(first: number, count: number): string {
+  const width = first < 0x10000 ? 1 : 2;
+  const units = new Uint16Array(count * width);
+  for (let i = 0; i < count; i += 1) {
+    if (width === 1) units[i] = first + i;
+    else {
+      units[2 * i] = 0xd800 + ((first + i - 0x10000) >> 10);
+      units[2 * i + 1] = 0xdc00 + ((first + i) & 0x3ff);
+    }
+  }
+  return String.fromCharCode(...units);
 }
