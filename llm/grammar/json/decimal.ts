@@ -45,8 +45,12 @@ export function isMultiple(value: Decimal, of: Decimal): boolean {
   return (value.digits * tenTo(value.exponent - of.exponent)) % of.digits === 0n;
 }
 
+const powers: bigint[] = [1n];
+
 export function tenTo(exponent: number): bigint {
-  return 10n ** BigInt(exponent);
+  if (exponent > 1000) return 10n ** BigInt(exponent);
+  for (let i = powers.length; i <= exponent; i++) powers.push(powers[i - 1]! * 10n);
+  return powers[exponent]!;
 }
 
 export function gcd(a: bigint, b: bigint): bigint {

@@ -44,6 +44,8 @@ interface Side {
   readonly intervals: readonly Interval[];
   /** The cuts by their digits: what lies between two neighbours is told apart from no cut by its place alone. */
   readonly byDigits: readonly Cut[];
+  /** Places of a first digit: only these and those where multiples do may differ from the next below or above. */
+  readonly leads: ReadonlySet<number>;
 }
 
 /**
@@ -67,7 +69,7 @@ export class Line {
   private readonly negative: Side;
   /** The least number that all digits of multiples divide. */
   private readonly period: bigint;
-  /** The lowest and the highest place of a lowest digit between which multiples depend on it. */
+  /** Below the first place no multiple has its first digit; where a number's last is above the second, all are alike. */
   private readonly kinks: readonly [number, number];
   /** Whether all is wanted, whatever the truths. */
   readonly everything: boolean;
@@ -101,8 +103,8 @@ export class Line {
     }
     this.period = this.multiples.reduce((all, { digits }) => (all / gcd(all, digits)) * digits, 1n);
     this.kinks = [
-      Math.min(0, ...this.multiples.map((of) => scientific(of).lead - 1)),
-      Math.max(0, ...this.multiples.map((of) => of.exponent + of.digits.toString(2).length)),
+      Math.min(...this.multiples.map((of) => scientific(of).lead - 1)),
+      Math.max(...this.multiples.map((of) => of.exponent + of.digits.toString(2).length)),
     ];
 
     // By region: 2i is the interval below the i-th value, 2i + 1 the value.
@@ -151,7 +153,8 @@ export class Line {
       interval(farthest);
       const order = (a: string, b: string): number => Number(a > b) - Number(a < b);
       const byDigits = [...cuts].sort((a, b) => order(a.mantissa, b.mantissa) || a.lead - b.lead);
-      return { cuts, intervals, byDigits };
+      const leads = new Set(cuts.flatMap(({ lead }) => [lead - 1, lead, lead + 1]));
+      return { cuts, intervals, byDigits, leads };
     };
     const zero = places.get(name(nought))!;
     this.zero = at(2 * zero + 1, patterns.at(-1)!);
@@ -221,27 +224,36 @@ export class Line {
   wantsAny(negative: boolean, { digits, spans, zero }: Completions): boolean {
     if (zero && this.zero !== null) return true;
     if (spans.length === 0) return false;
-    const { byDigits, intervals } = this.side(negative);
+    const side = this.side(negative);
     const start = stripped(digits);
-    for (let i = first(byDigits, (cut) => cut.mantissa >= start); i < byDigits.length; i++) {
-      const { mantissa, lead, outcome } = byDigits[i]!;
-      if (!begins(byDigits[i]!, digits)) break;
+    for (let i = first(side.byDigits, (cut) => cut.mantissa >= start); i < side.byDigits.length; i++) {
+      const { mantissa, lead, outcome } = side.byDigits[i]!;
+      if (!begins(side.byDigits[i]!, digits)) break;
       const reached = ({ from, to, depth, relative }: Span): boolean =>
         from <= lead && lead <= to && lead - mantissa.length + 1 >= (relative ? lead : 0) - depth;
       if (outcome !== null && spans.some(reached)) return true;
     }
-    return spans.some((span) => intervals.some((interval) => this.meets(interval, digits, span)));
+    const [lowest, highest] = this.kinks;
+    for (const { from, to, depth, relative } of spans) {
+      for (let lead = Math.max(from, nearest.lead); lead <= Math.min(to, farthest.lead); lead++) {
+        const alike = relative && lead > Math.max(from, nearest.lead + 1) && lead < Math.min(to, farthest.lead - 1);
+        if (alike && !side.leads.has(lead) && !(lead >= lowest && lead <= highest + depth)) continue;
+        if (this.meets(side, digits, lead, (relative ? lead : 0) - depth)) return true;
+      }
+    }
+    return false;
   }
 
-  private meets({ above, below, patterns }: Interval, digits: string, span: Span): boolean {
-    const from = Math.max(span.from, above.lead);
-    const to = Math.min(span.to, below.lead);
-    const at = (lead: number): boolean => {
-      const unit = (span.relative ? lead : 0) - span.depth;
-      // The numbers are i × 10^unit for i from `low` to `high`.
-      const scale = tenTo(lead - Math.max(0, digits.length - 1) - unit);
-      let low = (digits === '' ? 1n : BigInt(digits)) * scale;
-      let high = (digits === '' ? 10n : BigInt(digits) + 1n) * scale - 1n;
+  /** Whether a wanted number between cuts has these first digits, the first worth 10^lead, and none below 10^unit. */
+  private meets({ cuts, intervals }: Side, digits: string, lead: number, unit: number): boolean {
+    const start = { mantissa: stripped(digits) || '1', lead };
+    // The numbers are i × 10^unit for i from `least` to `most`.
+    const scale = tenTo(lead - Math.max(0, digits.length - 1) - unit);
+    const least = (digits === '' ? 1n : BigInt(digits)) * scale;
+    const most = (digits === '' ? 10n : BigInt(digits) + 1n) * scale - 1n;
+    for (let i = first(cuts, (cut) => compare(cut, start) >= 0); i < intervals.length; i++) {
+      const { above, below, patterns } = intervals[i]!;
+      let [low, high] = [least, most];
       if (above.lead === lead) {
         const [next] = around(above, unit);
         if (next > low) low = next;
@@ -250,19 +262,11 @@ export class Line {
         const [, last] = around(below, unit);
         if (last < high) high = last;
       }
-      return low <= high && patterns.some((pattern) => this.divides(pattern, low, high, unit));
-    };
-    if (from > to || patterns.length === 0) return false;
-    if (!span.relative) {
-      for (let lead = from; lead <= to; lead++) if (at(lead)) return true;
-      return false;
-    }
-    // Within an interval, what is below the lowest kink or above the highest is alike.
-    if (at(from) || (to > from && at(to))) return true;
-    const clamp = (lead: number): number => Math.min(Math.max(lead, from + 1), to - 1);
-    if (to - from > 1) {
-      const [lowKink, highKink] = this.kinks;
-      for (let lead = clamp(lowKink); lead <= clamp(highKink + span.depth); lead++) if (at(lead)) return true;
+      if (above.lead <= lead && below.lead >= lead && low <= high) {
+        if (patterns.some((pattern) => this.divides(pattern, low, high, unit))) return true;
+      }
+      // The next interval lies beyond.
+      if (below.lead > lead || high === most) break;
     }
     return false;
   }
@@ -279,8 +283,8 @@ export class Line {
     // n arithmetic progressions that cover 2^n integers in a row cover all (Crittenden and Vanden Eynden 1970, "Any n
     // arithmetic progressions covering the first 2^n integers cover all integers"), and these do not cover 1.
     const start = (low + all - 1n) / all;
-    const most = start + (1n << BigInt(others.length)) - 1n;
-    for (let i = start; i <= most && i * all <= high; i++) if (others.every((other) => i % other !== 0n)) return true;
+    const last = start + (1n << BigInt(others.length)) - 1n;
+    for (let i = start; i <= last && i * all <= high; i++) if (others.every((other) => i % other !== 0n)) return true;
     return false;
   }
 }
