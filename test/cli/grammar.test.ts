@@ -1,0 +1,138 @@
+import { mkdtemp, readFile, writeFile } from 'node:fs/promises';
+import { tmpdir } from 'node:os';
+import path from 'node:path';
+import { beforeAll, describe, expect, it } from 'vitest';
+import { check, statistics } from '../../cli/grammar/check.ts';
+import { explain } from '../../cli/grammar/explain.ts';
+import { pathOf } from '../../cli/grammar/place.ts';
+import { metaschemas, remotesOf } from '../../cli/grammar/remotes.ts';
+import { samples } from '../../cli/grammar/sample.ts';
+import { formatTable, PARTS, total, writeTables } from '../../cli/grammar/table.ts';
+import { loadTokens, type Tokens } from '../../cli/grammar/tokens.ts';
+
+const person = {
+  type: 'object',
+  properties: { name: { type: 'string', maxLength: 5 }, age: { type: 'integer', minimum: 0 } },
+  required: ['name'],
+  additionalProperties: false,
+};
+
+let tokens: Tokens;
+beforeAll(async () => void (tokens = await loadTokens('cl100k')));
+
+describe('--check', () => {
+  it('accepts an instance whose tokens are all in their masks, and times them', () => {
+    const verdict = check(person, { age: 30, name: 'Jo' }, tokens, {});
+    expect(verdict).toMatchObject({ verdict: 'accepted' });
+    expect(verdict.compileMs).toBeGreaterThan(0);
+    expect(verdict.maskUs!.max).toBeGreaterThanOrEqual(verdict.maskUs!.p50);
+  });
+
+  it('rejects one with the place and what was allowed there', () => {
+    expect(check(person, { name: 'Johann' }, tokens, {})).toMatchObject({
+      verdict: 'rejected',
+      reason: expect.stringMatching(/^at character 14, behind `\{"name":"Johan`: `n` may not come, but `"`/) as string,
+    });
+    expect(check(person, {}, tokens, {})).toMatchObject({
+      verdict: 'rejected',
+      reason: 'at character 1, behind `{`: `}` may not come, but `"`, white space',
+    });
+    expect(check({ minimum: 10 }, 1, tokens, {}).reason).toMatch(/^at the end: .* may come, not the end$/);
+    expect(check(false, 1, tokens, {})).toMatchObject({
+      verdict: 'rejected',
+      reason: 'no JSON value satisfies the schema',
+    });
+  });
+
+  it('says what is not supported, and what is no schema', () => {
+    for (const [schema, reason] of [
+      [{ items: { pattern: '(?=a)' } }, '[grammar] schema #/items: pattern'],
+      [{ type: 'strin' }, '[grammar] schema #: type must be one of'],
+      [{ $ref: 'https://example.com/schema' }, 'is not given; remotes: none'],
+    ] as const) {
+      expect(check(schema, 'a', tokens, {})).toMatchObject({
+        verdict: 'unsupported',
+        reason: expect.stringContaining(reason) as string,
+      });
+    }
+  });
+
+  it('takes what reads like a special token for text', () => {
+    expect(check({ type: 'string' }, '<|endoftext|>', tokens, {}).verdict).toBe('accepted');
+  });
+
+  it('quantiles are of the values themselves', () => {
+    expect(statistics([4, 1, 3, 2])).toEqual({ mean: 2.5, p50: 2, p99: 4, max: 4 });
+  });
+});
+
+it('--remotes are the documents of a folder, under a URL', async () => {
+  const folder = await mkdtemp(path.join(tmpdir(), 'dawngrad-remotes-'));
+  await writeFile(path.join(folder, 'a.json'), '{"type": "null"}');
+  const remotes = remotesOf(folder, 'https://example.com/schemas/');
+  expect([...remotes]).toEqual([['https://example.com/schemas/a.json', { type: 'null' }]]);
+  expect(check({ $ref: 'https://example.com/schemas/a.json' }, null, tokens, { remotes }).verdict).toBe('accepted');
+});
+
+it('the metaschemas are followed, but for unique strings', () => {
+  const remotes = metaschemas();
+  expect(remotes.size).toBe(9);
+  const { reason } = check({ $ref: 'http://json-schema.org/draft-07/schema#' }, {}, tokens, { remotes });
+  expect(reason).toContain('uniqueItems');
+});
+
+describe('--explain', () => {
+  it('says where a beginning breaks off, what may come, and by which schemas', () => {
+    const text = explain(person, '{"name": "Jo', tokens, {});
+    expect(text).toContain('at $["name"]:');
+    expect(text).toContain('`"`');
+    expect(text).toContain('#/properties/name: {"type":"string","maxLength":5}');
+  });
+
+  it('says what may not come', () => {
+    const text = explain(person, '{"nick', tokens, {});
+    expect(text).toContain('Behind `{"n`, at $:');
+    expect(text).toContain('`i` may not come');
+    expect(text).toContain('What may: `\\`, `a`.');
+  });
+
+  it.each([
+    ['', []],
+    ['[', [0]],
+    ['[1, {"a": ', [1, 'a']],
+    ['{"a": [1, 2], "b', []],
+    ['{"a": {"}": "],', ['a', '}']],
+    ['{"a": 1, "b": "x,[', ['b']],
+    ['[[1], [2, ', [1, 1]],
+  ])('the place of %j', (prefix, path) => {
+    expect(pathOf(prefix)).toEqual(path);
+  });
+});
+
+it('--sample writes valid documents, the same by the same seed', () => {
+  const draw = (seed: number): string[] => [...samples(person, 5, seed, tokens, {})];
+  expect(draw(1)).toEqual(draw(1));
+  expect(draw(1)).not.toEqual(draw(2));
+  for (const text of draw(1)) expect(check(person, JSON.parse(text), tokens, {}).verdict).toBe('accepted');
+});
+
+it('--suite writes its tables between their marks', async () => {
+  const rows = new Map([
+    ['a', { tests: 3, right: 2, refused: 1, wrong: 0 }],
+    ['b', { tests: 1, right: 0, refused: 0, wrong: 1 }],
+  ]);
+  expect(total(rows)).toEqual({ tests: 4, right: 2, refused: 1, wrong: 1 });
+  const file = path.join(await mkdtemp(path.join(tmpdir(), 'dawngrad-suite-')), 'grammar.md');
+  await writeFile(
+    file,
+    'before\n\n<!-- made by node cli/grammar.js --suite -->\nold\n<!-- made until here -->\nafter\n',
+  );
+  await writeTables(file, formatTable(PARTS[0]!, rows));
+  const text = await readFile(file, 'utf8');
+  expect(text).toMatch(
+    /^before\n[^]*\| a \| 3 \| 2 \| 1 \| 0 \|\n[^]*\| \*\*all\*\* \| 4 \| 2 \| 1 \| 1 \|\n[^]*after\n$/,
+  );
+  expect(text).not.toContain('old');
+  await writeFile(file, 'nothing');
+  await expect(writeTables(file, '')).rejects.toThrow('has no lines');
+});
