@@ -55,7 +55,8 @@ export abstract class Frame {
 
   /**
    * That any text of up to so many code points of plain string content (no quote, backslash or control character) keeps
-   * a string open: 0 where nothing is known. Masks take such tokens in whole.
+   * a string open: 0 where nothing is known. Masks take such tokens in whole. A string is JSON's: control characters and
+   * what is no UTF-8 are refused in it.
    */
   get plain(): number {
     return 0;

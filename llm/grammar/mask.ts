@@ -1,4 +1,4 @@
-import type { Frame, Outcome, Stack } from './automaton.ts';
+import type { Frame, Stack } from './automaton.ts';
 import { decode } from './json/string.ts';
 import { PLAIN_LIMIT } from './plain.ts';
 import { advance, advanceAll, complete } from './stack.ts';
@@ -19,6 +19,7 @@ export class Masks {
   private young = new Map<Frame | string, Part>();
   private old = new Map<Frame | string, Part>();
   private held = 0;
+  private ends: Map<string, number[]> | null = null;
   private readonly limit: number;
 
   /** `limit`: about how many bytes of tokens and masks are remembered, all grammars together. */
@@ -38,15 +39,17 @@ export class Masks {
     else mask.set(part.base);
     const { exits } = part;
     let uncertain = part.uncertain;
-    for (let below = stack.below; ; below = below.below) {
+    for (let cell = stack; ;) {
       for (const id of part.ids) mask[id >>> 5]! |= 1 << (id & 31);
-      if (part.exits === null || below === null) break;
-      part = this.resolved(part.exits, below.frame);
+      for (const { node, key } of part.keys) if (cell.taken?.has(key)) this.clear(mask, node);
+      if (part.exits === null || cell.below === null) break;
+      cell = cell.below;
+      part = this.resolved(part.exits, cell.frame);
       if (part.base !== null) for (let i = 0; i < mask.length; i += 1) mask[i]! |= part.base[i]!;
       if (part.uncertain.length > 0) uncertain = [...uncertain, ...part.uncertain];
     }
     if (exits !== null && stack.written !== null && stack.below?.taken) {
-      this.clear(mask, exits, stack.written, stack.below.taken);
+      this.clearKeys(mask, exits, stack.written, stack.below.taken);
     }
     for (const node of uncertain) this.run(mask, stack, node);
     if (complete(stack)) for (const id of this.vocabulary.end) mask[id >>> 5]! |= 1 << (id & 31);
@@ -79,14 +82,10 @@ export class Masks {
     if (part !== undefined) return part;
     part = this.old.get(key);
     if (part === undefined) {
-      const slice = Math.min(frame.plain, this.vocabulary.longestPlain);
-      part = this.walk.of(slice, frame.counted, () => {
-        this.walk.within(0, this.vocabulary.trie.size, { frame, below: null });
-      });
+      part = this.walk.from(frame);
     } else {
       // What it has gathered over the frames below goes with its generation.
       part.exits?.resolved.clear();
-      part.exits?.endings.clear();
     }
     this.hold(part);
     this.young.set(key, part);
@@ -97,14 +96,7 @@ export class Masks {
   private resolved(exits: Exits, frame: Frame): Part {
     let part = exits.resolved.get(frame);
     if (part === undefined) {
-      part = this.walk.of(0, false, () => {
-        exits.nodes.forEach((node, i) => {
-          const resumed = frame.resume(exits.outcomes[i]!);
-          if (resumed === null) return;
-          if (exits.consumed[i]) this.walk.after(node, { frame: resumed, below: null });
-          else this.walk.within(node, this.vocabulary.trie.end[node]!, { frame: resumed, below: null });
-        });
-      });
+      part = this.walk.behind(exits, frame);
       exits.resolved.set(frame, part);
       this.hold(part);
     }
@@ -121,33 +113,42 @@ export class Masks {
   }
 
   /** Takes out the tokens that would end the key being written as one of those that its object has. */
-  private clear(mask: Mask, exits: Exits, written: readonly number[], taken: ReadonlySet<string>): void {
-    const { first, end, ids } = this.vocabulary.trie;
+  private clearKeys(mask: Mask, exits: Exits, written: readonly number[], taken: ReadonlySet<string>): void {
     const settled = settledLength(written);
     const begun = decode(written.slice(0, settled));
-    const endings = this.endings(exits, written.slice(settled));
+    const endings = settled === written.length ? this.endings() : this.endingsOf(exits.nodes, written.slice(settled));
     for (const key of taken) {
       if (!key.startsWith(begun)) continue;
-      for (const node of endings.get(key.slice(begun.length)) ?? []) {
-        for (let i = first[node]!; i < first[end[node]!]!; i += 1) mask[ids[i]! >>> 5]! &= ~(1 << (ids[i]! & 31));
-      }
+      for (const node of endings.get(key.slice(begun.length)) ?? []) this.clear(mask, node);
     }
   }
 
-  /** The exits of a key by the text that it ends with, `pending` being the first bytes of that text's first character. */
-  private endings(exits: Exits, pending: readonly number[]): ReadonlyMap<string, readonly number[]> {
-    const name = String(pending);
-    let endings = exits.endings.get(name);
-    if (endings === undefined) {
-      endings = new Map<string, number[]>();
-      for (const node of exits.nodes) {
-        const path = this.path(node);
-        const text = decode([...pending, ...path.subarray(0, -1)]);
-        const nodes = endings.get(text);
-        if (nodes === undefined) endings.set(text, [node]);
-        else nodes.push(node);
-      }
-      exits.endings.set(name, endings);
+  /** Takes out the tokens of a subtree. */
+  private clear(mask: Mask, node: number): void {
+    const { first, end, ids } = this.vocabulary.trie;
+    for (let i = first[node]!; i < first[end[node]!]!; i += 1) mask[ids[i]! >>> 5]! &= ~(1 << (ids[i]! & 31));
+  }
+
+  /** The nodes at which a string may end, by the text that it ends with. */
+  private endings(): ReadonlyMap<string, readonly number[]> {
+    if (this.ends === null) {
+      const { byte, marked, size } = this.vocabulary.trie;
+      const quotes: number[] = [];
+      for (let node = 0; node < size; node += 1) if (byte[node] === QUOTE && marked[node]! > 0) quotes.push(node);
+      this.ends = this.endingsOf(quotes, []);
+    }
+    return this.ends;
+  }
+
+  /** Likewise, of some nodes, `pending` being the first bytes of the text's first character. */
+  private endingsOf(nodes: Iterable<number>, pending: readonly number[]): Map<string, number[]> {
+    const endings = new Map<string, number[]>();
+    for (const node of nodes) {
+      const text = textOf([...pending, ...path(this.vocabulary, node).subarray(0, -1)]);
+      if (text === null) continue;
+      const others = endings.get(text);
+      if (others === undefined) endings.set(text, [node]);
+      else others.push(node);
     }
     return endings;
   }
@@ -157,7 +158,7 @@ export class Masks {
     const { byte, depth, end, first, ids } = this.vocabulary.trie;
     const stacks: Stack[] = [];
     const above = depth[root]! - 1;
-    const begun = advanceAll(stack, this.path(root).subarray(0, -1));
+    const begun = advanceAll(stack, path(this.vocabulary, root).subarray(0, -1));
     if (begun === null) return;
     stacks[above] = begun;
     for (let node = root; node < end[root]!;) {
@@ -171,20 +172,33 @@ export class Masks {
       node += 1;
     }
   }
+}
 
-  /** The bytes from the trie's root to a node. */
-  private path(node: number): Uint8Array {
-    const { depth, first, ids } = this.vocabulary.trie;
-    return this.vocabulary.bytes(ids[first[node]!]!).subarray(0, depth[node]);
+/** The bytes from the trie's root to a node. */
+function path(vocabulary: Vocabulary, node: number): Uint8Array {
+  const { depth, first, ids } = vocabulary.trie;
+  return vocabulary.bytes(ids[first[node]!]!).subarray(0, depth[node]);
+}
+
+/** What is written of a JSON string in a token; null where that is none. */
+function textOf(bytes: readonly number[]): string | null {
+  try {
+    return decode(bytes);
+  } catch {
+    return null;
   }
 }
+
+const QUOTE = 0x22;
 
 /** Tokens that are decided: those of `base` and those listed; and those that are not. */
 interface Part {
   readonly base: Mask | null;
   readonly ids: Int32Array;
   readonly exits: Exits | null;
-  /** Subtrees whose tokens are run byte by byte each time: another key ends in them, whose object may have had it. */
+  /** Subtrees whose tokens have ended a key of the object whose frame the walk began on: not where it has been there. */
+  readonly keys: readonly { readonly node: number; readonly key: string }[];
+  /** Subtrees whose tokens are run byte by byte each time: in them a second key ends. */
   readonly uncertain: readonly number[];
   /** About so many bytes. */
   readonly size: number;
@@ -196,16 +210,20 @@ interface Exits {
   readonly outcomes: Int32Array;
   /** 1: the node's byte was the frame's own; 0: the frame below has yet to take it. */
   readonly consumed: Uint8Array;
+  /** 1: a key has ended in the token. */
+  readonly keyed: Uint8Array;
   /** By the frame below. */
   readonly resolved: Map<Frame, Part>;
-  /** Of a key: see `endings`. */
-  readonly endings: Map<string, Map<string, number[]>>;
 }
 
 /** Frames pushed within a token, on the frame (`below` null) that the walk began with. */
 interface Cell {
   readonly frame: Frame;
   readonly below: Cell | null;
+  /** The number of the token's bytes up to where the frame was pushed. */
+  readonly begun: number;
+  /** Whether a key has ended in the token. */
+  readonly keyed: boolean;
 }
 
 /** Walks of the token trie, one at a time: what they find is gathered in arrays that are kept. */
@@ -213,13 +231,17 @@ class Walk {
   private readonly vocabulary: Vocabulary;
   private readonly ids: Int32Array;
   private count = 0;
-  /** Subtrees of plain tokens of so many code points at most are left out. */
-  private sliced = 0;
   private nodes: number[] = [];
   private outcomes: number[] = [];
   private consumed: number[] = [];
+  private keyed: number[] = [];
+  private keys: { node: number; key: string }[] = [];
   private uncertain: number[] = [];
-  /** By depth: where the node on the path at that depth has led. */
+  /** Subtrees of plain tokens of so many code points at most are left out: others know about them. */
+  private known = 0;
+  /** Whether subtrees without quotes and backslashes are left out: what else they hold is no string. */
+  private marked = false;
+  /** By depth: where the node on the path at that depth has led, and how much plain text is taken there; −1: not asked. */
   private readonly cells: Cell[] = [];
   private readonly plains: number[] = [];
 
@@ -228,75 +250,87 @@ class Walk {
     this.ids = new Int32Array(vocabulary.trie.ids.length);
   }
 
-  /**
-   * What `walks` find, with the tokens of at most `slice` code points of plain string content, which they leave out; where
-   * plain text is `counted` they leave out the longer ones as well.
-   */
-  of(slice: number, counted: boolean, walks: () => void): Part {
-    this.count = 0;
-    this.sliced = counted ? this.vocabulary.longestPlain : slice;
-    this.nodes = [];
-    this.outcomes = [];
-    this.consumed = [];
-    this.uncertain = [];
-    walks();
-    const shared = slice === 0 ? null : this.vocabulary.plain(slice);
+  /** What a frame decides. */
+  from(frame: Frame): Part {
+    const { longestPlain, trie } = this.vocabulary;
+    const slice = Math.min(frame.plain, longestPlain);
+    this.known = frame.counted ? longestPlain : slice;
+    this.marked = this.known === longestPlain && (slice > 0 || frame.counted);
+    if (trie.size > 0) this.within(0, trie.size, { frame, below: null, begun: 0, keyed: false });
+    this.known = 0;
+    this.marked = false;
+    return this.gathered(slice === 0 ? null : this.vocabulary.plain(slice));
+  }
+
+  /** What `frame` decides of the tokens that have ended the one on top of it. */
+  behind(exits: Exits, frame: Frame): Part {
+    const { end } = this.vocabulary.trie;
+    exits.nodes.forEach((node, i) => {
+      const resumed = frame.resume(exits.outcomes[i]!);
+      if (resumed === null) return;
+      const cell = { frame: resumed, below: null, begun: 0, keyed: exits.keyed[i] === 1 };
+      if (exits.consumed[i] === 0) return this.within(node, end[node]!, cell);
+      this.take(node, node + 1);
+      if (end[node]! > node + 1) this.within(node + 1, end[node]!, cell);
+    });
+    return this.gathered(null);
+  }
+
+  /** What has been found, and the tokens of `slice`. */
+  private gathered(slice: Mask | null): Part {
     const { words } = this.vocabulary;
     // A copy of a mask takes as long as listing about that many.
     const list = this.count <= words / 4;
-    const base = list ? shared : (shared?.slice() ?? new Uint32Array(words));
-    if (!list) for (const id of this.ids.subarray(0, this.count)) base![id >>> 5]! |= 1 << (id & 31);
-    const exits =
-      this.nodes.length === 0
-        ? null
-        : {
-            nodes: Int32Array.from(this.nodes),
-            outcomes: Int32Array.from(this.outcomes),
-            consumed: Uint8Array.from(this.consumed),
-            resolved: new Map<Frame, Part>(),
-            endings: new Map<string, Map<string, number[]>>(),
-          };
-    const size = 256 + (list ? 4 * this.count : 4 * words) + 9 * this.nodes.length + 8 * this.uncertain.length;
-    return {
-      base,
-      ids: list ? this.ids.slice(0, this.count) : new Int32Array(0),
-      exits,
-      uncertain: this.uncertain,
-      size,
+    const found = this.ids.subarray(0, this.count);
+    const base = list ? slice : (slice?.slice() ?? new Uint32Array(words));
+    if (!list) for (const id of found) base![id >>> 5]! |= 1 << (id & 31);
+    const exits: Exits = {
+      nodes: Int32Array.from(this.nodes),
+      outcomes: Int32Array.from(this.outcomes),
+      consumed: Uint8Array.from(this.consumed),
+      keyed: Uint8Array.from(this.keyed),
+      resolved: new Map(),
     };
-  }
-
-  /** The tokens that end at `node`, and what follows it from `cell` on. */
-  after(node: number, cell: Cell): void {
-    const { depth, end } = this.vocabulary.trie;
-    this.take(node, node + 1);
-    this.enter(depth[node]!, cell);
-    this.descend(node + 1, end[node]!);
+    const part = {
+      base,
+      ids: list ? found.slice() : new Int32Array(0),
+      exits: this.nodes.length === 0 ? null : exits,
+      keys: this.keys,
+      uncertain: this.uncertain,
+      size: 512 + (list ? 4 * this.count : 4 * words) + 10 * this.nodes.length + 64 * this.keys.length,
+    };
+    this.count = 0;
+    this.nodes = [];
+    this.outcomes = [];
+    this.consumed = [];
+    this.keyed = [];
+    this.keys = [];
+    this.uncertain = [];
+    return part;
   }
 
   /** The subtrees from node `from` up to node `to`, siblings, from `cell` on. */
-  within(from: number, to: number, cell: Cell): void {
-    this.enter(this.vocabulary.trie.depth[from]! - 1, cell);
-    this.descend(from, to);
-  }
-
-  private descend(from: number, to: number): void {
-    const { byte, depth, end, longest, plain } = this.vocabulary.trie;
-    const { cells, plains, sliced } = this;
+  private within(from: number, to: number, cell: Cell): void {
+    const { byte, depth, end, longest, marked, plain } = this.vocabulary.trie;
+    const { cells, plains } = this;
+    this.enter(depth[from]! - 1, cell);
     for (let node = from; node < to;) {
       const above = depth[node]! - 1;
-      if (plain[node]! <= sliced) {
+      if (plain[node]! <= this.known || (this.marked && marked[node] === 0)) {
         node = end[node]!;
-      } else if (longest[node]! <= plains[above]!) {
+      } else if (
+        longest[node]! < PLAIN_LIMIT &&
+        longest[node]! <= (plains[above]! < 0 ? this.room(above) : plains[above]!)
+      ) {
         this.take(node, end[node]!);
         node = end[node]!;
       } else {
-        const cell = this.step(cells[above]!, byte[node]!, node);
-        if (cell === null) {
+        const next = this.step(cells[above]!, byte[node]!, node);
+        if (next === null) {
           node = end[node]!;
         } else {
           this.take(node, node + 1);
-          if (end[node]! > node + 1) this.enter(above + 1, cell);
+          if (end[node]! > node + 1) this.enter(above + 1, next);
           node += 1;
         }
       }
@@ -305,7 +339,11 @@ class Walk {
 
   private enter(depth: number, cell: Cell): void {
     this.cells[depth] = cell;
-    this.plains[depth] = Math.min(cell.frame.plain, PLAIN_LIMIT - 1);
+    this.plains[depth] = -1;
+  }
+
+  private room(depth: number): number {
+    return (this.plains[depth] = this.cells[depth]!.frame.plain);
   }
 
   /** Takes the tokens that end at nodes `from` up to `to`. */
@@ -317,29 +355,36 @@ class Walk {
   /** The cell after the byte of `node`; null where the frames refuse it, and where others have to decide. */
   private step(cell: Cell, byte: number, node: number): Cell | null {
     for (let top = cell; ;) {
+      const { below, begun, keyed } = top;
       const move = top.frame.move(byte);
       if (move === null) return null;
-      if (move.kind === 'frame') return move === top.frame ? top : { frame: move, below: top.below };
-      if (move.kind === 'push') return { frame: move.child, below: { frame: move.frame, below: top.below } };
-      if (top.below === null) {
-        this.exit(node, move.outcome, move.consumed);
+      if (move.kind === 'frame') return move === top.frame ? top : { frame: move, below, begun, keyed };
+      if (move.kind === 'push') {
+        const { frame, child } = move;
+        return { frame: child, below: { frame, below, begun, keyed }, begun: this.vocabulary.trie.depth[node]!, keyed };
+      }
+      const { consumed, outcome } = move;
+      const isKey = top.frame.unique;
+      if (below === null) {
+        this.nodes.push(node);
+        this.outcomes.push(outcome);
+        this.consumed.push(consumed ? 1 : 0);
+        this.keyed.push(keyed || isKey ? 1 : 0);
         return null;
       }
-      if (top.frame.unique) {
+      const frame = below.frame.resume(outcome);
+      if (frame === null) return null;
+      if (isKey && keyed) {
         this.uncertain.push(node);
         return null;
       }
-      const frame = top.below.frame.resume(move.outcome);
-      if (frame === null) return null;
-      top = { frame, below: top.below.below };
-      if (move.consumed) return top;
+      if (isKey && below.below === null) {
+        const key = decode([...path(this.vocabulary, node).subarray(begun, -1)]);
+        this.keys.push({ node, key });
+      }
+      top = { frame, below: below.below, begun: below.begun, keyed: keyed || isKey };
+      if (consumed) return top;
     }
-  }
-
-  private exit(node: number, outcome: Outcome, consumed: boolean): void {
-    this.nodes.push(node);
-    this.outcomes.push(outcome);
-    this.consumed.push(consumed ? 1 : 0);
   }
 }
 

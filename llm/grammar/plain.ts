@@ -16,9 +16,21 @@ export function plainSuffixes(token: Uint8Array): Uint8Array {
   return suffixes;
 }
 
+/** Whether a token may be part of a string without being plain in the above sense: for a quote, a backslash or its length. */
+export function isMarked(token: Uint8Array): boolean {
+  let at = 0;
+  let codePoints = 0;
+  for (let length = plainCharacter(token, 0); length > 0; length = plainCharacter(token, at)) {
+    at += length;
+    codePoints += 1;
+  }
+  return token[at] === 0x22 || token[at] === 0x5c || codePoints >= PLAIN_LIMIT;
+}
+
 /** How many bytes of the token from `at` on are a plain character, or the beginning of one that the token's end cuts; 0: none. */
 function plainCharacter(token: Uint8Array, at: number): number {
-  const lead = token[at]!;
+  const lead = token[at];
+  if (lead === undefined) return 0;
   if (lead < 0x80) return lead < 0x20 || lead === 0x22 || lead === 0x5c ? 0 : 1;
   const length = lead < 0xc2 ? 0 : lead < 0xe0 ? 2 : lead < 0xf0 ? 3 : lead < 0xf5 ? 4 : 0;
   const end = Math.min(at + length, token.length);

@@ -1,4 +1,4 @@
-import { plainSuffixes } from './plain.ts';
+import { isMarked, plainSuffixes } from './plain.ts';
 
 /**
  * The tokens of a vocabulary as a trie over bytes, depth first in flat arrays: the children of a node follow it, one subtree
@@ -22,6 +22,8 @@ export interface Trie {
   readonly longest: Uint8Array;
   /** The same of the subtree's tokens from their beginning on. */
   readonly plain: Uint8Array;
+  /** 1 where some token of the subtree has a quote or a backslash behind plain content, or more of it than is counted. */
+  readonly marked: Uint8Array;
 }
 
 /** Of the tokens that are not empty. */
@@ -44,6 +46,7 @@ export function trieOf(tokens: readonly (Uint8Array | null)[]): Trie {
   const first = new Int32Array(bytes + 1);
   const longest = new Uint8Array(bytes);
   const plain = new Uint8Array(bytes);
+  const marked = new Uint8Array(bytes);
   const ids = Int32Array.from(sorted);
   const path: number[] = [];
   let size = 0;
@@ -54,6 +57,7 @@ export function trieOf(tokens: readonly (Uint8Array | null)[]): Trie {
     while (shared < before.length && before[shared] === token[shared]) shared += 1;
     while (path.length > shared) end[path.pop()!] = size;
     const suffixes = plainSuffixes(token);
+    const mark = isMarked(token) ? 1 : 0;
     for (let i = 0; i < token.length; i += 1) {
       if (i === path.length) {
         byte[size] = token[i]!;
@@ -65,6 +69,7 @@ export function trieOf(tokens: readonly (Uint8Array | null)[]): Trie {
       const node = path[i]!;
       if (suffixes[i]! > longest[node]!) longest[node] = suffixes[i]!;
       if (suffixes[0]! > plain[node]!) plain[node] = suffixes[0]!;
+      marked[node]! |= mark;
     }
     before = token;
   });
@@ -78,6 +83,7 @@ export function trieOf(tokens: readonly (Uint8Array | null)[]): Trie {
     first: first.slice(0, size + 1),
     longest: longest.slice(0, size),
     plain: plain.slice(0, size),
+    marked: marked.slice(0, size),
     ids,
   };
 }

@@ -118,7 +118,7 @@ describe('masks', () => {
           const end = tokens.length;
           // Bytes that any walk may go on with; an end, a token without bytes, and one twice.
           const single = PIECES.filter(({ length }) => length === 1);
-          const all = [...tokens, utf8('<end>'), new Uint8Array(0), tokens[0]!, ...single];
+          const all = [...tokens, utf8('<end>'), new Uint8Array(0), tokens[0]!, utf8('x'.repeat(300)), ...single];
           const vocabulary = Vocabulary.of(all, { end: [end] });
           const masks = new Masks(vocabulary);
           let stack = start(toyJson());

@@ -60,7 +60,9 @@ const NAMES = new Map<Frame, number>();
 describe('stacks', () => {
   it('take the JSON that the platform writes, and refuse a key twice however it is written', () => {
     const json = fc.jsonValue({ maxDepth: 4, noUnicodeString: false }).map((value) => JSON.stringify(value));
-    const toy = json.filter((text) => !/-|\d\.|\de|\d{8}/.test(text) && text.isWellFormed() && !/\\ud/.test(text));
+    const toy = json.filter(
+      (text) => !/-|\d\.|\de|\d{8}/.test(text) && !/\p{Surrogate}/u.test(text) && !/\\ud/.test(text),
+    );
     fc.assert(
       fc.property(toy, (text) => admits(text)),
       { seed: 1, numRuns: 500 },
@@ -186,7 +188,7 @@ describe('forced tokens', () => {
   it('are made again of any text', () => {
     fc.assert(
       fc.property(
-        fc.string({ unit: 'binary', minLength: 1, maxLength: 20 }).filter((text) => text.isWellFormed()),
+        fc.string({ unit: 'binary', minLength: 1, maxLength: 20 }).filter((text) => !/\p{Surrogate}/u.test(text)),
         (text) => {
           expect(forced(literals([text])).join('')).toBe(text);
         },
