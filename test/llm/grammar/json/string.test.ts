@@ -5,6 +5,7 @@ import { decode, strings } from '../../../../llm/grammar/json/string.ts';
 import { complement, intersect, union } from '../../../../llm/grammar/text/combine.ts';
 import type { Language } from '../../../../llm/grammar/text/language.ts';
 import { all, atLeast, atMost } from '../../../../llm/grammar/text/lengths.ts';
+import { regex } from '../../../../llm/grammar/text/regex.ts';
 import { words } from '../../../../llm/grammar/text/words.ts';
 
 const SEED = 20;
@@ -98,4 +99,138 @@ test('a string is accepted where JSON.parse reads one and its text is wanted, an
     }),
     { seed: SEED, numRuns: 300 },
   );
+});
+
+/** All contents of up to so many pieces of JSON that stand for one character each, and what they say. */
+function contents(
+  characters: readonly string[],
+  longest: number,
+): readonly { readonly bytes: number[]; readonly text: string }[] {
+  const hexadecimal = (unit: number): string => unit.toString(16).padStart(4, '0');
+  const escaped = (character: string): string =>
+    Array.from({ length: character.length }, (_, i) => `\\u${hexadecimal(character.charCodeAt(i))}`).join('');
+  const written = characters.flatMap((character) =>
+    [character, escaped(character), JSON.stringify(character).slice(1, -1)]
+      .filter((piece) => parsed(utf8(piece)) === character)
+      .map((piece) => ({ bytes: utf8(piece), text: character })),
+  );
+  let level = [{ bytes: [] as number[], text: '' }];
+  const found = [...level];
+  for (let length = 0; length < longest; length += 1) {
+    level = level.flatMap((head) =>
+      written.map((tail) => ({ bytes: [...head.bytes, ...tail.bytes], text: head.text + tail.text })),
+    );
+    found.push(...level);
+  }
+  return found;
+}
+
+test('a beginning is alive where some string that is wanted begins so', () => {
+  const characters = ['a', '"', '\n', '\\', 'é', '\ud7ff', '\ue000', '\uffff', '😀', '\u{10ffff}'];
+  const all = contents(characters, 2);
+  const text = fc.constantFrom(...new Set(all.map(({ text }) => text)));
+  const beginnings = new Set(all.flatMap(({ bytes }) => bytes.map((_, end) => String(bytes.slice(0, end + 1)))));
+  // What differs from a beginning in its last byte.
+  const near = [...beginnings].flatMap((beginning) => {
+    const bytes = beginning.split(',').map(Number);
+    return [0x5c, 0x22, 0x30, 0x44, 0x75, 0x80, 0xbf, 0xc3, 0xed, 0xf4].map((last) => [...bytes.slice(0, -1), last]);
+  });
+  fc.assert(
+    fc.property(fc.array(text, { minLength: 1, maxLength: 4 }), (texts) => {
+      const { open } = strings([words(texts)], ([label]) => (label! >= 0 ? 0 : null))!;
+      const completable = new Set(
+        all
+          .filter((content) => texts.includes(content.text))
+          .flatMap(({ bytes }) => Array.from({ length: bytes.length + 1 }, (_, end) => String(bytes.slice(0, end)))),
+      );
+      for (const beginning of [...[...beginnings].map((of) => of.split(',').map(Number)), ...near]) {
+        const upper = beginning.some((byte) => byte >= 0x41 && byte <= 0x46);
+        const move = walk(open, beginning);
+        const alive = move !== null && move.kind === 'frame';
+        // The list has escapes in lower case alone.
+        const same = upper ? beginning.map((byte) => (byte >= 0x41 && byte <= 0x46 ? byte + 0x20 : byte)) : beginning;
+        expect(alive, new TextDecoder().decode(Uint8Array.from(beginning))).toBe(completable.has(String(same)));
+      }
+    }),
+    { seed: SEED, numRuns: 60 },
+  );
+});
+
+test('frames of one signature do the same', () => {
+  const made = [
+    strings([], () => 0)!,
+    strings([atLeast(2)], ([label]) => (label! >= 0 ? 0 : null))!,
+    strings([words(['a', 'b'])], ([label]) => (label! < 0 ? 0 : null))!,
+    strings([words(['a', 'b'])], ([label]) => label! + 1)!,
+    strings([atMost(3), atLeast(1)], (labels) => (labels.includes(-1) ? null : 0))!,
+    strings([atMost(3)], ([label]) => label! + 1)!,
+  ];
+  const bySignature = new Map<string, Frame[]>();
+  const seen = new Set<Frame>();
+  const visit = (frame: Frame, depth: number): void => {
+    if (seen.has(frame) || depth === 0) return;
+    seen.add(frame);
+    if (frame.signature !== null)
+      bySignature.set(frame.signature, [...(bySignature.get(frame.signature) ?? []), frame]);
+    for (const byte of [0x22, 0x5c, 0x61, 0x62, 0x64, 0x75, 0x30, 0x38, 0x80, 0xa0, 0xc3, 0xe0, 0xed, 0xf0]) {
+      const move = frame.move(byte);
+      if (move?.kind === 'frame') visit(move, depth - 1);
+    }
+  };
+  for (const { open } of made) visit(open, 7);
+  let shared = 0;
+  for (const frames of bySignature.values()) {
+    for (const frame of frames.slice(1)) {
+      shared += 1;
+      expect([frame.plain, frame.counted]).toEqual([frames[0]!.plain, frames[0]!.counted]);
+      for (let byte = 0; byte < 256; byte += 1) {
+        const [one, other] = [frames[0]!.move(byte), frame.move(byte)];
+        expect(other?.kind).toBe(one?.kind);
+        if (one?.kind === 'frame' && other?.kind === 'frame') expect(other.signature).toBe(one.signature);
+        else expect(other).toEqual(one);
+      }
+    }
+  }
+  expect(shared).toBeGreaterThan(20);
+});
+
+test('as much plain text as a frame says keeps the string open', () => {
+  const patterns = ['^[^"\\u0000-\\u001f]*$', 'a', '^[^]{0,5}$', '^.*$', '^[a-z]+$', '^[^]{3}[^]*$', '^[^b]{4}'];
+  const made = [
+    ...CASES.map(({ language }) => strings([language], ([label]) => (label! >= 0 ? 0 : null))!),
+    ...patterns.map((pattern) => strings([regex(pattern)], ([label]) => (label! >= 0 ? 0 : null))!),
+    ...patterns.map((pattern) => strings([regex(pattern), atMost(40)], (labels) => (labels.includes(-1) ? null : 0))!),
+  ];
+  const character = fc.constantFrom('a', 'b', ' ', '\u007f', 'é', '\u2028', '😀', '\u{10ffff}');
+  let rooms = 0;
+  fc.assert(
+    fc.property(
+      fc.constantFrom(...made),
+      fc.array(character, { maxLength: 6 }),
+      fc.array(character, { minLength: 50, maxLength: 50 }),
+      ({ open }, before, behind) => {
+        const frame = walk(open, utf8(before.join('')));
+        if (frame?.kind !== 'frame') return;
+        const room = Math.min(frame.plain, behind.length);
+        rooms += room;
+        expect(walk(frame, utf8(behind.slice(0, room).join('')))?.kind).toBe('frame');
+        // Where counts alone decide, one more is refused, and the string's end is never farther than before.
+        if (frame.counted && room < behind.length)
+          expect(walk(frame, utf8(behind.slice(0, room + 1).join('')))).toBe(null);
+        if (frame.counted && frame.move(0x22) !== null) {
+          for (let end = 0; end <= room; end += 1) {
+            expect(walk(frame, [...utf8(behind.slice(0, end).join('')), 0x22])?.kind).toBe('pop');
+          }
+        }
+      },
+    ),
+    { seed: SEED, numRuns: 2000 },
+  );
+  expect(rooms).toBeGreaterThan(1000);
+});
+
+test('no string is left: null', () => {
+  expect(strings([], () => null)).toBe(null);
+  expect(strings([words(['\ud800'])], ([label]) => (label! >= 0 ? 0 : null))).toBe(null);
+  expect(strings([atLeast(3), atMost(2)], (labels) => (labels.includes(-1) ? null : 0))).toBe(null);
 });

@@ -1,24 +1,10 @@
 import fc from 'fast-check';
 import { expect, test } from 'vitest';
-import { DEAD, NONE, type Language } from '../../../../llm/grammar/text/language.ts';
+import { DEAD } from '../../../../llm/grammar/text/language.ts';
 import { regex } from '../../../../llm/grammar/text/regex.ts';
+import { accepts, shortest, textsOver, walk } from './languages.ts';
 
 const SEED = 21;
-
-/** The state behind a text. */
-function walk(language: Language, text: string): number {
-  let state = language.start;
-  for (const character of text) {
-    if (state === DEAD) return DEAD;
-    state = language.step(state, character.codePointAt(0)!);
-  }
-  return state;
-}
-
-function accepts(language: Language, text: string): boolean {
-  const state = walk(language, text);
-  return state !== DEAD && language.label(state) !== NONE;
-}
 
 const atoms = [
   ...['a', 'b', 'c', '_', '-', 'é', '😀', '.', '\\d', '\\w', '\\W', '\\s', '\\S', '\\D', '[ab]', '[^a]', '[a-c😀]'],
@@ -86,12 +72,7 @@ test('a text is accepted where the platform’s own engine finds a match', () =>
 });
 
 test('a state is alive where some text leads on to a match', () => {
-  const letters = ['a', 'b', ' '];
-  const texts = [''];
-  for (let from = 0, length = 1; length <= 5; length += 1) {
-    const until = texts.length;
-    for (; from < until; from += 1) for (const letter of letters) texts.push(texts[from] + letter);
-  }
+  const texts = textsOver(['a', 'b', ' '], 5);
   const small = patterns(['a', 'b', ' ', '[ab]', '[^a]', '.'], anchors);
   fc.assert(
     fc.property(whole(small), (pattern) => {
@@ -114,15 +95,3 @@ test('a state is alive where some text leads on to a match', () => {
     { seed: SEED, numRuns: 500 },
   );
 });
-
-/** The shortest text of the language that begins so. */
-function shortest(language: Language, prefix: string): string {
-  const seen = new Map([[walk(language, prefix), prefix]]);
-  for (const [state, text] of seen) {
-    if (language.label(state) !== NONE) return text;
-    for (const { from, state: next } of language.ranges(state)) {
-      if (!seen.has(next)) seen.set(next, text + String.fromCodePoint(from));
-    }
-  }
-  throw new Error('alive without a text');
-}
