@@ -13,6 +13,7 @@ import { SUITE_BASE } from './grammar/suite.ts';
 import { formatTable, PARTS, suiteRows, total, writeTables } from './grammar/table.ts';
 import { loadTokens, readJson, type Tokens } from './grammar/tokens.ts';
 import { main } from './errors.ts';
+import { ROOT } from './run.ts';
 
 const count = (text: string): number => {
   const value = Number(text);
@@ -135,5 +136,5 @@ async function suite(folder: string, tokens: Tokens): Promise<void> {
     return formatTable(part, rows);
   });
   console.log(`\n${tables.join('\n\n')}`);
-  await writeTables(path.resolve('docs/grammar.md'), tables.join('\n\n'));
+  await writeTables(path.join(ROOT, 'docs/grammar.md'), tables.join('\n\n'));
 }

@@ -2,7 +2,7 @@ import { Algebra, type Json } from '../json/algebra.ts';
 import { decimal } from '../json/decimal.ts';
 import type { Formula, Type } from '../json/formula.ts';
 import { Unsupported } from '../refusal.ts';
-import { format } from '../text/formats.ts';
+import { format, GAPS } from '../text/formats.ts';
 import { none, type Language } from '../text/language.ts';
 import { all, atLeast, atMost } from '../text/lengths.ts';
 import { regex } from '../text/regex.ts';
@@ -29,6 +29,13 @@ export interface Admitted {
 const NESTED = 500;
 /** Values that elements of an array with `uniqueItems` may have, at most. */
 const FEW = 32;
+/** The formats that the drafts define. */
+const FORMATS: ReadonlySet<string> = new Set(
+  (
+    'date-time date time duration email idn-email hostname idn-hostname ipv4 ipv6 uri uri-reference iri iri-reference ' +
+    'uuid uri-template json-pointer relative-json-pointer regex'
+  ).split(' '),
+);
 /** Schemas compiled within one another before the rest waits its turn: the depth of a document is not the call stack's. */
 const DEEP = 64;
 
@@ -198,13 +205,20 @@ class Compiler {
     if (pattern !== undefined) languages.push(this.pattern(node, 'pattern', pattern));
     const name = this.graph.value<string>(node, 'format');
     if (name !== undefined && (this.assertFormats || node.place.resource.dialect.assertsFormats)) {
-      // Names that no draft has are annotations.
-      const language = this.named(node, 'format', () => format(name));
+      const language = this.format(node, name);
       if (language) languages.push(language);
     }
     return languages.map((language) =>
       language === none ? this.algebra.not(this.algebra.type('string')) : this.algebra.text(language),
     );
+  }
+
+  /** Null for names that the drafts do not have, which are annotations. */
+  private format(node: Node, name: string): Language | null {
+    if (Object.hasOwn(GAPS, name)) throw unsupported(where(node.place), 'format', `${name} leaves out ${GAPS[name]}`);
+    const language = this.named(node, 'format', () => format(name));
+    if (!language && FORMATS.has(name)) throw unsupported(where(node.place), 'format', `${name} cannot be asserted`);
+    return language;
   }
 
   private pattern(node: Node, keyword: string, pattern: string): Language {

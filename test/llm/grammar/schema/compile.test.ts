@@ -198,6 +198,8 @@ describe('options', () => {
     expect(admits({ format: 'date' }, 'yesterday')).toBe(true);
     expect(admits({ format: 'date' }, 'yesterday', { formats: 'assert' })).toBe(false);
     expect(admits({ format: 'date' }, '2026-11-23', { formats: 'assert' })).toBe(true);
+    expect(admits({ format: 'currency' }, 'any', { formats: 'assert' })).toBe(true);
+    expect(() => compile({ format: 'regex' }, { formats: 'assert' })).toThrow(Unsupported);
   });
 });
 
