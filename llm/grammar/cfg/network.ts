@@ -13,6 +13,11 @@ export interface Network {
   readonly starts: readonly number[];
   /** By rule: whether it derives the empty text. */
   readonly nullable: readonly boolean[];
+  /**
+   * By state: whether its rule ends from there on only by reading a last byte, as what stands between quotes or brackets
+   * does, and never at a place where it may also go on.
+   */
+  readonly delimited: readonly boolean[];
   readonly root: number;
 }
 
@@ -41,7 +46,7 @@ export interface Call {
 export const END = 0;
 
 const MOST_STATES = 300_000;
-const MOST_PAIRS = 20_000;
+const MOST_PAIRS = 5_000;
 
 /** A state as it is built: `jumps` lead on without reading anything. */
 interface Draft {
@@ -63,7 +68,13 @@ export function network(grammar: Grammar): Network {
   const builder = new Builder(grammar);
   const starts = grammar.rules.map((_, rule) => builder.rule(rule));
   const states = builder.states();
-  return { states, starts, nullable: nullable(states, starts), root: grammar.root };
+  return {
+    states,
+    starts,
+    nullable: nullable(states, starts),
+    delimited: delimited(states, starts),
+    root: grammar.root,
+  };
 }
 
 /** Thompson's construction (1968), from the end to the beginning: an expression is built towards the state that follows it. */
@@ -71,6 +82,8 @@ class Builder {
   private readonly drafts: Draft[] = [{ reads: [], calls: [], jumps: [] }];
   private readonly grammar: Grammar;
   private building = 0;
+  /** The rules whose bodies are being built in the place of calls. */
+  private readonly inlined = new Set<number>();
 
   constructor(grammar: Grammar) {
     this.grammar = grammar;
@@ -228,18 +241,17 @@ class Builder {
 
   /** `one` towards `to` with what it calls in its place. */
   private regular(one: Expression, to: number): number {
-    const open = new Set<number>();
     const call = (rule: number, next: number): number => {
       const { name, body } = this.grammar.rules[rule]!;
-      if (open.has(rule)) {
+      if (this.inlined.has(rule)) {
         throw new Unsupported(
           `[grammar] ${this.where()}: a difference of rules that lead back to themselves ("${name}") is not supported; ` +
             'both its sides must be regular',
         );
       }
-      open.add(rule);
+      this.inlined.add(rule);
       const state = this.build(body, next, call);
-      open.delete(rule);
+      this.inlined.delete(rule);
       return state;
     };
     return this.build(one, to, call);
@@ -266,9 +278,21 @@ function nullable(states: readonly State[], starts: readonly number[]): boolean[
   };
   for (let changed = true; changed;) {
     changed = false;
-    starts.forEach((start, rule) => {
-      if (!nullable[rule] && derives(start)) nullable[rule] = changed = true;
-    });
+    for (let rule = starts.length - 1; rule >= 0; rule--) {
+      if (!nullable[rule] && derives(starts[rule]!)) nullable[rule] = changed = true;
+    }
   }
   return nullable;
+}
+
+/** All states but those from which one is reached that is final, in the rule or in one that it ends with. */
+function delimited(states: readonly State[], starts: readonly number[]): boolean[] {
+  const before = states.map((): number[] => []);
+  states.forEach(({ reads, calls }, state) => {
+    for (const { to } of reads) before[to]!.push(state);
+    for (const { rule, to } of calls) before[to === END ? starts[rule]! : to]!.push(state);
+  });
+  const open = new Set(states.flatMap(({ final }, state) => (final && state !== END ? [state] : [])));
+  for (const state of open) for (const earlier of before[state]!) open.add(earlier);
+  return states.map((_, state) => !open.has(state));
 }

@@ -48,6 +48,8 @@ const LAST = 0x10ffff;
 /** Groups in groups; recursion would overflow the stack somewhere behind it. */
 const DEEPEST = 500;
 const MOST_REPEATS = 10_000;
+/** Rules that call each other in a chain are followed by recursion, too. */
+const MOST_RULES = 10_000;
 
 /** Reads a grammar. Errors say where: line and column count from 1, columns in code points. */
 export function parse(text: string): Grammar {
@@ -266,7 +268,10 @@ class Parser {
 
   private place(name: string, met: number): number {
     let known = this.places.get(name);
-    if (!known) this.places.set(name, (known = { place: this.places.size, met }));
+    if (!known) {
+      if (this.places.size >= MOST_RULES) throw this.error(`at most ${MOST_RULES} rules are supported`, met);
+      this.places.set(name, (known = { place: this.places.size, met }));
+    }
     return known.place;
   }
 

@@ -50,6 +50,8 @@ class Automaton {
   private readonly known = new Interned<Sentence>();
   private readonly waiting = new Interned<Waiting>();
   private readonly follows = new Interned<Follow>();
+  /** Follows what ends by itself: the same there in every place. */
+  readonly anything = this.follow(byteSet([{ from: 0, to: 255 }]));
 
   constructor(network: Network, closed: boolean) {
     this.network = network;
@@ -167,7 +169,9 @@ export class Sentence extends Frame {
     if (first.node !== BASE) {
       const frame = this.automaton.wait(first.node, this.follow, this.bottom);
       const inside = items.map(({ state }) => ({ state, node: BASE }));
-      return { kind: 'push', frame, child: this.automaton.sentence(inside, frame.returned.first, false) };
+      const delimited = inside.every(({ state }) => this.automaton.network.delimited[state]);
+      const follow = delimited ? this.automaton.anything : frame.returned.first;
+      return { kind: 'push', frame, child: this.automaton.sentence(inside, follow, false) };
     }
     if (!this.bottom && items.every(({ state }) => state === END)) return CONSUMED;
     return this.automaton.sentence(items, this.follow, this.bottom);

@@ -1,6 +1,19 @@
 import { Frame, Interned, type Outcome } from '../automaton.ts';
 import { DEAD, meets, NONE, type Language } from '../text/language.ts';
+import { regex } from '../text/regex.ts';
 import { begun, continued, type Begun } from './utf8.ts';
+
+/**
+ * The texts that a regular expression matches as a whole, as if it stood between ^ and $ (but for those, its notation is that
+ * of `pattern` in JSON Schema: text/pattern.ts). As they are, in UTF-8: not as JSON strings.
+ */
+export function regular(pattern: string): Frame {
+  // First alone: what is wrong is told of the pattern as it was written, and ")(" is none.
+  regex(pattern);
+  const language = regex(`^(?:${pattern})$`);
+  if (language.start === DEAD) throw new Error(`[grammar] pattern ${JSON.stringify(pattern)} matches no text`);
+  return texts(language);
+}
 
 /** The texts of a language as they are, in UTF-8: not as a JSON string. A frame that stands alone; it never ends by itself. */
 export function texts(language: Language): Frame {

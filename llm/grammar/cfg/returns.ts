@@ -44,18 +44,23 @@ export class Draft {
     else this.returns.push({ state, node });
   }
 
-  /** All returns, those shared among them. */
+  /** All returns, those shared among them, each once. */
   all(): { readonly state: number; readonly node: Node | Draft }[] {
     const from = new Set<Node | Draft>([this]);
-    const returns = [];
+    const known = new Map<Node | Draft, Set<number>>();
     for (const node of from) {
-      if (node === BASE) returns.push({ state: END, node: BASE });
-      else returns.push(...node.returns);
+      for (const to of node === BASE ? [{ state: END, node: BASE }] : node.returns) {
+        const states = known.get(to.node);
+        if (states) states.add(to.state);
+        else known.set(to.node, new Set([to.state]));
+      }
       if (node instanceof Draft) for (const other of node.shared) from.add(other);
     }
-    return returns;
+    return [...known].flatMap(([node, states]) => [...states].map((state) => ({ state, node })));
   }
 }
+
+type Returns = Map<Draft, ReturnType<Draft['all']>>;
 
 /** All nodes of a grammar. */
 export class Nodes {
@@ -64,7 +69,7 @@ export class Nodes {
 
   /** The nodes of these drafts; drafts of one rule must not return to each other. */
   intern(drafts: Iterable<Draft>): void {
-    const returns = new Map<Draft, ReturnType<Draft['all']>>();
+    const returns: Returns = new Map();
     const index = new Map<Draft, number>();
     const path: Draft[] = [];
     // Strongly connected components, those that are returned to first (Tarjan 1972).
@@ -86,36 +91,37 @@ export class Nodes {
   }
 
   /** Drafts that return to each other, and else to nodes only. */
-  private component(drafts: readonly Draft[], returns: ReadonlyMap<Draft, ReturnType<Draft['all']>>): void {
-    const sorted = [...drafts].sort((a, b) => a.rule - b.rule);
-    const texts = sorted.map((draft) => {
+  private component(drafts: readonly Draft[], returns: Returns): void {
+    const cyclic = drafts.some((draft) => returns.get(draft)!.some(({ node }) => node instanceof Draft && !node.node));
+    if (cyclic) recognise(drafts, returns);
+    const fresh = drafts.filter(({ node }) => node === null).sort((a, b) => a.rule - b.rule);
+    const texts = fresh.map((draft) => {
       const parts = returns.get(draft)!.map(({ state, node }) => {
         const to = node instanceof Draft ? node.node : node;
         return to === null ? `${state} rule ${node.rule}` : `${state} ${to.id}`;
       });
       return [...new Set(parts)].sort().join(', ');
     });
-    if (drafts.length === 1 && texts[0] === `${END} ${BASE.id}`) {
-      drafts[0]!.node = BASE;
-      return;
-    }
-    const cyclic = texts.some((text) => text.includes('rule'));
-    const component = sorted.map((draft, i) => `${draft.rule}: ${texts[i]}`).join('; ');
-    const fresh: { readonly draft: Draft; readonly node: { id: number; rule: number; returns: Return[] } }[] = [];
-    sorted.forEach((draft, i) => {
-      draft.node = this.nodes.get(cyclic ? `${draft.rule} of ${component}` : texts[i]!, () => {
+    const all = fresh.map(({ rule }, i) => `${rule}: ${texts[i]}`).join('; ');
+    const made: { readonly draft: Draft; readonly returns: Return[] }[] = [];
+    fresh.forEach((draft, i) => {
+      if (texts[i] === `${END} ${BASE.id}`) {
+        draft.node = BASE;
+        return;
+      }
+      draft.node = this.nodes.get(cyclic ? `${draft.rule} of ${all}` : texts[i]!, () => {
         const node = { id: this.nodes.size + 1, rule: draft.rule, returns: [] };
-        fresh.push({ draft, node });
+        made.push({ draft, returns: node.returns });
         return node;
       });
     });
-    for (const { draft, node } of fresh) {
+    for (const { draft, returns: list } of made) {
       const unique = new Map<string, Return>();
       for (const { state, node: to } of returns.get(draft)!) {
-        const target = to instanceof Draft ? to.node! : to;
-        unique.set(`${state} ${target.id}`, { state, node: target });
+        const node = to instanceof Draft ? to.node! : to;
+        unique.set(`${state} ${node.id}`, { state, node });
       }
-      node.returns.push(...unique.values());
+      list.push(...unique.values());
     }
   }
 
@@ -141,4 +147,37 @@ export class Nodes {
     }
     return moved;
   }
+}
+
+/** Where there are more pairs to compare, equal nodes may stay apart, which costs memory and nothing else. */
+const MOST_CANDIDATES = 100;
+
+/**
+ * Drafts that do the same as nodes near by become these: the greatest bisimulation (Park 1981). Without it an ambiguous rule
+ * (`sum ::= sum "+" sum | "1"`) would make a node at each operand that returns to all those before.
+ */
+function recognise(drafts: readonly Draft[], returns: Returns): void {
+  const near = new Set<Node>();
+  for (const draft of drafts) for (const { node } of returns.get(draft)!) if (!(node instanceof Draft)) near.add(node);
+  for (const { returns: further } of [...near]) for (const { node } of further) near.add(node);
+  if (near.size * drafts.length > MOST_CANDIDATES) return;
+  const candidates = new Map(drafts.map((draft) => [draft, new Set(near)]));
+  const same = (a: ReturnType<Draft['all']>[number], b: Return): boolean =>
+    a.state === b.state &&
+    (a.node instanceof Draft
+      ? a.node.node === b.node || candidates.get(a.node)?.has(b.node) === true
+      : a.node === b.node);
+  for (let changed = true; changed;) {
+    changed = false;
+    for (const [draft, nodes] of candidates) {
+      const own = returns.get(draft)!;
+      for (const node of nodes) {
+        const alike =
+          own.every((one) => node.returns.some((other) => same(one, other))) &&
+          node.returns.every((other) => own.some((one) => same(one, other)));
+        if (!alike) changed = nodes.delete(node);
+      }
+    }
+  }
+  for (const [draft, nodes] of candidates) for (const node of nodes) draft.node ??= node;
 }

@@ -1,7 +1,7 @@
 import fc from 'fast-check';
 import { describe, expect, it } from 'vitest';
 import { contextFree } from '../../../../llm/grammar/cfg/pushdown.ts';
-import { accepts, verdict } from './helpers.ts';
+import { verdict } from './helpers.ts';
 
 /** A grammar as the tests make it; rules are numbered, 0 is root. */
 type Node =
