@@ -47,6 +47,7 @@ export function triggered(options: TriggerOptions): Frame {
   for (const { begin, grammar, end } of triggers) {
     const where = `[grammar] trigger ${JSON.stringify(begin)}`;
     if (begin === '') throw new Error(`${where}: its text is empty and would be found everywhere`);
+    if (/\p{Surrogate}/u.test(begin + end)) throw new Error(`${where} is no text: a surrogate stands alone`);
     if (grammar === null && end === '') throw new Error(`${where}: any text needs an end`);
     if (grammar instanceof Sentence && (end !== '' || !grammar.closed)) {
       throw new Error(
@@ -55,7 +56,7 @@ export function triggered(options: TriggerOptions): Frame {
     }
     for (const other of triggers) {
       if (other.begin !== begin && begin.slice(0, -1).includes(other.begin)) {
-        throw new Error(`${where}: ${JSON.stringify(other.begin)} begins before it can be complete; rename one`);
+        throw new Error(`${where}: ${JSON.stringify(other.begin)} is complete before it; rename one`);
       }
     }
     if (triggers.filter((other) => other.begin === begin).length > 1) throw new Error(`${where} is there twice`);

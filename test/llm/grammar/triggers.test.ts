@@ -1,8 +1,9 @@
 import fc from 'fast-check';
 import { describe, expect, it } from 'vitest';
+import type { Frame } from '../../../llm/grammar/automaton.ts';
 import { contextFree } from '../../../llm/grammar/cfg/pushdown.ts';
 import { texts } from '../../../llm/grammar/cfg/regular.ts';
-import { advanceAll, start } from '../../../llm/grammar/stack.ts';
+import { regular } from '../../../llm/grammar/cfg/regular.ts';
 import { words } from '../../../llm/grammar/text/words.ts';
 import { triggered, type TriggerOptions } from '../../../llm/grammar/triggers.ts';
 import { verdict } from './cfg/helpers.ts';
@@ -102,5 +103,99 @@ describe('text with triggers', () => {
       { seed: 5, numRuns: 1500 },
     );
     expect(Math.min(...Object.values(counts))).toBeGreaterThan(100);
+  });
+
+  const of = (frame: Frame) => (text: string | Uint8Array) => verdict(frame, text);
+  const think = { begin: '<think>', grammar: null, end: '</think>' };
+
+  it('stands around grammars whose calls are frames of their own', () => {
+    const json = `root ::= value
+      value ::= "[" (value ("," value)*)? "]" | [0-9]+ | "\\"" [^"\\n]* "\\""`;
+    const tools = of(
+      triggered({
+        triggers: [
+          { begin: '<call>', grammar: contextFree(json, '</call>'), end: '' },
+          { begin: '<n>', grammar: regular('[0-9<]+'), end: '</n>' },
+        ],
+      }),
+    );
+    expect(tools('so <call>[1,["</call>",23]]</call> and <n>1<</n> then <call>12</call>')).toBe('accepted');
+    expect(tools('<call>12</call')).toBe('open');
+    expect(tools('<call>"</call>')).toBe('open');
+    expect(tools('<call>[12</')).toBe('refused');
+    expect(tools('<n>1<<</n>')).toBe('accepted');
+    expect(tools('<n></n>')).toBe('refused');
+    expect(tools('<n>1</m')).toBe('refused');
+    expect(tools('<call')).toBe('accepted');
+    expect(tools('</call><call>1x')).toBe('refused');
+  });
+
+  it('lets a grammar without an end go as far as it can', () => {
+    const tools = of(triggered({ triggers: [{ begin: '#', grammar: regular('[0-9]+'), end: '' }], least: 1 }));
+    expect(tools('a #12 and #3#')).toBe('open');
+    expect(tools('a #12 and #3')).toBe('accepted');
+    expect(tools('a #b')).toBe('refused');
+    expect(tools('a')).toBe('open');
+  });
+
+  it('says what tool_choice does, reasoning first or not', () => {
+    const call = { begin: '<f>', grammar: regular('x+'), end: '</f>' };
+    const triggers = [think, call];
+    const texts: Record<string, readonly string[]> = {
+      none: ['accepted', 'refused', 'refused', 'accepted'],
+      auto: ['accepted', 'accepted', 'accepted', 'accepted'],
+      required: ['open', 'accepted', 'accepted', 'open'],
+      once: ['open', 'accepted', 'refused', 'open'],
+    };
+    const bounds: Record<string, Bounds> = {
+      none: { most: 0 },
+      auto: {},
+      required: { least: 1 },
+      once: { least: 1, most: 1, then: 'end' },
+    };
+    for (const [choice, expected] of Object.entries(texts)) {
+      const tools = of(triggered({ triggers, ...bounds[choice] }));
+      const made = ['é', 'a<f>xx</f>', '<f>x</f><f>x</f>', '<think><f>x</f></think>b<'].map(tools);
+      expect(made, choice).toEqual(expected);
+      expect(tools('<think>a</think')).toBe('open');
+    }
+  });
+
+  it('writes valid UTF-8 alone, and begins no character that refused triggers leave nothing of', () => {
+    const tools = of(triggered({ triggers: [{ ...think, begin: 'é' }] }));
+    expect(tools(Uint8Array.of(0xc3))).toBe('open');
+    expect(tools(Uint8Array.of(0xc3, 0xa9))).toBe('open');
+    expect(tools(Uint8Array.of(0xc3, 0x41))).toBe('refused');
+    expect(tools(Uint8Array.of(0xff))).toBe('refused');
+    const block = Array.from({ length: 64 }, (_, i) => String.fromCodePoint(0xc0 + i));
+    const grammar = regular('x');
+    const without = of(triggered({ triggers: block.map((begin) => ({ begin, grammar, end: '.' })), most: 0 }));
+    expect(without(Uint8Array.of(0xc3))).toBe('refused');
+    expect(without(Uint8Array.of(0xc4))).toBe('open');
+  });
+
+  it('shares the states of text between grammars with the same triggers', () => {
+    const signature = (grammar: Frame): string | null => {
+      const move = triggered({ triggers: [{ begin: '<f>', grammar, end: '</f>' }] }).move(0x61);
+      return move?.kind === 'push' ? move.child.signature : null;
+    };
+    expect(signature(regular('x'))).not.toBeNull();
+    expect(signature(regular('x'))).toBe(signature(regular('y')));
+  });
+
+  it.each<[string, TriggerOptions]>([
+    ['at least 2 calls and at most 1', { triggers: [], least: 2, most: 1 }],
+    ['at least 1 calls, but no trigger has a grammar', { triggers: [think], least: 1 }],
+    ['trigger "": its text is empty', { triggers: [{ ...think, begin: '' }] }],
+    ['trigger "<think>": any text needs an end', { triggers: [{ ...think, end: '' }] }],
+    ['trigger "<think>" is there twice', { triggers: [think, think] }],
+    ['trigger "<think>": "<th" is complete before it; rename one', { triggers: [think, { ...think, begin: '<th' }] }],
+    [
+      'trigger "a": a context-free grammar closes itself: contextFree(text, "b"), end: \'\'',
+      { triggers: [{ begin: 'a', grammar: contextFree('root ::= "x"'), end: 'b' }] },
+    ],
+    ['trigger "\\ud800" is no text: a surrogate stands alone', { triggers: [{ ...think, begin: '\ud800' }] }],
+  ])('refuses: %s', (message, options) => {
+    expect(() => triggered(options)).toThrow(`[grammar] ${message}`);
   });
 });
