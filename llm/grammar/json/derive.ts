@@ -1,5 +1,6 @@
 import { Interned } from '../automaton.ts';
 import type { Language } from '../text/language.ts';
+import { words } from '../text/words.ts';
 import type { Algebra } from './algebra.ts';
 import type { Assert, Assertion, Formula, Type } from './formula.ts';
 
@@ -37,6 +38,8 @@ export interface KeyClass {
 /** Names and languages that tell keys apart. */
 export interface KeyAlphabet {
   readonly names: readonly string[];
+  /** The names as a language, each labelled by its place. */
+  readonly named: Language;
   readonly languages: readonly Language[];
 }
 
@@ -189,6 +192,18 @@ export class Derivatives {
     return this.whens(formula, (when) => this.without(when, name));
   }
 
+  /** Of an object of which no further member will have one of these names: assertions on them alone are decided. */
+  settle(formula: Formula, taken: ReadonlySet<string>): Formula {
+    const { algebra } = this;
+    if (taken.size === 0) return formula;
+    if (formula.kind !== 'assertion') return algebra.over(formula, (part) => this.settle(part, taken));
+    const { assert } = formula;
+    if (assert.kind === 'required') return taken.has(assert.name) ? algebra.no : formula;
+    if (assert.kind !== 'members') return this.whens(formula, (when) => this.settle(when, taken));
+    const names = [...assert.names].filter(([name]) => !taken.has(name));
+    return names.length === assert.names.size ? formula : algebra.members(new Map(names), assert.patterns, assert.rest);
+  }
+
   /** Of an array or object that ends here. */
   close(formula: Formula): boolean {
     if (formula === this.algebra.yes || formula === this.algebra.no) return formula === this.algebra.yes;
@@ -237,6 +252,24 @@ export class Derivatives {
     return this.whens(formula, (when) => this.decide(when, value, truth));
   }
 
+  /**
+   * What follows from the formula, or what it follows from (`highest` or not), whatever is true of the child: each of its
+   * assertions taken as the one or the other.
+   */
+  bound(formula: Formula, highest: boolean): Formula {
+    const { algebra } = this;
+    if (this.children(formula).length === 0) return formula;
+    if (formula.kind === 'assertion') {
+      if (formula.assert.kind === 'child') return highest ? algebra.yes : algebra.no;
+      return this.whens(formula, (when) => this.bound(when, highest));
+    }
+    if (formula.kind === 'not') return algebra.not(this.bound(formula.of, !highest));
+    if (formula.kind !== 'one') return algebra.over(formula, (part) => this.bound(part, highest));
+    const known = algebra.one(...formula.of.filter((part) => this.children(part).length === 0));
+    const others = formula.of.filter((part) => this.children(part).length > 0).map((part) => this.bound(part, true));
+    return highest ? algebra.or(known, ...others) : algebra.and(known, ...others.map((part) => algebra.not(part)));
+  }
+
   /** An assertion whose sources hang on formulas of the whole value, with these replaced; others are themselves. */
   private whens(assertion: Assertion, replace: (when: Formula) => Formula): Formula {
     const { assert } = assertion;
@@ -272,7 +305,7 @@ export class Derivatives {
           }
         });
       formulas.forEach(see);
-      return { names: [...names], languages: [...languages.values()] };
+      return { names: [...names], named: words([...names]), languages: [...languages.values()] };
     });
   }
 }

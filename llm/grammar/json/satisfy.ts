@@ -1,6 +1,5 @@
 import { Unsupported } from '../refusal.ts';
 import type { Language } from '../text/language.ts';
-import { words } from '../text/words.ts';
 import type { Derivatives, KeyAlphabet, KeyClass } from './derive.ts';
 import type { Assertion, Formula, Type } from './formula.ts';
 import { numbers, type NumberTest } from './number.ts';
@@ -26,6 +25,8 @@ export class Satisfiability {
   private assumed = 0;
   private steps = 0;
   private readonly classes = new Map<KeyAlphabet, readonly KeyClass[]>();
+  private readonly namedClasses = new Map<KeyAlphabet, Map<string, KeyClass>>();
+  private readonly plains = new Map<Formula, PlainObject>();
 
   constructor(derivatives: Derivatives) {
     this.derivatives = derivatives;
@@ -58,7 +59,10 @@ export class Satisfiability {
 
   /** An array whose elements from here on are asked this. */
   array(formula: Formula): boolean {
+    if (this.derivatives.close(formula)) return true;
     return this.search(`array ${formula.id}`, () => {
+      const plain = plainArray(formula);
+      if (plain) return this.plainArray(plain);
       const { algebra } = this.derivatives;
       const seen = new Set<Formula>([formula]);
       const waiting = [formula];
@@ -81,6 +85,18 @@ export class Satisfiability {
     });
   }
 
+  /** Bounds of the number of elements, and what each of them is asked: as many as must be have to exist. */
+  private plainArray({ least, most, items }: PlainArray): boolean {
+    const { algebra } = this.derivatives;
+    const told = Math.max(0, ...items.map(({ prefix }) => prefix.length));
+    return (
+      least <= most &&
+      Array.from({ length: Math.min(least, told + 1) }).every((_, i) =>
+        this.value(algebra.and(...items.map(({ prefix, rest }) => prefix[i] ?? rest))),
+      )
+    );
+  }
+
   /** The same with arrays' lengths asked for `by` less. */
   private shift(formula: Formula, by: number): Formula {
     if (formula.kind !== 'assertion') return this.derivatives.algebra.over(formula, (part) => this.shift(part, by));
@@ -92,6 +108,10 @@ export class Satisfiability {
     const { derivatives } = this;
     if (derivatives.close(formula)) return true;
     if (formula === derivatives.algebra.no) return false;
+    const plain = this.plain(formula);
+    if (plain.others.length === 0) return this.plainObject(plain, derivatives.alphabet([formula]), taken);
+    const settled = derivatives.settle(formula, taken);
+    if (settled !== formula) return this.object(settled, taken);
     if (formula.kind === 'or') return formula.of.some((part) => this.object(part, taken));
     const alphabet = derivatives.alphabet([formula]);
     const gone = alphabet.names.filter((name) => taken.has(name));
@@ -100,14 +120,78 @@ export class Satisfiability {
         const after = derivatives.member(formula, this.named(name, alphabet));
         return this.outcomes(after, derivatives.algebra.yes, (left) => this.object(left, new Set([...gone, name])));
       };
-      const demanded = requiredOf(formula);
-      if (demanded !== null) return !taken.has(demanded) && present(demanded);
+      if (formula.kind === 'and' && !plain.others.every((part) => this.object(part, taken))) return false;
+      const reduced = this.withoutSeparate(formula, plain, taken);
+      if (reduced !== formula) return reduced !== null && this.object(reduced, taken);
+      const [demanded] = plain.required;
+      if (demanded !== undefined) return !taken.has(demanded) && present(demanded);
       const name = alphabet.names.find((other) => !taken.has(other));
       if (name !== undefined) {
         return this.object(derivatives.without(formula, name), new Set([...gone, name])) || present(name);
       }
       return this.others(formula, alphabet);
     });
+  }
+
+  /** A formula of objects by its parts. */
+  plain(formula: Formula): PlainObject {
+    let plain = this.plains.get(formula);
+    if (!plain) this.plains.set(formula, (plain = plainObject(formula)));
+    return plain;
+  }
+
+  /** Whether a value can be what such a key's is asked, by what the object asks of all its members. */
+  possible({ members, keys }: PlainObject, key: KeyClass): boolean {
+    if (keys.some((language) => !key.within.has(language.key))) return false;
+    return this.value(this.derivatives.algebra.and(...members.map((assertion) => this.memberValue(assertion, key))));
+  }
+
+  /** What a `members` assertion asks of the value of such a key. */
+  private memberValue(assertion: Assertion, key: KeyClass): Formula {
+    const { algebra } = this.derivatives;
+    const after = this.derivatives.member(assertion, key);
+    if (after === algebra.no) return algebra.no;
+    return this.derivatives.children(after)[0] ?? algebra.yes;
+  }
+
+  /** Bounds of the number of members, and what each of them is asked: those that must be have to exist, and enough of them. */
+  private plainObject(plain: PlainObject, alphabet: KeyAlphabet, taken: ReadonlySet<string>): boolean {
+    const { required, least, most } = plain;
+    const possible = (key: KeyClass): boolean => this.possible(plain, key);
+    if (required.length > most) return false;
+    if (required.some((name) => taken.has(name) || !possible(this.named(name, alphabet)))) return false;
+    if (required.length >= least || this.unnamed(alphabet).some(possible))
+      return required.length <= most && least <= most;
+    const optional = alphabet.names.filter((name) => !taken.has(name) && !required.includes(name));
+    const free = optional.filter((name) => possible(this.named(name, alphabet)));
+    return required.length + free.length >= least && least <= most;
+  }
+
+  /**
+   * Without the required names of which nothing is asked but what `members` say: each of them can come or it cannot,
+   * whatever else does. The formula itself where there are none, null where one cannot come.
+   */
+  private withoutSeparate(formula: Formula, plain: PlainObject, taken: ReadonlySet<string>): Formula | null {
+    const { algebra } = this.derivatives;
+    if (plain.least > 0 || plain.most < Infinity || plain.required.length === 0) return formula;
+    const meant = this.derivatives.alphabet(plain.others);
+    if (meant.languages.length > 0 || countsMembers(plain.others)) return formula;
+    const alphabet = this.derivatives.alphabet([formula]);
+    const separate = plain.required.filter((name) => !meant.names.includes(name));
+    if (separate.length === 0) return formula;
+    // What holds of other keys holds of these, where `others` do not name them.
+    const other = keyClass(null, []);
+    for (const part of plain.others) if (this.derivatives.member(part, other) !== part) return formula;
+    for (const name of separate) {
+      if (taken.has(name) || !this.possible(plain, this.named(name, alphabet))) return null;
+    }
+    const parts = formula.kind === 'and' ? formula.of : [formula];
+    const gone = new Set(separate);
+    return algebra.and(
+      ...parts.filter((part) => {
+        return !(part.kind === 'assertion' && part.assert.kind === 'required' && gone.has(part.assert.name));
+      }),
+    );
   }
 
   /** An object whose further members have none of the names. */
@@ -136,10 +220,10 @@ export class Satisfiability {
    */
   outcomes(formula: Formula, so: Formula, use: (left: Formula) => boolean): boolean {
     const { algebra } = this.derivatives;
-    if (formula === algebra.no) return false;
+    if (formula === algebra.no || !this.value(so)) return false;
     this.step();
     const [child] = this.derivatives.children(formula);
-    if (!child) return this.value(so) && use(formula);
+    if (!child) return use(formula);
     return [true, false].some((truth) =>
       this.outcomes(
         this.derivatives.decide(formula, child, truth),
@@ -150,22 +234,29 @@ export class Satisfiability {
   }
 
   /** A key that is one of the names. */
-  named(name: string, { languages }: KeyAlphabet): KeyClass {
-    return keyClass(
-      name,
-      languages.filter((language) => holds(language, name)),
-    );
+  named(name: string, alphabet: KeyAlphabet): KeyClass {
+    let classes = this.namedClasses.get(alphabet);
+    if (!classes) this.namedClasses.set(alphabet, (classes = new Map()));
+    let key = classes.get(name);
+    if (!key) {
+      key = keyClass(
+        name,
+        alphabet.languages.filter((language) => holds(language, name)),
+      );
+      classes.set(name, key);
+    }
+    return key;
   }
 
   /** The classes of keys that are none of the names: by the languages in which they are. */
   unnamed(alphabet: KeyAlphabet): readonly KeyClass[] {
     let classes = this.classes.get(alphabet);
     if (!classes) {
-      const { names, languages } = alphabet;
+      const { named, languages } = alphabet;
       if (languages.length === 0) classes = [keyClass(null, [])];
       else {
         const found = new Map<string, KeyClass>();
-        strings([words(names), ...languages], ([name, ...labels]) => {
+        strings([named, ...languages], ([name, ...labels]) => {
           if (name! < 0) {
             const key = keyClass(
               null,
@@ -278,11 +369,56 @@ export function evaluate(formula: Formula, truth: (assertion: Assertion) => bool
   }
 }
 
-/** A name without which an object cannot satisfy the formula, where that is plain to see. */
-function requiredOf(formula: Formula): string | null {
-  const parts = formula.kind === 'and' ? formula.of : [formula];
-  for (const part of parts) if (part.kind === 'assertion' && part.assert.kind === 'required') return part.assert.name;
-  return null;
+/** A conjunction of what holds for every member, of names that must come, and of bounds; `others` are its other parts. */
+export interface PlainObject {
+  readonly members: readonly Assertion[];
+  readonly keys: readonly Language[];
+  readonly required: readonly string[];
+  readonly least: number;
+  readonly most: number;
+  readonly others: readonly Formula[];
+}
+
+function plainObject(formula: Formula): PlainObject {
+  const members: Assertion[] = [];
+  const [keys, required, others] = [[] as Language[], [] as string[], [] as Formula[]];
+  let [least, most] = [0, Infinity];
+  for (const part of formula.kind === 'and' ? formula.of : [formula]) {
+    const assert = part.kind === 'assertion' ? part.assert : null;
+    const bound = part.kind === 'not' && part.of.kind === 'assertion' ? part.of.assert : null;
+    if (assert?.kind === 'members') members.push(part as Assertion);
+    else if (assert?.kind === 'keys') keys.push(assert.language);
+    else if (assert?.kind === 'required') required.push(assert.name);
+    else if (assert?.kind === 'size') least = Math.max(least, assert.count);
+    else if (bound?.kind === 'size') most = Math.min(most, bound.count - 1);
+    else others.push(part);
+  }
+  return { members, keys, required, least, most, others };
+}
+
+/** Whether formulas of objects ask how many members there are. */
+const countsMembers = (formulas: readonly Formula[]): boolean =>
+  assertionsOf(formulas).some(({ assert }) => assert.kind === 'size' || assert.kind === 'unevaluatedMembers');
+
+/** A conjunction of what holds for every element, and of bounds; null where there is more to it. */
+interface PlainArray {
+  readonly items: readonly Extract<Assertion['assert'], { kind: 'items' }>[];
+  readonly least: number;
+  readonly most: number;
+}
+
+function plainArray(formula: Formula): PlainArray | null {
+  const items: PlainArray['items'][number][] = [];
+  let [least, most] = [0, Infinity];
+  for (const part of formula.kind === 'and' ? formula.of : [formula]) {
+    const assert = part.kind === 'assertion' ? part.assert : null;
+    const bound = part.kind === 'not' && part.of.kind === 'assertion' ? part.of.assert : null;
+    if (assert?.kind === 'items') items.push(assert);
+    else if (assert?.kind === 'length') least = Math.max(least, assert.count);
+    else if (bound?.kind === 'length') most = Math.min(most, bound.count - 1);
+    else return null;
+  }
+  return { items, least, most };
 }
 
 function lengthsOf(formula: Formula): number[] {

@@ -1,5 +1,4 @@
 import { Frame, Interned, type Move, type Outcome } from '../automaton.ts';
-import { words } from '../text/words.ts';
 import type { Algebra } from './algebra.ts';
 import { Derivatives, type KeyAlphabet, type KeyClass } from './derive.ts';
 import type { Formula, Type } from './formula.ts';
@@ -39,6 +38,12 @@ interface Core extends Task {
   readonly taken: ReadonlySet<string>;
 }
 
+/** What a child must satisfy, or must not. */
+interface Demand {
+  readonly value: Formula;
+  readonly truth: boolean;
+}
+
 /** How one more child goes on: what is asked of it, and the core behind each of its outcomes. */
 interface Plan {
   readonly key: string;
@@ -65,6 +70,8 @@ class Values {
   private readonly numbersOf = new Interned<Numbers | null>();
   private readonly plans = new Interned<Plan | null>();
   private readonly keysOf = new Map<Core, Strings | null>();
+  /** Whether a member can satisfy what is demanded of it, and what is left of the object then, where nothing else hangs on it. */
+  private readonly verdicts = new Map<Formula, { readonly child: boolean; readonly left: Formula | null }>();
   /** Outcome 0 is that of nothing tracked, in every grammar, so that frames with one signature agree. */
   private readonly outcomes = new Table<readonly boolean[]>('', []);
   /** Class 0 is that of keys of which nothing is known, likewise. */
@@ -226,6 +233,39 @@ class Values {
     return new Set(name === null ? names : names.slice(0, names.indexOf(name) + 1));
   }
 
+  /** Whether a member with such a key may come: as `member`, but without making what follows, where that is plain. */
+  private allowed(core: Core, key: KeyClass): boolean {
+    if (key.name !== null && core.taken.has(key.name)) return false;
+    const plain = this.satisfiable.plain(core.goal);
+    const counted = plain.least > 0 || plain.most < Infinity;
+    // What holds for all members decides alone, since the others that have to come still can.
+    if (plain.others.length === 0 && !counted && this.options.order === 'free')
+      return this.satisfiable.possible(plain, key);
+    const after = this.derivatives.member(core.goal, key);
+    let verdict = this.verdicts.get(after);
+    if (!verdict) {
+      const { demanded, left } = this.demands(after);
+      const decided = this.derivatives.children(left).length === 0;
+      verdict = { child: this.satisfiable.value(demanded), left: decided ? left : null };
+      this.verdicts.set(after, verdict);
+    }
+    if (!verdict.child) return false;
+    if (verdict.left === null) return this.member(core, key) !== null;
+    return this.derivatives.close(verdict.left) || this.satisfiable.object(verdict.left, this.taken(core, key));
+  }
+
+  /** What the parent cannot do without in its child, and what is left of the parent's goal then. */
+  private demands(goal: Formula): { demanded: Formula; left: Formula; decided: readonly Demand[] } {
+    const { algebra, derivatives } = this;
+    const decided: Demand[] = [];
+    for (let demand = demandOf(goal); demand; demand = demandOf(goal)) {
+      decided.push(demand);
+      goal = derivatives.decide(goal, demand.value, demand.truth);
+    }
+    const demanded = algebra.and(...decided.map(({ value, truth }) => (truth ? value : algebra.not(value))));
+    return { demanded, left: goal, decided };
+  }
+
   /** The keys that may come, or null where none may. */
   keys(core: Core): Strings | null {
     let keys = this.keysOf.get(core);
@@ -239,21 +279,18 @@ class Values {
 
   private makeKeys(core: Core): Strings | null {
     const alphabet = core.alphabet!;
-    const { names, languages } = alphabet;
+    const { names, named, languages } = alphabet;
     const allowed = (key: KeyClass): Outcome | null =>
-      this.member(core, key) ? this.classes.place(key.key, key) : null;
-    const byName = (label: number, listed: readonly string[]): Outcome | null =>
-      allowed(this.satisfiable.named(listed[label]!, alphabet));
+      this.allowed(core, key) ? this.classes.place(key.key, key) : null;
+    const byName = (label: number): Outcome | null => allowed(this.satisfiable.named(names[label]!, alphabet));
     if (languages.length === 0 && allowed(keyClass(null, [])) === null) {
-      const possible = names.filter((name) => allowed(this.satisfiable.named(name, alphabet)) !== null);
-      if (possible.length === 0) return null;
-      return strings([words(possible)], ([label]) => (label! < 0 ? null : byName(label!, possible)));
+      return strings([named], ([label]) => (label! < 0 ? null : byName(label!)));
     }
-    const name = names.length > 0 ? [words(names)] : [];
+    const name = names.length > 0 ? [named] : [];
     return strings(
       [...name, ...languages],
       (labels) => {
-        if (name.length > 0 && labels[0]! >= 0) return byName(labels[0]!, names);
+        if (name.length > 0 && labels[0]! >= 0) return byName(labels[0]!);
         return allowed(
           keyClass(
             null,
@@ -277,51 +314,57 @@ class Values {
     core: (tracked: readonly Formula[], goal: Formula) => Core,
   ): Plan | null {
     const { algebra, derivatives } = this;
-    const demands: Formula[] = [];
-    for (let demand = demandOf(goal); demand; demand = demandOf(goal)) {
-      const { value, truth } = demand;
-      demands.push(truth ? value : algebra.not(value));
-      goal = derivatives.decide(goal, value, truth);
+    const { demanded, left, decided } = this.demands(goal);
+    goal = left;
+    for (const { value, truth } of decided) {
       tracked = tracked.map((formula) => derivatives.decide(formula, value, truth));
     }
     const children = [...new Set([...tracked, goal].flatMap((formula) => derivatives.children(formula)))];
-    const task = this.task(children, algebra.and(...demands, this.possible(goal, satisfiable)));
+    const task = this.task(children, algebra.and(demanded, this.possible(goal, demanded, satisfiable)));
     if (!this.satisfiable.value(task.goal)) return null;
     return {
       key,
       task,
       after: (outcome) => {
         const truths = this.outcomes.at(outcome);
-        const decided = (formula: Formula): Formula =>
+        const after = (formula: Formula): Formula =>
           children.reduce((left, child, i) => derivatives.decide(left, child, truths[i]!), formula);
-        return core(tracked.map(decided), decided(goal));
+        return core(tracked.map(after), after(goal));
       },
     };
   }
 
-  /** What the child must satisfy so that the parent still can: Shannon's expansion by the children's truths. */
-  private possible(goal: Formula, satisfiable: (goal: Formula) => boolean): Formula {
+  /**
+   * What the child must satisfy so that the parent still can: Shannon's expansion by the children's truths, of which only
+   * those are looked at that a value can have together; `so` is what is known of it.
+   */
+  private possible(goal: Formula, so: Formula, satisfiable: (goal: Formula) => boolean): Formula {
     const { algebra, derivatives } = this;
-    const memo = new Map<Formula, Formula>();
-    const expand = (formula: Formula): Formula => {
-      let result = memo.get(formula);
+    const memo = new Map<string, Formula>();
+    const expand = (formula: Formula, known: Formula): Formula => {
+      const key = `${formula.id} ${known.id}`;
+      let result = memo.get(key);
       if (!result) {
-        this.satisfiable.step();
-        const [child] = derivatives.children(formula);
-        if (!child) result = satisfiable(formula) ? algebra.yes : algebra.no;
-        else {
-          const high = expand(derivatives.decide(formula, child, true));
-          const low = expand(derivatives.decide(formula, child, false));
-          result =
-            high === low
-              ? high
-              : algebra.or(algebra.and(child, high), low === algebra.no ? low : algebra.and(algebra.not(child), low));
-        }
-        memo.set(formula, result);
+        result = decide(formula, known);
+        memo.set(key, result);
       }
       return result;
     };
-    return expand(goal);
+    const decide = (formula: Formula, known: Formula): Formula => {
+      if (formula === algebra.no) return formula;
+      if (satisfiable(derivatives.bound(formula, false))) return algebra.yes;
+      const [child] = derivatives.children(formula);
+      if (!child || !satisfiable(derivatives.bound(formula, true))) return algebra.no;
+      this.satisfiable.step();
+      const [so, otherwise] = [algebra.and(known, child), algebra.and(known, algebra.not(child))];
+      if (!this.satisfiable.value(so)) return expand(derivatives.decide(formula, child, false), otherwise);
+      const high = expand(derivatives.decide(formula, child, true), so);
+      if (!this.satisfiable.value(otherwise)) return high;
+      const low = expand(derivatives.decide(formula, child, false), otherwise);
+      if (high === low) return high;
+      return algebra.or(algebra.and(child, high), algebra.and(algebra.not(child), low));
+    };
+    return expand(goal, so);
   }
 }
 
@@ -349,7 +392,7 @@ class Table<T> {
 }
 
 /** A child's formula that decides the parent's: without it, or with it, nothing is left of the goal. */
-function demandOf(goal: Formula): { value: Formula; truth: boolean } | null {
+function demandOf(goal: Formula): Demand | null {
   const parts = goal.kind === 'and' ? goal.of : [goal];
   for (const part of parts) {
     const truth = part.kind !== 'not';
