@@ -1,8 +1,12 @@
 import { Interned } from '../automaton.ts';
+import { finite } from '../text/finite.ts';
 import type { Language } from '../text/language.ts';
 import { words } from '../text/words.ts';
 import type { Algebra } from './algebra.ts';
 import type { Assert, Assertion, Formula, Type } from './formula.ts';
+
+/** A language of so few keys stands for them. */
+const FEW = 64;
 
 /** To which type the assertions of a kind speak. */
 const TYPES: Readonly<Record<Assert['kind'], Type | null>> = {
@@ -305,6 +309,10 @@ export class Derivatives {
           }
         });
       formulas.forEach(see);
+      // Few keys are told apart one by one, so that it is known when they are used up.
+      for (const language of languages.values()) {
+        for (const name of finite(language, language.start, FEW) ?? []) names.add(name);
+      }
       return { names: [...names], named: words([...names]), languages: [...languages.values()] };
     });
   }
