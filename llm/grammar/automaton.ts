@@ -25,6 +25,15 @@ export interface Pop {
 /** What a byte does to the frame on top: a frame takes its place, one is opened, it ends, or nothing may begin so. */
 export type Move = Frame | Push | Pop | null;
 
+/** Bytes: those with a 1 in 256. */
+export type ByteSet = Uint8Array;
+
+export function bytesIn(characters: string): ByteSet {
+  const set = new Uint8Array(256);
+  for (const character of characters) set[character.charCodeAt(0)] = 1;
+  return set;
+}
+
 /**
  * One state. The rule that makes masks right: a frame exists only where some sequence of bytes completes it and all that
  * is below it. `step` and `resume` return null rather than a state from which nothing can be completed.
@@ -46,6 +55,11 @@ export abstract class Frame {
     let frame = this.resumed.get(outcome);
     if (frame === undefined) this.resumed.set(outcome, (frame = this.after(outcome)));
     return frame;
+  }
+
+  /** Where it is plain to see that only few bytes do anything, those: others are not asked for. */
+  get alive(): ByteSet | null {
+    return null;
   }
 
   /** How it ends where no byte follows, or null where it may not end here: numbers and the document itself may. */

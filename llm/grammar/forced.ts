@@ -24,8 +24,9 @@ export function forcedBytes(stack: Stack, most: number): Uint8Array {
 /** The one byte that can come next, and what it leads to; null where there are several. */
 function onlyByte(stack: Stack): { readonly byte: number; readonly stack: Stack } | null {
   let only: { readonly byte: number; readonly stack: Stack } | null = null;
+  const { alive } = stack.frame;
   for (let byte = 0; byte < 256; byte += 1) {
-    const next = advance(stack, byte);
+    const next = alive !== null && alive[byte] === 0 ? null : advance(stack, byte);
     if (next === null) continue;
     if (only !== null) return null;
     only = { byte, stack: next };

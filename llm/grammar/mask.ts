@@ -1,4 +1,4 @@
-import type { Frame, Stack } from './automaton.ts';
+import type { ByteSet, Frame, Stack } from './automaton.ts';
 import { decode } from './json/string.ts';
 import { PLAIN_LIMIT } from './plain.ts';
 import { advance, advanceAll, complete } from './stack.ts';
@@ -226,6 +226,9 @@ interface Cell {
   readonly keyed: boolean;
 }
 
+/** Subtrees of so many nodes are worth asking how much plain text is taken; smaller ones are walked as soon. */
+const LARGE = 64;
+
 /** Walks of the token trie, one at a time: what they find is gathered in arrays that are kept. */
 class Walk {
   private readonly vocabulary: Vocabulary;
@@ -241,9 +244,10 @@ class Walk {
   private known = 0;
   /** Whether subtrees without quotes and backslashes are left out: what else they hold is no string. */
   private marked = false;
-  /** By depth: where the node on the path at that depth has led, and how much plain text is taken there; −1: not asked. */
+  /** By depth: where the node on the path at that depth has led, how much plain text is taken there (−1: not asked), and which bytes. */
   private readonly cells: Cell[] = [];
   private readonly plains: number[] = [];
+  private readonly alives: (ByteSet | null)[] = [];
 
   constructor(vocabulary: Vocabulary) {
     this.vocabulary = vocabulary;
@@ -283,12 +287,12 @@ class Walk {
     const list = this.count <= words / 4;
     const found = this.ids.subarray(0, this.count);
     const base = list ? slice : (slice?.slice() ?? new Uint32Array(words));
-    if (!list) for (const id of found) base![id >>> 5]! |= 1 << (id & 31);
+    if (!list) for (let i = 0; i < this.count; i += 1) base![found[i]! >>> 5]! |= 1 << (found[i]! & 31);
     const exits: Exits = {
-      nodes: Int32Array.from(this.nodes),
-      outcomes: Int32Array.from(this.outcomes),
-      consumed: Uint8Array.from(this.consumed),
-      keyed: Uint8Array.from(this.keyed),
+      nodes: new Int32Array(this.nodes),
+      outcomes: new Int32Array(this.outcomes),
+      consumed: new Uint8Array(this.consumed),
+      keyed: new Uint8Array(this.keyed),
       resolved: new Map(),
     };
     const part = {
@@ -312,7 +316,7 @@ class Walk {
   /** The subtrees from node `from` up to node `to`, siblings, from `cell` on. */
   private within(from: number, to: number, cell: Cell): void {
     const { byte, depth, end, longest, marked, plain } = this.vocabulary.trie;
-    const { cells, plains } = this;
+    const { alives, cells, plains } = this;
     this.enter(depth[from]! - 1, cell);
     for (let node = from; node < to;) {
       const above = depth[node]! - 1;
@@ -320,12 +324,15 @@ class Walk {
         node = end[node]!;
       } else if (
         longest[node]! < PLAIN_LIMIT &&
+        end[node]! - node >= LARGE &&
         longest[node]! <= (plains[above]! < 0 ? this.room(above) : plains[above]!)
       ) {
         this.take(node, end[node]!);
         node = end[node]!;
       } else {
-        const next = this.step(cells[above]!, byte[node]!, node);
+        const alive = alives[above]!;
+        const dead = alive !== null && alive[byte[node]!] === 0;
+        const next = dead ? null : this.step(cells[above]!, byte[node]!, node);
         if (next === null) {
           node = end[node]!;
         } else {
@@ -339,6 +346,7 @@ class Walk {
 
   private enter(depth: number, cell: Cell): void {
     this.cells[depth] = cell;
+    this.alives[depth] = cell.frame.alive;
     this.plains[depth] = -1;
   }
 
