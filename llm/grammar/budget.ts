@@ -1,0 +1,367 @@
+import type { Frame, Outcome, Stack } from './automaton.ts';
+import { decode } from './json/string.ts';
+import { advance, complete } from './stack.ts';
+
+/** Bytes written one after another: those before, then a byte or those of a child. */
+interface Written {
+  readonly before: Written | null;
+  readonly last: number | Written | null;
+}
+
+/** A way in which a context ends. */
+interface Exit {
+  readonly outcome: Outcome;
+  /** A byte that has been written, which the frame below takes; END: the text ends here; otherwise NONE. */
+  readonly pending: number;
+  /** The key that it is. */
+  readonly key: string | null;
+  readonly bytes: number;
+  readonly written: Written | null;
+}
+
+const NONE = -1;
+const END = 256;
+
+/** A frame reached in a context, and what has been written since it was opened. */
+interface Item {
+  readonly frame: Frame;
+  /** A byte that has been written, which the frame has yet to take; otherwise NONE. */
+  readonly pending: number;
+  readonly bytes: number;
+  readonly written: Written | null;
+  /** Keys written in it. */
+  readonly keys: readonly string[];
+}
+
+/** Who opened a context and goes on when it has ended. */
+interface Caller {
+  readonly context: Context;
+  readonly item: Item;
+}
+
+/** What can become of a frame until it ends, whatever is below it; or of a frame of the stack that is to be closed. */
+class Context {
+  readonly callers: Caller[] = [];
+  readonly exits = new Map<string, Exit>();
+  /** What it has opened. */
+  readonly opened = new Set<Context>();
+  /** By the least number of bytes when it ends. */
+  readonly queue: Item[][] = [];
+  readonly reached = new Map<string, number>();
+  /** Of a key, whose text has to be new: what of it was there before. */
+  readonly key: readonly number[] | null;
+  /** Bytes that frames below take at least. */
+  readonly below: number;
+  cheapest = Infinity;
+  first = 0;
+
+  constructor(key: readonly number[] | null, below: number) {
+    this.key = key;
+    this.below = below;
+  }
+}
+
+/**
+ * What ends in a way that takes so many bytes more than its shortest is not looked at, for the outcome that it has; keys
+ * may need more, to differ from others.
+ */
+const SLACK = 8;
+const SLACK_OF_KEYS = 16;
+
+/** A way to complete a document: its next byte and what follows. */
+interface Way {
+  readonly cost: number;
+  readonly byte: number;
+  readonly rest: Way | null;
+}
+
+interface Node {
+  readonly above: Map<Frame, Map<string, Node>>;
+  way: Way | null;
+}
+
+/**
+ * Few bytes that complete documents: Knuth's generalisation of Dijkstra's algorithm (1977, "A Generalization of Dijkstra's
+ * Algorithm"). What can become of a frame until it ends is found once, whatever is below it, in the order of the bytes that
+ * it takes at least (Felzenszwalb and McAllester 2007, "The Generalized A* Architecture"), on demand.
+ *
+ * No way is shorter but where a construct has to end in one that is longer than its shortest by more than SLACK, or new keys
+ * are needed that nothing tells apart (bytes that do the same count as one). The way from each stack on a way is the rest of
+ * it: who writes its bytes sees the cost fall by one a byte.
+ */
+export class Closing {
+  private readonly least: (frame: Frame) => number;
+  private readonly limit: number;
+  private readonly bytesOf = new WeakMap<Frame, readonly number[]>();
+  private readonly contexts = new WeakMap<Frame, Context>();
+  private readonly nodes = new WeakMap<Stack, Node>();
+  private readonly bottom: Node = { above: new Map(), way: null };
+
+  /**
+   * `least`: a lower bound of the bytes until a frame ends, what is open on it not counted: the better it is, the shorter the
+   * search. Of an object whose members may come in any order it should count the members that are missing, or all subsets
+   * of them are tried. `limit`: how many frames are looked at before a search is given up.
+   */
+  constructor(least: (frame: Frame) => number = () => 0, limit = 20_000) {
+    this.least = least;
+    this.limit = limit;
+  }
+
+  /** How many bytes complete the document; Infinity where the search was given up. */
+  cost(stack: Stack): number {
+    return this.way(stack)?.cost ?? Infinity;
+  }
+
+  /** The bytes that complete the document. Throws where the search was given up. */
+  bytes(stack: Stack): Uint8Array {
+    let way = this.way(stack);
+    if (way === null) {
+      throw new Error(`[grammar] no way to complete the document was found within ${this.limit} states`);
+    }
+    const bytes = new Uint8Array(way.cost);
+    for (let i = 0; way !== null && i < bytes.length; i++, way = way.rest) bytes[i] = way.byte;
+    return bytes;
+  }
+
+  private way(stack: Stack): Way | null {
+    const known = this.node(stack);
+    if (known.way !== null) return known.way;
+    const found = new Search(stack, this.contexts, this.least, (frame) => this.bytesFrom(frame), this.limit).run();
+    if (found === null) return null;
+    // Remembered for each stack on the way.
+    const nodes = [known];
+    let at: Stack | null = stack;
+    for (const byte of found) {
+      at = advance(at, byte);
+      if (at === null) return null;
+      nodes.push(this.node(at));
+    }
+    if (!complete(at)) return null;
+    let way: Way = { cost: 0, byte: NONE, rest: null };
+    nodes.at(-1)!.way = way;
+    for (let i = found.length - 1; i >= 0; i--) {
+      way = { cost: way.cost + 1, byte: found[i]!, rest: way };
+      if (way.cost < (nodes[i]!.way?.cost ?? Infinity)) nodes[i]!.way = way;
+      else way = nodes[i]!.way!;
+    }
+    return known.way;
+  }
+
+  /** Stacks with one future are one node. */
+  private node(stack: Stack): Node {
+    let found = this.nodes.get(stack);
+    if (found !== undefined) return found;
+    const { frame, below, written, taken } = stack;
+    const under = below === null ? this.bottom : this.node(below);
+    let same = under.above.get(frame);
+    if (same === undefined) under.above.set(frame, (same = new Map<string, Node>()));
+    // A key must not be one of those that its object has.
+    const key = JSON.stringify([below?.taken ? written : null, taken && [...taken].sort()]);
+    found = same.get(key);
+    if (found === undefined) same.set(key, (found = { above: new Map(), way: null }));
+    this.nodes.set(stack, found);
+    return found;
+  }
+
+  private bytesFrom(frame: Frame): readonly number[] {
+    let bytes = this.bytesOf.get(frame);
+    if (bytes === undefined) this.bytesOf.set(frame, (bytes = different(frame)));
+    return bytes;
+  }
+}
+
+/** One search; what it finds out of frames that are opened stays in `contexts`. */
+class Search {
+  private readonly contexts: WeakMap<Frame, Context>;
+  private readonly least: (frame: Frame) => number;
+  private readonly bytesFrom: (frame: Frame) => readonly number[];
+  private readonly active = new Set<Context>();
+  private readonly bottom: Context;
+  private left: number;
+
+  constructor(
+    stack: Stack,
+    contexts: WeakMap<Frame, Context>,
+    least: (frame: Frame) => number,
+    bytesFrom: (frame: Frame) => readonly number[],
+    limit: number,
+  ) {
+    this.contexts = contexts;
+    this.least = least;
+    this.bytesFrom = bytesFrom;
+    this.left = limit;
+    // From the bottom up: each frame of the stack is a context, whose end the one below awaits.
+    const frames: Stack[] = [];
+    for (let at: Stack | null = stack; at !== null; at = at.below) frames.push(at);
+    let context: Context | null = null;
+    let below = 0;
+    this.bottom = new Context(null, 0);
+    for (const { frame, written, taken } of frames.reverse()) {
+      const item = { frame, pending: NONE, bytes: 0, written: null, keys: taken === null ? [] : [...taken] };
+      const next: Context = context === null ? this.bottom : new Context(written, below);
+      if (context !== null) next.callers.push({ context, item: this.held! });
+      this.held = item;
+      this.active.add(next);
+      below += least(frame);
+      context = next;
+    }
+    this.put(context!, this.held!);
+  }
+
+  /** The item of the frame on top so far. */
+  private held: Item | null = null;
+
+  /** The bytes of the shortest way, or null. */
+  run(): number[] | null {
+    for (;;) {
+      let best: Context | null = null;
+      let least = this.bottom.cheapest;
+      for (const context of this.active) {
+        while (context.first < context.queue.length && !context.queue[context.first]?.length) context.first += 1;
+        if (context.first >= context.queue.length) continue;
+        const slack = context.key ? SLACK_OF_KEYS : SLACK;
+        if (context.first < least && context.first <= context.cheapest + slack)
+          [best, least] = [context, context.first];
+      }
+      if (best === null) break;
+      const item = best.queue[best.first]!.pop()!;
+      if (item.bytes > best.reached.get(keyOf(best, item))!) continue;
+      if ((this.left -= 1) < 0) return null;
+      this.expand(best, item);
+    }
+    const exits = [...this.bottom.exits.values()].sort((a, b) => a.bytes - b.bytes);
+    return exits.length === 0 ? null : flat(exits[0]!.written);
+  }
+
+  private expand(context: Context, item: Item): void {
+    const { pending, written, bytes } = item;
+    if (pending !== NONE) {
+      this.take(context, item, pending, written, bytes);
+      return;
+    }
+    const outcome = item.frame.end();
+    if (outcome !== null) this.exit(context, { outcome, pending: END, key: null, bytes, written });
+    const next = this.bytesFrom(item.frame);
+    for (const byte of next) {
+      // A character's hexadecimal form is the longest of all; where it has others, its tens of thousands are not tried.
+      if (byte === 0x75 && written?.last === 0x5c && next.length > 1) continue;
+      this.take(context, item, byte, { before: written, last: byte }, bytes + 1);
+    }
+  }
+
+  /** What `byte` does to the item's frame, `written` and `bytes` counting it. */
+  private take(context: Context, item: Item, byte: number, written: Written | null, bytes: number): void {
+    const move = item.frame.move(byte);
+    if (move === null) return;
+    if (move.kind === 'frame') this.put(context, { ...item, frame: move, pending: NONE, written, bytes });
+    else if (move.kind === 'pop') {
+      // A key's last byte is its quote.
+      const key = context.key && decode([...context.key, ...flat(written).slice(0, -1)]);
+      const pending = move.consumed ? NONE : byte;
+      if (context !== this.bottom) this.exit(context, { outcome: move.outcome, pending, key, bytes, written });
+    } else {
+      const { frame, child } = move;
+      let opened = this.contexts.get(child);
+      if (opened === undefined) {
+        this.contexts.set(child, (opened = new Context(child.unique ? [] : null, 0)));
+        this.put(opened, { frame: child, pending: NONE, bytes: 0, written: null, keys: [] });
+      }
+      const caller = { context, item: { ...item, frame, written, bytes } };
+      opened.callers.push(caller);
+      context.opened.add(opened);
+      this.activate(opened);
+      for (const exit of opened.exits.values()) this.resume(caller, exit);
+    }
+  }
+
+  private activate(context: Context): void {
+    if (this.active.has(context)) return;
+    this.active.add(context);
+    for (const opened of context.opened) this.activate(opened);
+  }
+
+  private put(context: Context, item: Item): void {
+    const key = keyOf(context, item);
+    if (item.bytes >= (context.reached.get(key) ?? Infinity)) return;
+    context.reached.set(key, item.bytes);
+    const total = item.bytes + this.least(item.frame) + context.below;
+    (context.queue[total] ??= []).push(item);
+    context.first = Math.min(context.first, total);
+  }
+
+  private exit(context: Context, exit: Exit): void {
+    const key = JSON.stringify([exit.outcome, exit.pending, exit.key]);
+    if (exit.bytes >= (context.exits.get(key)?.bytes ?? Infinity)) return;
+    context.exits.set(key, exit);
+    context.cheapest = Math.min(context.cheapest, exit.bytes + context.below);
+    for (const caller of context.callers) if (this.active.has(caller.context)) this.resume(caller, exit);
+  }
+
+  private resume({ context, item }: Caller, { outcome, pending, key, ...exit }: Exit): void {
+    const frame = item.frame.resume(outcome);
+    if (frame === null || (key !== null && item.keys.includes(key))) return;
+    const bytes = item.bytes + exit.bytes;
+    const written = { before: item.written, last: exit.written };
+    if (pending !== END) {
+      this.put(context, { frame, pending, bytes, written, keys: key === null ? item.keys : [...item.keys, key] });
+      return;
+    }
+    const end = frame.end();
+    if (end !== null) this.exit(context, { outcome: end, pending, key: null, bytes, written });
+  }
+}
+
+/** What is told apart: of keys, also how long they are. */
+function keyOf(context: Context, { frame, pending, bytes }: Item): string {
+  return `${idOf(frame)} ${pending} ${context.key ? bytes : ''}`;
+}
+
+const ids = new WeakMap<Frame, number>();
+let lastId = 0;
+
+function idOf(frame: Frame): number {
+  let id = ids.get(frame);
+  if (id === undefined) ids.set(frame, (id = lastId += 1));
+  return id;
+}
+
+function flat(written: Written | null): number[] {
+  const bytes: number[] = [];
+  const add = (written: Written | null): void => {
+    const parts: (number | Written)[] = [];
+    for (let at = written; at !== null; at = at.before) if (at.last !== null) parts.push(at.last);
+    for (const part of parts.reverse()) {
+      if (typeof part === 'number') bytes.push(part);
+      else add(part);
+    }
+  };
+  add(written);
+  return bytes;
+}
+
+/** One byte for all that do the same, printable ones first. */
+function different(frame: Frame): number[] {
+  const bytes: number[] = [];
+  const frames = new Set<Frame>();
+  const pushes = new Map<Frame, Set<Frame>>();
+  const outcomes = new Set<Outcome>();
+  for (let i = 0; i < 256; i++) {
+    const byte = (i + 0x20) % 256;
+    const move = frame.move(byte);
+    if (move === null) continue;
+    if (move.kind === 'frame') {
+      if (frames.has(move)) continue;
+      frames.add(move);
+    } else if (move.kind === 'push') {
+      let children = pushes.get(move.frame);
+      if (children === undefined) pushes.set(move.frame, (children = new Set()));
+      if (children.has(move.child)) continue;
+      children.add(move.child);
+    } else if (move.consumed) {
+      if (outcomes.has(move.outcome)) continue;
+      outcomes.add(move.outcome);
+    }
+    bytes.push(byte);
+  }
+  return bytes;
+}

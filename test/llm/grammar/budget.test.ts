@@ -1,0 +1,127 @@
+import fc from 'fast-check';
+import { describe, expect, it } from 'vitest';
+
+import type { Stack } from '../../../llm/grammar/automaton.ts';
+import { Closing } from '../../../llm/grammar/budget.ts';
+import { document } from '../../../llm/grammar/json/value.ts';
+import { compile } from '../../../llm/grammar/schema/compile.ts';
+import { advance, advanceAll, complete, start } from '../../../llm/grammar/stack.ts';
+import { literals, toyJson } from './toy.ts';
+
+const bytes = (text: string): Uint8Array => new TextEncoder().encode(text);
+const text = (bytes: Uint8Array): string => new TextDecoder().decode(bytes);
+
+function open(schema: unknown, order: 'free' | 'schema' = 'free'): Stack {
+  const { algebra, formula } = compile(schema);
+  return start(document(algebra, formula, { order })!);
+}
+
+/** The fewest bytes that complete the document, of all with up to `most`: every byte is tried. */
+function fewest(stack: Stack, most: number): number {
+  let stacks = [stack];
+  for (let count = 0; count <= most; count++) {
+    if (stacks.some(complete)) return count;
+    stacks = stacks.flatMap((stack) => Array.from({ length: 256 }, (_, byte) => advance(stack, byte) ?? []).flat());
+  }
+  return Infinity;
+}
+
+describe('closing', () => {
+  it('is the shortest of all ways', () => {
+    const starts = [
+      ...['', '[', '[1,', '[[{"a":', '{"a', '{"":1,', '{"a":1,"', '"\\u', '~"abc', '[tr'].map((prefix) =>
+        advanceAll(start(toyJson()), bytes(prefix)),
+      ),
+      start(literals(['abcd', 'ab', 'xyz'])),
+      advanceAll(start(literals(['abcd', 'ab', 'xyz'])), bytes('abc')),
+      open({ enum: [[1, 2], 'x'] }),
+      open({ type: 'array', minItems: 1, items: { type: 'string', minLength: 1 } }),
+      advanceAll(open({ oneOf: [{ minimum: 5 }, { multipleOf: 3 }] }), bytes('1')),
+    ];
+    for (const stack of starts) {
+      const closing = new Closing();
+      const found = closing.bytes(stack!);
+      expect(complete(advanceAll(stack!, found)!)).toBe(true);
+      expect(closing.cost(stack!)).toBe(found.length);
+      if (found.length <= 2) expect(fewest(stack!, 2)).toBe(found.length);
+      else expect(fewest(stack!, 2)).toBe(Infinity);
+    }
+  });
+
+  it.each([
+    [{}, '', 1],
+    [{ type: 'object' }, '', 2],
+    [{ type: 'object', required: ['name', 'age'] }, '', '{"name":0,"age":0}'.length],
+    [{ type: 'object', required: ['name', 'age'] }, '{"na', 'me":0,"age":0}'.length],
+    [{ type: 'object', minProperties: 2 }, '', '{"":0,"a":0}'.length],
+    [{ type: 'object', properties: { a: { minimum: 100 } }, required: ['a'] }, '{"a":1', '00}'.length],
+    [{ type: 'array', items: { type: 'integer', minimum: 10 }, minItems: 3 }, '[', '10,10,10]'.length],
+    [{ type: 'string', minLength: 5 }, '"é', 'abcd"'.length],
+    [{ type: 'string', pattern: '^(abc|x{9})+$' }, '"ab', 'c"'.length],
+    [{ const: { a: ['é', null] } }, '{', '"a":["'.length + 2 + '",null]}'.length],
+    [
+      {
+        $ref: '#/$defs/t',
+        $defs: {
+          t: { type: 'array', prefixItems: [{ anyOf: [{ $ref: '#/$defs/t' }, { type: 'null' }] }], minItems: 1 },
+        },
+      },
+      '[[[',
+      'null]]]'.length,
+    ],
+  ])('of %j behind %j', (schema, prefix, count) => {
+    for (const order of ['schema', 'free'] as const) {
+      const stack = advanceAll(open(schema, order), bytes(prefix))!;
+      const closing = new Closing();
+      expect(text(closing.bytes(stack)).length >= 0 && closing.bytes(stack).length).toBe(count);
+      expect(complete(advanceAll(stack, closing.bytes(stack))!)).toBe(true);
+    }
+  });
+
+  it('costs one less behind each of its bytes', () => {
+    const schema = {
+      type: 'object',
+      properties: {
+        id: { type: 'integer', minimum: 1000 },
+        tags: { type: 'array', items: { enum: ['one', 'two'] }, minItems: 2 },
+      },
+      required: ['id', 'tags'],
+    };
+    const prefixes = ['', '{', '{"tags":["t', '{"x":"', '{"id":12', '  { "y" : [[{'];
+    for (const prefix of prefixes) {
+      let stack = advanceAll(open(schema), bytes(prefix))!;
+      const closing = new Closing();
+      const found = closing.bytes(stack);
+      found.forEach((byte, i) => {
+        expect(closing.cost(stack)).toBe(found.length - i);
+        stack = advance(stack, byte)!;
+        // Another search, which knows nothing, finds no shorter way.
+        expect(new Closing().cost(stack)).toBe(found.length - i - 1);
+      });
+    }
+  });
+
+  it('falls by one a byte at most, whatever is written', () => {
+    fc.assert(
+      fc.property(fc.array(fc.nat(255), { maxLength: 40 }), (choices) => {
+        let stack = start(toyJson());
+        const closing = new Closing();
+        for (const choice of choices) {
+          const next = Array.from({ length: 256 }, (_, byte) => advance(stack, (byte + choice) % 256)).find(Boolean);
+          if (!next) break;
+          expect(closing.cost(next)).toBeGreaterThanOrEqual(closing.cost(stack) - 1);
+          expect(new Closing().cost(next)).toBe(closing.cost(next));
+          stack = next;
+        }
+      }),
+      { numRuns: 30, seed: 5 },
+    );
+  });
+
+  it('is given up where that takes too long', () => {
+    const closing = new Closing(() => 0, 3);
+    const stack = start(literals(['abcdefgh']));
+    expect(closing.cost(stack)).toBe(Infinity);
+    expect(() => closing.bytes(stack)).toThrow('[grammar] no way to complete the document was found within 3 states');
+  });
+});
