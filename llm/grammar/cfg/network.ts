@@ -1,6 +1,6 @@
 import { Unsupported } from '../refusal.ts';
 import type { CodePoints, Expression, Grammar } from './parse.ts';
-import { byteSet, utf8, type ByteSet, type Bytes } from './utf8.ts';
+import { bits, utf8, type Bits, type Bytes } from './utf8.ts';
 
 /**
  * A grammar as a recursive transition network (Woods 1970, "Transition network grammars for natural language analysis"): one
@@ -24,7 +24,7 @@ export interface Network {
 export interface State {
   readonly reads: readonly Read[];
   /** The bytes of `reads`. */
-  readonly first: ByteSet;
+  readonly first: Bits;
   readonly calls: readonly Call[];
   /** The rule may end here. */
   readonly final: boolean;
@@ -105,7 +105,7 @@ class Builder {
       const reads = all.flatMap((draft) => draft.reads);
       return {
         reads,
-        first: byteSet(reads.map(({ bytes }) => bytes)),
+        first: bits(reads.map(({ bytes }) => bytes)),
         calls: all.flatMap(({ calls }) => calls),
         final: all.includes(this.drafts[END]!),
       };

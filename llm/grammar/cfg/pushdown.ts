@@ -1,7 +1,7 @@
-import { Frame, Interned, type Move, type Outcome, type Pop } from '../automaton.ts';
+import { Frame, Interned, type ByteSet, type Move, type Outcome, type Pop } from '../automaton.ts';
 import { END, network, type Network } from './network.ts';
 import { followedBy, parse } from './parse.ts';
-import { byteSet, hasByte, type ByteSet } from './utf8.ts';
+import { bits, hasBit, type Bits } from './utf8.ts';
 import { BASE, Draft, Nodes, type Node, type Return } from './returns.ts';
 
 /**
@@ -30,7 +30,7 @@ const LEFT: Pop = { kind: 'pop', outcome: ENDED, consumed: false };
 /** The bytes that may come behind a call. */
 interface Follow {
   readonly id: number;
-  readonly bytes: ByteSet;
+  readonly bytes: Bits;
 }
 
 /** What items lead to without reading a byte. */
@@ -51,7 +51,7 @@ class Automaton {
   private readonly waiting = new Interned<Waiting>();
   private readonly follows = new Interned<Follow>();
   /** Follows what ends by itself: the same there in every place. */
-  readonly anything = this.follow(byteSet([{ from: 0, to: 255 }]));
+  readonly anything = this.follow(bits([{ from: 0, to: 255 }]));
 
   constructor(network: Network, closed: boolean) {
     this.network = network;
@@ -60,7 +60,7 @@ class Automaton {
 
   start(): Sentence {
     const state = this.network.starts[this.network.root]!;
-    return this.sentence([{ state, node: BASE }], this.follow(byteSet([])), true);
+    return this.sentence([{ state, node: BASE }], this.follow(bits([])), true);
   }
 
   sentence(items: readonly Return[], follow: Follow, bottom: boolean): Sentence {
@@ -82,7 +82,7 @@ class Automaton {
     return this.waiting.get(`${node.id}; ${follow.id} ${bottom}`, () => new Waiting(this, node, follow, bottom));
   }
 
-  follow(bytes: ByteSet): Follow {
+  follow(bytes: Bits): Follow {
     return this.follows.get(bytes.join(' '), () => ({ id: this.follows.size, bytes }));
   }
 
@@ -135,6 +135,7 @@ export class Sentence extends Frame {
   private readonly follow: Follow;
   private readonly bottom: boolean;
   private closure: Closure | null = null;
+  private living: ByteSet | null = null;
 
   constructor(automaton: Automaton, id: number, items: readonly Return[], follow: Follow, bottom: boolean) {
     super();
@@ -162,7 +163,7 @@ export class Sentence extends Frame {
     const items = ended(this.read(byte));
     const first = items[0];
     // Nothing follows the frame at the bottom: its `follow` is empty.
-    const leaves = this.open.complete && hasByte(this.follow.bytes, byte);
+    const leaves = this.open.complete && hasBit(this.follow.bytes, byte);
     if (!first) return leaves ? LEFT : null;
     if (leaves) return { kind: 'pop', outcome: this.id, consumed: false };
     if (items.some(({ node }) => node !== first.node)) return this.automaton.sentence(items, this.follow, this.bottom);
@@ -177,12 +178,20 @@ export class Sentence extends Frame {
     return this.automaton.sentence(items, this.follow, this.bottom);
   }
 
+  override get alive(): ByteSet {
+    if (this.living === null) {
+      const { bytes } = this.first;
+      this.living = Uint8Array.from({ length: 256 }, (_, byte) => (hasBit(bytes, byte) ? 1 : 0));
+    }
+    return this.living;
+  }
+
   private read(byte: number): Return[] {
     const { states } = this.automaton.network;
     const items: Return[] = [];
     for (const { state, node } of this.open.items) {
       const { first, reads } = states[state]!;
-      if (!hasByte(first, byte)) continue;
+      if (!hasBit(first, byte)) continue;
       for (const { bytes, to } of reads) if (bytes.from <= byte && byte <= bytes.to) items.push({ state: to, node });
     }
     return items;
@@ -191,7 +200,7 @@ export class Sentence extends Frame {
   /** The bytes that are allowed here, those among them that end the frame. */
   get first(): Follow {
     const { items, complete } = this.open;
-    const all = complete ? this.follow.bytes.slice() : byteSet([]);
+    const all = complete ? this.follow.bytes.slice() : bits([]);
     for (const { state } of items) this.automaton.network.states[state]!.first.forEach((word, i) => (all[i]! |= word));
     return this.automaton.follow(all);
   }

@@ -7,15 +7,15 @@ export interface Bytes {
 }
 
 /** A set of bytes, as 256 bits. */
-export type ByteSet = Uint32Array;
+export type Bits = Uint32Array;
 
-export function byteSet(ranges: readonly Bytes[]): ByteSet {
+export function bits(ranges: readonly Bytes[]): Bits {
   const set = new Uint32Array(8);
   for (const { from, to } of ranges) for (let byte = from; byte <= to; byte++) set[byte >>> 5]! |= 1 << (byte & 31);
   return set;
 }
 
-export function hasByte(set: ByteSet, byte: number): boolean {
+export function hasBit(set: Bits, byte: number): boolean {
   return ((set[byte >>> 5]! >>> (byte & 31)) & 1) === 1;
 }
 
