@@ -1,5 +1,6 @@
 import { Unsupported } from '../refusal.ts';
 import { complement, intersect, union } from './combine.ts';
+import { IDNA_GAPS, idnHostname } from './idna.ts';
 import type { Language } from './language.ts';
 import { atMost } from './lengths.ts';
 import { regex } from './regex.ts';
@@ -23,6 +24,7 @@ const made = new Map<string, Language>();
 /** What a format allows and its language does not hold. */
 export const GAPS: Readonly<Record<string, string>> = {
   hostname: 'labels that begin with xn--: that they are Punycode of a valid label, no small automaton can tell',
+  'idn-hostname': IDNA_GAPS,
 };
 
 /** Of a whole text. */
@@ -153,6 +155,7 @@ const FORMATS: Readonly<Record<string, () => Language>> = {
   email: () => exactly(email('')),
   'idn-email': () => exactly(email(BEYOND_ASCII)),
   hostname,
+  'idn-hostname': () => idnHostname(LABEL),
   ipv4: () => exactly(IPV4),
   ipv6: () => exactly(IPV6),
   uri: () => exactly(uri('', '', false)),

@@ -30,6 +30,9 @@ export function points(characters: string): Points {
   return union(Array.from(characters, (character) => [character.codePointAt(0)!, character.codePointAt(0)!] as const));
 }
 
+// As typed arrays have their units on every platform that runs JavaScript today.
+const UTF16 = new TextDecoder('utf-16le');
+
 const properties = new Map<string, Points>();
 
 /** The code points with a Unicode property, named as in `\p{…}`, as the platform's Unicode has it; null: it knows none. */
@@ -38,7 +41,7 @@ export function property(name: string): Points | null {
   if (!found) {
     let runs: RegExp;
     try {
-      runs = new RegExp(`\\p{${name}}+`, 'gu');
+      runs = new RegExp(`(\\p{${name}}+)|\\P{${name}}+`, 'gu');
     } catch {
       return null;
     }
@@ -47,7 +50,8 @@ export function property(name: string): Points | null {
     for (let block = 0; block <= LAST; block += BLOCK) {
       if (block === 0xd800) continue;
       const width = block < 0x10000 ? 1 : 2;
-      for (const { 0: run, index } of consecutive(block, BLOCK).matchAll(runs)) {
+      for (const { 1: run, index } of consecutive(block, BLOCK).matchAll(runs)) {
+        if (run === undefined) continue;
         ranges.push([block + index / width, block + (index + run.length) / width - 1]);
       }
     }
@@ -67,5 +71,5 @@ function consecutive(first: number, count: number): string {
       units[2 * i + 1] = 0xdc00 + ((first + i) & 0x3ff);
     }
   }
-  return String.fromCharCode(...units);
+  return UTF16.decode(units);
 }

@@ -129,12 +129,13 @@ test('a beginning is alive where some string that is wanted begins so', () => {
   const characters = ['a', '"', '\n', '\\', 'é', '\ud7ff', '\ue000', '\uffff', '😀', '\u{10ffff}'];
   const all = contents(characters, 2);
   const text = fc.constantFrom(...new Set(all.map(({ text }) => text)));
-  const beginnings = new Set(all.flatMap(({ bytes }) => bytes.map((_, end) => String(bytes.slice(0, end + 1)))));
+  const begun = new Set(all.flatMap(({ bytes }) => bytes.map((_, end) => String(bytes.slice(0, end + 1)))));
+  const beginnings = Array.from(begun, (of) => of.split(',').map(Number));
   // What differs from a beginning in its last byte.
-  const near = [...beginnings].flatMap((beginning) => {
-    const bytes = beginning.split(',').map(Number);
-    return [0x5c, 0x22, 0x30, 0x44, 0x75, 0x80, 0xbf, 0xc3, 0xed, 0xf4].map((last) => [...bytes.slice(0, -1), last]);
-  });
+  const near = beginnings.flatMap((bytes) =>
+    [0x5c, 0x22, 0x30, 0x44, 0x75, 0x80, 0xbf, 0xc3, 0xed, 0xf4].map((last) => [...bytes.slice(0, -1), last]),
+  );
+  const tried = [...beginnings, ...near];
   fc.assert(
     fc.property(fc.array(text, { minLength: 1, maxLength: 4 }), (texts) => {
       const { open } = strings([words(texts)], ([label]) => (label! >= 0 ? 0 : null))!;
@@ -143,16 +144,14 @@ test('a beginning is alive where some string that is wanted begins so', () => {
           .filter((content) => texts.includes(content.text))
           .flatMap(({ bytes }) => Array.from({ length: bytes.length + 1 }, (_, end) => String(bytes.slice(0, end)))),
       );
-      for (const beginning of [...[...beginnings].map((of) => of.split(',').map(Number)), ...near]) {
-        const upper = beginning.some((byte) => byte >= 0x41 && byte <= 0x46);
-        const move = walk(open, beginning);
-        const alive = move !== null && move.kind === 'frame';
+      const wrong = tried.filter((beginning) => {
         // The list has escapes in lower case alone.
-        const same = upper ? beginning.map((byte) => (byte >= 0x41 && byte <= 0x46 ? byte + 0x20 : byte)) : beginning;
-        expect(alive, new TextDecoder().decode(Uint8Array.from(beginning))).toBe(completable.has(String(same)));
-      }
+        const same = beginning.map((byte) => (byte >= 0x41 && byte <= 0x46 ? byte + 0x20 : byte));
+        return (walk(open, beginning)?.kind === 'frame') !== completable.has(String(same));
+      });
+      expect(wrong.map((beginning) => new TextDecoder().decode(Uint8Array.from(beginning)))).toEqual([]);
     }),
-    { seed: SEED, numRuns: 60 },
+    { seed: SEED, numRuns: 30 },
   );
 });
 
