@@ -229,6 +229,9 @@ interface Cell {
 /** Subtrees of so many nodes are worth asking how much plain text is taken; smaller ones are walked as soon. */
 const LARGE = 64;
 
+/** So many frames are kept for others of their signatures, and their grammars with them. */
+const TWINS = 1000;
+
 /** Walks of the token trie, one at a time: what they find is gathered in arrays that are kept. */
 class Walk {
   private readonly vocabulary: Vocabulary;
@@ -249,6 +252,10 @@ class Walk {
   private readonly plains: number[] = [];
   private readonly alives: (ByteSet | null)[] = [];
 
+  /** By frame, and by signature: see `twin`. */
+  private twins = new WeakMap<Frame, Frame>();
+  private readonly signed = new Map<string, Frame>();
+
   constructor(vocabulary: Vocabulary) {
     this.vocabulary = vocabulary;
     this.ids = new Int32Array(vocabulary.trie.ids.length);
@@ -260,7 +267,7 @@ class Walk {
     const slice = Math.min(frame.plain, longestPlain);
     this.known = frame.counted ? longestPlain : slice;
     this.marked = this.known === longestPlain && (slice > 0 || frame.counted);
-    if (trie.size > 0) this.within(0, trie.size, { frame, below: null, begun: 0, keyed: false });
+    if (trie.size > 0) this.within(0, trie.size, { frame: this.twin(frame), below: null, begun: 0, keyed: false });
     this.known = 0;
     this.marked = false;
     return this.gathered(slice === 0 ? null : this.vocabulary.plain(slice));
@@ -311,6 +318,24 @@ class Walk {
     this.keys = [];
     this.uncertain = [];
     return part;
+  }
+
+  /** The frame of the same signature that was met first: what it does is known by now, in whatever grammar. */
+  private twin(frame: Frame): Frame {
+    let twin = this.twins.get(frame);
+    if (twin === undefined) {
+      const { signature } = frame;
+      twin = signature === null ? frame : this.signed.get(signature);
+      if (twin === undefined) {
+        if (this.signed.size >= TWINS) {
+          this.signed.clear();
+          this.twins = new WeakMap();
+        }
+        this.signed.set(signature!, (twin = frame));
+      }
+      this.twins.set(frame, twin);
+    }
+    return twin;
   }
 
   /** The subtrees from node `from` up to node `to`, siblings, from `cell` on. */
@@ -366,10 +391,15 @@ class Walk {
       const { below, begun, keyed } = top;
       const move = top.frame.move(byte);
       if (move === null) return null;
-      if (move.kind === 'frame') return move === top.frame ? top : { frame: move, below, begun, keyed };
+      if (move.kind === 'frame') return move === top.frame ? top : { frame: this.twin(move), below, begun, keyed };
       if (move.kind === 'push') {
         const { frame, child } = move;
-        return { frame: child, below: { frame, below, begun, keyed }, begun: this.vocabulary.trie.depth[node]!, keyed };
+        return {
+          frame: this.twin(child),
+          below: { frame, below, begun, keyed },
+          begun: this.vocabulary.trie.depth[node]!,
+          keyed,
+        };
       }
       const { consumed, outcome } = move;
       const isKey = top.frame.unique;

