@@ -45,12 +45,12 @@ class Context {
   readonly exits = new Map<string, Exit>();
   /** What it has opened. */
   readonly opened = new Set<Context>();
-  /** By the least number of bytes when it ends. */
+  /** By the number of bytes when it ends, by guess. */
   readonly queue: Item[][] = [];
   readonly reached = new Map<string, number>();
   /** Of a key, whose text has to be new: what of it was there before. */
   readonly key: readonly number[] | null;
-  /** Bytes that frames below take at least. */
+  /** Bytes that frames below take, by guess. */
   readonly below: number;
   cheapest = Infinity;
   first = 0;
@@ -83,14 +83,14 @@ interface Node {
 /**
  * Few bytes that complete documents: Knuth's generalisation of Dijkstra's algorithm (1977, "A Generalization of Dijkstra's
  * Algorithm"). What can become of a frame until it ends is found once, whatever is below it, in the order of the bytes that
- * it takes at least (Felzenszwalb and McAllester 2007, "The Generalized A* Architecture"), on demand.
+ * it takes by guess (Felzenszwalb and McAllester 2007, "The Generalized A* Architecture"), on demand.
  *
- * No way is shorter but where a construct has to end in one that is longer than its shortest by more than SLACK, or new keys
+ * Where no guess is too high, no way is shorter but where a construct has to end in one that is longer than its shortest by more than SLACK, or new keys
  * are needed that nothing tells apart (bytes that do the same count as one). The way from each stack on a way is the rest of
  * it: who writes its bytes sees the cost fall by one a byte.
  */
 export class Closing {
-  private readonly least: (frame: Frame) => number;
+  private readonly guess: (frame: Frame) => number;
   private readonly limit: number;
   private readonly bytesOf = new WeakMap<Frame, readonly number[]>();
   private readonly contexts = new WeakMap<Frame, Context>();
@@ -98,12 +98,12 @@ export class Closing {
   private readonly bottom: Node = { above: new Map(), way: null };
 
   /**
-   * `least`: a lower bound of the bytes until a frame ends, what is open on it not counted: the better it is, the shorter the
-   * search. Of an object whose members may come in any order it should count the members that are missing, or all subsets
-   * of them are tried. `limit`: how many frames are looked at before a search is given up.
+   * `guess`: about how many bytes a frame takes until it ends, what is open on it not counted. Where members may come in any
+   * order, an object's has to count those that are missing, or all subsets of them are tried; as far as guesses are too
+   * high, ways may be longer than the shortest. `limit`: how many frames are looked at before a search is given up.
    */
-  constructor(least: (frame: Frame) => number = () => 0, limit = 20_000) {
-    this.least = least;
+  constructor(guess: (frame: Frame) => number = () => 0, limit = 20_000) {
+    this.guess = guess;
     this.limit = limit;
   }
 
@@ -126,7 +126,7 @@ export class Closing {
   private way(stack: Stack): Way | null {
     const known = this.node(stack);
     if (known.way !== null) return known.way;
-    const found = new Search(stack, this.contexts, this.least, (frame) => this.bytesFrom(frame), this.limit).run();
+    const found = new Search(stack, this.contexts, this.guess, (frame) => this.bytesFrom(frame), this.limit).run();
     if (found === null) return null;
     // Remembered for each stack on the way.
     const nodes = [known];
@@ -173,7 +173,7 @@ export class Closing {
 /** One search; what it finds out of frames that are opened stays in `contexts`. */
 class Search {
   private readonly contexts: WeakMap<Frame, Context>;
-  private readonly least: (frame: Frame) => number;
+  private readonly guess: (frame: Frame) => number;
   private readonly bytesFrom: (frame: Frame) => readonly number[];
   private readonly active = new Set<Context>();
   private readonly bottom: Context;
@@ -182,12 +182,12 @@ class Search {
   constructor(
     stack: Stack,
     contexts: WeakMap<Frame, Context>,
-    least: (frame: Frame) => number,
+    guess: (frame: Frame) => number,
     bytesFrom: (frame: Frame) => readonly number[],
     limit: number,
   ) {
     this.contexts = contexts;
-    this.least = least;
+    this.guess = guess;
     this.bytesFrom = bytesFrom;
     this.left = limit;
     // From the bottom up: each frame of the stack is a context, whose end the one below awaits.
@@ -202,7 +202,7 @@ class Search {
       if (context !== null) next.callers.push({ context, item: this.held! });
       this.held = item;
       this.active.add(next);
-      below += least(frame);
+      below += guess(frame);
       context = next;
     }
     this.put(context!, this.held!);
@@ -284,7 +284,7 @@ class Search {
     const key = keyOf(context, item);
     if (item.bytes >= (context.reached.get(key) ?? Infinity)) return;
     context.reached.set(key, item.bytes);
-    const total = item.bytes + this.least(item.frame) + context.below;
+    const total = item.bytes + this.guess(item.frame) + context.below;
     (context.queue[total] ??= []).push(item);
     context.first = Math.min(context.first, total);
   }
