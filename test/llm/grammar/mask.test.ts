@@ -2,7 +2,9 @@ import { readFileSync } from 'node:fs';
 import * as fc from 'fast-check';
 import { describe, expect, it } from 'vitest';
 import type { Stack } from '../../../llm/grammar/automaton.ts';
+import { document } from '../../../llm/grammar/json/value.ts';
 import { Masks } from '../../../llm/grammar/mask.ts';
+import { compile } from '../../../llm/grammar/schema/compile.ts';
 import { advanceAll, complete, start } from '../../../llm/grammar/stack.ts';
 import { Vocabulary } from '../../../llm/grammar/vocabulary.ts';
 import { toyJson } from './toy.ts';
@@ -194,6 +196,59 @@ describe('masks', () => {
         },
       ),
       { seed: 1, numRuns: 100 },
+    );
+  });
+
+  it('equal those of trying each token byte by byte, of schemas one after another', () => {
+    // What is remembered of one schema must be right for the next, whose frames may be of the same signatures.
+    const schemas = [
+      {},
+      { type: 'array', items: { type: 'string', maxLength: 3 } },
+      {
+        type: 'array',
+        items: {
+          anyOf: [
+            { type: 'string', minLength: 2 },
+            { type: 'integer', maximum: 10 },
+          ],
+        },
+      },
+      { properties: { a: { type: 'string', maxLength: 2 }, b: { enum: ['a', 'ab', 7] } }, additionalProperties: false },
+      { type: 'object', properties: { a: {}, aa: { type: 'null' } }, additionalProperties: { type: 'string' } },
+      { type: 'object', required: ['a'], patternProperties: { '^[ab]{1,2}$': { type: 'number' } }, minProperties: 2 },
+      {
+        oneOf: [
+          { type: 'string', pattern: '^[a-c]*$' },
+          { type: 'string', maxLength: 1 },
+        ],
+      },
+      { type: 'array', contains: { const: 'a' }, prefixItems: [{ type: 'boolean' }], maxItems: 3 },
+    ].map((schema) => {
+      const { algebra, formula } = compile(schema);
+      return document(algebra, formula)!;
+    });
+    const vocabularies = fc
+      .sample(fc.array(token, { minLength: 80, maxLength: 80 }), { seed: 2, numRuns: 3 })
+      .map((tokens) => {
+        const vocabulary = Vocabulary.of([...tokens, ...PIECES, ...[' ', ':', '-', '.', 'e', 'c'].map(utf8)]);
+        return { vocabulary, masks: new Masks(vocabulary) };
+      });
+    fc.assert(
+      fc.property(
+        fc.constantFrom(...vocabularies),
+        fc.constantFrom(...schemas),
+        fc.array(fc.nat(), { maxLength: 25 }),
+        ({ vocabulary, masks }, grammar, choices) => {
+          let stack = start(grammar);
+          for (const choice of choices) {
+            const allowed = masked(masks, vocabulary, stack);
+            expect(allowed).toEqual(bruteForce(vocabulary, stack));
+            if (allowed.length === 0) break;
+            stack = advanceAll(stack, vocabulary.bytes(allowed[choice % allowed.length]!))!;
+          }
+        },
+      ),
+      { seed: 1, numRuns: 300 },
     );
   });
 });
