@@ -41,7 +41,7 @@ interface Caller {
 
 /** What can become of a frame until it ends, whatever is below it; or of a frame of the stack that is to be closed. */
 class Context {
-  readonly callers: Caller[] = [];
+  callers: Caller[] = [];
   readonly exits = new Map<string, Exit>();
   /** What it has opened. */
   readonly opened = new Set<Context>();
@@ -176,6 +176,8 @@ class Search {
   private readonly guess: (frame: Frame) => number;
   private readonly bytesFrom: (frame: Frame) => readonly number[];
   private readonly active = new Set<Context>();
+  /** Of the stack's frames. */
+  private readonly stack = new Set<Context>();
   private readonly bottom: Context;
   private left: number;
 
@@ -202,6 +204,7 @@ class Search {
       if (context !== null) next.callers.push({ context, item: this.held! });
       this.held = item;
       this.active.add(next);
+      this.stack.add(next);
       below += guess(frame);
       context = next;
     }
@@ -213,6 +216,17 @@ class Search {
 
   /** The bytes of the shortest way, or null. */
   run(): number[] | null {
+    const found = this.search();
+    // What the stack's frames have opened outlives them.
+    for (const context of this.stack) {
+      for (const opened of context.opened) {
+        opened.callers = opened.callers.filter((caller) => !this.stack.has(caller.context));
+      }
+    }
+    return found;
+  }
+
+  private search(): number[] | null {
     for (;;) {
       let best: Context | null = null;
       let least = this.bottom.cheapest;
@@ -224,9 +238,10 @@ class Search {
           [best, least] = [context, context.first];
       }
       if (best === null) break;
+      if (this.left <= 0) return null;
       const item = best.queue[best.first]!.pop()!;
       if (item.bytes > best.reached.get(keyOf(best, item))!) continue;
-      if ((this.left -= 1) < 0) return null;
+      this.left -= 1;
       this.expand(best, item);
     }
     const exits = [...this.bottom.exits.values()].sort((a, b) => a.bytes - b.bytes);
@@ -294,7 +309,7 @@ class Search {
     if (exit.bytes >= (context.exits.get(key)?.bytes ?? Infinity)) return;
     context.exits.set(key, exit);
     context.cheapest = Math.min(context.cheapest, exit.bytes + context.below);
-    for (const caller of context.callers) if (this.active.has(caller.context)) this.resume(caller, exit);
+    for (const caller of context.callers) this.resume(caller, exit);
   }
 
   private resume({ context, item }: Caller, { outcome, pending, key, ...exit }: Exit): void {
