@@ -76,7 +76,15 @@ function spellingOf(root: Part, model: Part): Spelling {
     }
   }
   const all = [...decoders, ...before];
-  if (all.some(({ type }) => type === 'ByteLevel')) return byteLevel;
+  if (all.some(({ type }) => type === 'ByteLevel')) {
+    const other = decoders.find(({ type }) => type !== 'ByteLevel');
+    if (other) {
+      throw new Error(
+        `[grammar] tokenizer.json: the decoder ${String(other.type)} beside the tokens' byte level is not supported`,
+      );
+    }
+    return byteLevel;
+  }
   const space =
     all.find(({ type }) => type === 'Metaspace')?.['replacement'] ??
     decoders.filter(({ type }) => type === 'Replace').map((step) => replaced(step, ' '))[0] ??

@@ -244,6 +244,7 @@ describe('tokenizer.json', () => {
       [{ model, decoder: { type: 'Sequence', decoders: [{ type: 'BPEDecoder' }] } }, 'decoder BPEDecoder'],
       [{ model, decoder: { type: 'Replace', pattern: { Regex: '_' }, content: ' ' } }, 'is not supported; only ▁'],
       [{ model }, 'says how its tokens spell bytes'],
+      [{ model, pre_tokenizer: decoder, decoder: { type: 'Metaspace' } }, 'the decoder Metaspace beside'],
       [{ model: { ...model, vocab: { 漢: 0, '</s>': 1 } }, decoder }, 'token 0, "漢", has "漢", which spells no byte'],
       [{ model: { ...model, vocab: { a: 1e9, '</s>': 1 } }, decoder }, 'numbers "a", one of 2 tokens, 1000000000'],
       [{ model: { ...model, vocab: { a: '0' } }, decoder }, '"model.vocab", "a", is not a number'],
