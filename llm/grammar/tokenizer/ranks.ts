@@ -12,7 +12,9 @@ export function readRanks(text: string): (Uint8Array | null)[] {
       throw new Error(`[grammar] line ${i + 1} of the ranks numbers one of ${lines.length} tokens ${id}`);
     while (tokens.length <= id) tokens.push(null);
     if (tokens[id] !== null) throw new Error(`[grammar] line ${i + 1} of the ranks has the number ${id} again`);
-    tokens[id] = Uint8Array.from(atob(match[1]!), (character) => character.charCodeAt(0));
+    const characters = atob(match[1]!);
+    const bytes = (tokens[id] = new Uint8Array(characters.length));
+    for (let at = 0; at < bytes.length; at += 1) bytes[at] = characters.charCodeAt(at);
   });
   return tokens;
 }
