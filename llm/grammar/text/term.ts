@@ -48,8 +48,11 @@ export const EDGE = 0;
 export const WORDLIKE = 1;
 export const OTHER = 2;
 
-/** So many ways to read what has come may be open at once. */
-const WAYS = 20_000;
+/** So many ways to read what has come may be open at once, beyond those that a long pattern has of its own. */
+const WAYS = 2000;
+
+/** So far into sequences it is looked for others that hold them. */
+const NEAR = 8;
 
 /**
  * Makes terms and derives them. What is made is simplified by the laws of Kleene algebra, which keeps the derivatives of
@@ -64,6 +67,7 @@ export class Terms {
   private readonly terms = new Interned<Term>();
   private readonly words: ReadonlySet<number>;
   private readonly pattern: string;
+  private readonly shapes = new Map<Term, string>();
   private readonly withoutStart = new Map<Term, Term>();
   private ids = 2;
 
@@ -138,11 +142,11 @@ export class Terms {
       merged.delete(this.empty);
     }
     if (merged.size === 0) return this.never;
-    const of = [...merged].sort((a, b) => a.id - b.id);
+    const of = this.undominated([...merged]).sort((a, b) => a.id - b.id);
     if (of.length === 1) return of[0]!;
-    if (of.length > WAYS) {
+    if (of.length > WAYS + this.pattern.length) {
       throw new Unsupported(
-        `[grammar] pattern ${JSON.stringify(this.pattern)}: more than ${WAYS} ways to read a text are open at once: ` +
+        `[grammar] pattern ${JSON.stringify(this.pattern)}: ${of.length} ways to read a text are open at once: ` +
           'smaller counts, or fewer counted repeats in one another',
       );
     }
@@ -192,6 +196,32 @@ export class Terms {
       join(members.length);
     }
     return merged;
+  }
+
+  /** Without those that another one holds: x{1,3}y{0,4} is in x{0,3}y{0,7}. */
+  private undominated(terms: readonly Term[]): Term[] {
+    const groups = new Map<string, Term[]>();
+    for (const term of terms) {
+      const shape = this.shape(term);
+      const group = groups.get(shape);
+      if (!group) groups.set(shape, [term]);
+      else if (!group.some((other) => holds(other, term))) {
+        groups.set(shape, [...group.filter((other) => !holds(term, other)), term]);
+      }
+    }
+    return [...groups.values()].flat();
+  }
+
+  /** What terms have to have in common for one to hold another as `holds` says. */
+  private shape(term: Term): string {
+    let shape = this.shapes.get(term);
+    if (shape === undefined) {
+      shape = heads(term)
+        .map((head) => (head.kind === 'repeat' ? `${head.of.id}*` : head.id))
+        .join(' ');
+      this.shapes.set(term, shape);
+    }
+    return shape;
   }
 
   repeat(of: Term, min: number, max: number): Term {
@@ -323,4 +353,21 @@ interface Counted {
 /** Any term as a repeat. */
 function asRepeat(term: Term): { readonly of: Term; readonly min: number; readonly max: number } {
   return term.kind === 'repeat' ? term : { of: term, min: 1, max: 1 };
+}
+
+/** The first parts of a sequence, and the rest of it. */
+function heads(term: Term): readonly Term[] {
+  const found: Term[] = [];
+  for (; term.kind === 'sequence' && found.length < NEAR; term = term.tail) found.push(term.head);
+  return [...found, term];
+}
+
+/** Whether of two terms of one shape the first holds the other: it leaves at least the same counts open. */
+function holds(one: Term, other: Term): boolean {
+  const others = heads(other);
+  return heads(one).every((head, i) => {
+    const counted = others[i]!;
+    if (head.kind !== 'repeat' || counted.kind !== 'repeat') return head === counted;
+    return head.min <= counted.min && counted.max <= head.max;
+  });
 }

@@ -1,6 +1,6 @@
 import fc from 'fast-check';
 import { expect, test } from 'vitest';
-import { DEAD } from '../../../../llm/grammar/text/language.ts';
+import { DEAD, none } from '../../../../llm/grammar/text/language.ts';
 import { regex } from '../../../../llm/grammar/text/regex.ts';
 import { accepts, shortest, textsOver, walk } from './languages.ts';
 
@@ -94,4 +94,49 @@ test('a state is alive where some text leads on to a match', () => {
     }),
     { seed: SEED, numRuns: 500 },
   );
+});
+
+test('what cannot be told exactly is refused by name', () => {
+  expect(() => regex('^(?!a)')).toThrow('look-ahead');
+  expect(() => regex('(?<=a)b')).toThrow('look-behind');
+  expect(() => regex('(a)\\1')).toThrow('back-references');
+  expect(() => regex('(?<n>a)\\k<n>')).toThrow('back-references');
+  expect(() => regex('\\Aa\\Z')).toThrow('ECMA-262 has no escape \\A');
+  expect(() => regex('a{,5}')).toThrow('write {0,n}');
+  expect(() => regex('[[:alpha:]]')).toThrow('[:alpha:]');
+  expect(() => regex('a{2147483648}')).toThrow('a count over 2147483647');
+  expect(() => regex('('.repeat(300) + ')'.repeat(300))).toThrow('more than 250 deep');
+  expect(() => regex('(')).toThrow('[grammar] pattern "(" is none');
+  expect(() => regex('a**')).toThrow('is none');
+});
+
+test('patterns that are none under the flag u are read as their writers meant them', () => {
+  const language = regex('^\\/[\\w-.]+\\@\\_\\-]{$');
+  expect(accepts(language, '/a-.@_-]{')).toBe(true);
+  expect(accepts(language, '/@_-]{')).toBe(false);
+});
+
+test('a pattern that nothing matches is the empty language', () => {
+  for (const pattern of ['[]', 'a^', '$a', 'a\\bb', '\\ud800']) expect(regex(pattern)).toBe(none);
+});
+
+test('catastrophic patterns are walked like others', () => {
+  const patterns = [
+    ...[
+      '(a+)+$',
+      '^(a|aa)+$',
+      '^((a*)*)*b$',
+      '(a{1,1000}){1,1000}',
+      '^(a{1,1000}y?){1,1000}$',
+      '^(?:a?){1000}a{1000}$',
+    ],
+    ...['^((a{1,100}b?){1,100}c?){1,100}$', '^.*a.{12}$', '^[^]{2147483647}$'],
+  ];
+  const text = 'a'.repeat(2000);
+  for (const pattern of patterns) expect(walk(regex(pattern), text), pattern).not.toBe(DEAD);
+  // By the counts: 2,000 are two groups or more of a thousand at most.
+  expect(accepts(regex('^(a{1,1000}y?){2}$'), text)).toBe(true);
+  expect(accepts(regex('^(a{1,999}y?){2}$'), text)).toBe(false);
+  expect(accepts(regex('^(a{3,4}){3,5}$'), 'a'.repeat(8))).toBe(false);
+  expect(accepts(regex('^(a{3,4}){3,5}$'), 'a'.repeat(17))).toBe(true);
 });
