@@ -3,6 +3,7 @@ import { Matcher } from '../../llm/grammar/matcher.ts';
 import { Unsupported } from '../../llm/grammar/refusal.ts';
 import { compile, type SchemaOptions } from '../../llm/grammar/schema/compile.ts';
 import { SchemaError } from '../../llm/grammar/schema/errors.ts';
+import { jsonText } from './json.ts';
 import { replay } from './replay.ts';
 import type { Tokens } from './tokens.ts';
 
@@ -17,7 +18,7 @@ export interface Verdict {
 
 /** Whether an instance can be written under the masks of a schema: members in any order, as much white space as it has. */
 export function check(schema: unknown, instance: unknown, tokens: Tokens, options: SchemaOptions): Verdict {
-  const text = JSON.stringify(instance);
+  const text = jsonText(instance);
   const start = performance.now();
   const elapsed = (): number => round(performance.now() - start);
   try {

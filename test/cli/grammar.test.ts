@@ -4,6 +4,7 @@ import path from 'node:path';
 import { beforeAll, describe, expect, it } from 'vitest';
 import { check, statistics } from '../../cli/grammar/check.ts';
 import { explain } from '../../cli/grammar/explain.ts';
+import { jsonText } from '../../cli/grammar/json.ts';
 import { pathOf } from '../../cli/grammar/place.ts';
 import { metaschemas, remotesOf } from '../../cli/grammar/remotes.ts';
 import { samples } from '../../cli/grammar/sample.ts';
@@ -59,6 +60,13 @@ describe('--check', () => {
 
   it('takes what reads like a special token for text', () => {
     expect(check({ type: 'string' }, '<|endoftext|>', tokens, {}).verdict).toBe('accepted');
+  });
+
+  it('writes instances as JSON.stringify does, however deep', () => {
+    const value = { a: [1, [], {}, 'é"\n', null, [true, { b: -1.5e30, '': 0 }]], c: '' };
+    expect(jsonText(value)).toBe(JSON.stringify(value));
+    const deep = `${'[{"a":'.repeat(10_000)}1${'}]'.repeat(10_000)}`;
+    expect(jsonText(JSON.parse(deep)) === deep).toBe(true);
   });
 
   it('quantiles are of the values themselves', () => {

@@ -27,6 +27,8 @@ export interface Admitted {
 
 /** Nested values in `enum` and `const`, at most. */
 const NESTED = 500;
+/** Values of an `enum`, at most: with more, masks take seconds. Texts are a trie, and may be any number. */
+const MANY = { numbers: 30_000, 'arrays and objects': 100 } as const;
 /** Values that elements of an array with `uniqueItems` may have, at most. */
 const FEW = 32;
 /** The formats that the drafts define. */
@@ -152,10 +154,20 @@ class Compiler {
       formulas.push(algebra.or(...types));
     }
     const values = this.graph.value<Json[]>(node, 'enum');
-    if (values) formulas.push(algebra.among(this.checked(node, 'enum', values) as Json[]));
+    if (values) {
+      this.refuseMany(node, 'numbers', values.filter((value) => typeof value === 'number').length);
+      this.refuseMany(node, 'arrays and objects', values.filter((value) => typeof value === 'object' && value).length);
+      formulas.push(algebra.among(this.checked(node, 'enum', values) as Json[]));
+    }
     const constant = this.graph.value<Json>(node, 'const');
     if (constant !== undefined) formulas.push(algebra.equal(this.checked(node, 'const', constant)));
     return formulas;
+  }
+
+  private refuseMany(node: Node, kind: keyof typeof MANY, count: number): void {
+    const most = MANY[kind];
+    if (count > most)
+      throw unsupported(where(node.place), 'enum', `has ${count} ${kind}; at most ${most} are followed`);
   }
 
   /** Values as they can be compared: finite numbers, whole characters, not too deep. */
