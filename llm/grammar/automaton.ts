@@ -89,6 +89,11 @@ export abstract class Frame {
     return null;
   }
 
+  /** About how many bytes it takes to its end at least, where that is known: whoever looks for a short way is led by it. */
+  get least(): number {
+    return 0;
+  }
+
   /** A key that its object must not hold twice is being written: the text from here to its end is compared. */
   get unique(): boolean {
     return false;

@@ -85,12 +85,11 @@ interface Node {
  * Algorithm"). What can become of a frame until it ends is found once, whatever is below it, in the order of the bytes that
  * it takes by guess (Felzenszwalb and McAllester 2007, "The Generalized A* Architecture"), on demand.
  *
- * Where no guess is too high, no way is shorter but where a construct has to end in one that is longer than its shortest by more than SLACK, or new keys
- * are needed that nothing tells apart (bytes that do the same count as one). The way from each stack on a way is the rest of
+ * Where no guess is too high, no way is shorter but where a construct has to end in one that is longer than its shortest by
+ * more than SLACK, or new keys are needed that nothing tells apart (bytes that do the same count as one). The way from each stack on a way is the rest of
  * it: who writes its bytes sees the cost fall by one a byte.
  */
 export class Closing {
-  private readonly guess: (frame: Frame) => number;
   private readonly limit: number;
   private readonly bytesOf = new WeakMap<Frame, readonly number[]>();
   private readonly contexts = new WeakMap<Frame, Context>();
@@ -98,12 +97,10 @@ export class Closing {
   private readonly bottom: Node = { above: new Map(), way: null };
 
   /**
-   * `guess`: about how many bytes a frame takes until it ends, what is open on it not counted. Where members may come in any
-   * order, an object's has to count those that are missing, or all subsets of them are tried; as far as guesses are too
-   * high, ways may be longer than the shortest. `limit`: how many frames are looked at before a search is given up.
+   * `limit`: how many frames are looked at before a search is given up. It is led by what frames take `least`; as far as that is
+   * too high, ways may be longer than the shortest.
    */
-  constructor(guess: (frame: Frame) => number = () => 0, limit = 20_000) {
-    this.guess = guess;
+  constructor(limit = 20_000) {
     this.limit = limit;
   }
 
@@ -126,7 +123,7 @@ export class Closing {
   private way(stack: Stack): Way | null {
     const known = this.node(stack);
     if (known.way !== null) return known.way;
-    const found = new Search(stack, this.contexts, this.guess, (frame) => this.bytesFrom(frame), this.limit).run();
+    const found = new Search(stack, this.contexts, (frame) => this.bytesFrom(frame), this.limit).run();
     if (found === null) return null;
     // Remembered for each stack on the way.
     const nodes = [known];
@@ -173,7 +170,6 @@ export class Closing {
 /** One search; what it finds out of frames that are opened stays in `contexts`. */
 class Search {
   private readonly contexts: WeakMap<Frame, Context>;
-  private readonly guess: (frame: Frame) => number;
   private readonly bytesFrom: (frame: Frame) => readonly number[];
   private readonly active = new Set<Context>();
   /** Of the stack's frames. */
@@ -184,12 +180,10 @@ class Search {
   constructor(
     stack: Stack,
     contexts: WeakMap<Frame, Context>,
-    guess: (frame: Frame) => number,
     bytesFrom: (frame: Frame) => readonly number[],
     limit: number,
   ) {
     this.contexts = contexts;
-    this.guess = guess;
     this.bytesFrom = bytesFrom;
     this.left = limit;
     // From the bottom up: each frame of the stack is a context, whose end the one below awaits.
@@ -205,7 +199,7 @@ class Search {
       this.held = item;
       this.active.add(next);
       this.stack.add(next);
-      below += guess(frame);
+      below += frame.least;
       context = next;
     }
     this.put(context!, this.held!);
@@ -299,7 +293,7 @@ class Search {
     const key = keyOf(context, item);
     if (item.bytes >= (context.reached.get(key) ?? Infinity)) return;
     context.reached.set(key, item.bytes);
-    const total = item.bytes + this.guess(item.frame) + context.below;
+    const total = item.bytes + item.frame.least + context.below;
     (context.queue[total] ??= []).push(item);
     context.first = Math.min(context.first, total);
   }

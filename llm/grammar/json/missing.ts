@@ -1,6 +1,6 @@
 import type { Formula } from './formula.ts';
 
-/** A guess at the bytes of a member besides its key: colon, comma, and a value. */
+/** A guess at the bytes of a member besides its key: were it less, many members would be tried in every order. */
 const MEMBER = 16;
 
 /** About how many bytes the members take that an object must have yet to satisfy the formula. */

@@ -2,6 +2,7 @@ import { Frame, Interned, type Move, type Outcome } from '../automaton.ts';
 import type { Algebra } from './algebra.ts';
 import { Derivatives, type KeyAlphabet, type KeyClass } from './derive.ts';
 import type { Formula, Type } from './formula.ts';
+import { missing } from './missing.ts';
 import { numbers, type Numbers } from './number.ts';
 import { assertionsOf, evaluate, keyClass, languagesOf, Satisfiability, testsOf } from './satisfy.ts';
 import { strings, type Strings } from './string.ts';
@@ -529,6 +530,10 @@ class ObjectFrame extends Frame {
     this.place = place;
     this.core = core;
     this.spaces = spaces;
+  }
+
+  override get least(): number {
+    return missing(this.core.goal);
   }
 
   protected step(byte: number): Move {
