@@ -99,6 +99,11 @@ export abstract class Frame {
     return false;
   }
 
+  /** Of a frame that is `unique`, where few texts complete the key that is being written: those. */
+  get few(): readonly string[] | null {
+    return null;
+  }
+
   protected abstract step(byte: number): Move;
 
   protected after(_outcome: Outcome): Frame | null {

@@ -51,6 +51,7 @@ export class Masks {
     if (exits !== null && stack.written !== null && stack.below?.taken) {
       this.clearKeys(mask, exits, stack.written, stack.below.taken);
     }
+    if (stack.written !== null && stack.below?.taken) this.clearUsedUp(mask, stack, stack.written, stack.below.taken);
     for (const node of uncertain) this.run(mask, stack, node);
     if (complete(stack)) for (const id of this.vocabulary.end) mask[id >>> 5]! |= 1 << (id & 31);
   }
@@ -123,6 +124,17 @@ export class Masks {
     }
   }
 
+  /** Decides all tokens byte by byte where they may come to a beginning of which all keys are taken: rarely. */
+  private clearUsedUp(mask: Mask, stack: Stack, written: readonly number[], taken: ReadonlySet<string>): void {
+    const begun = settledLength(written) === written.length ? decode(written) : null;
+    const usedUp = (key: string): boolean =>
+      key.startsWith(begun!) && advanceAll(stack, bytesOf(key.slice(begun!.length))) === null;
+    if (stack.frame.plain === Infinity || (begun !== null && ![...taken].some(usedUp))) return;
+    const { end, size } = this.vocabulary.trie;
+    mask.fill(0);
+    for (let node = 0; node < size; node = end[node]!) this.run(mask, stack, node);
+  }
+
   /** Takes out the tokens of a subtree. */
   private clear(mask: Mask, node: number): void {
     const { first, end, ids } = this.vocabulary.trie;
@@ -179,6 +191,9 @@ function path(vocabulary: Vocabulary, node: number): Uint8Array {
   const { depth, first, ids } = vocabulary.trie;
   return vocabulary.bytes(ids[first[node]!]!).subarray(0, depth[node]);
 }
+
+/** A text as the content of a JSON string. */
+const bytesOf = (text: string): Uint8Array => new TextEncoder().encode(JSON.stringify(text).slice(1, -1));
 
 /** What is written of a JSON string in a token; null where that is none. */
 function textOf(bytes: readonly number[]): string | null {

@@ -14,7 +14,8 @@ export function advance(stack: Stack, byte: number): Stack | null {
     if (move.kind === 'frame') return replaced(top, move, byte);
     if (move.kind === 'push') {
       const { child, frame } = move;
-      return { frame: child, below: replaced(top, frame, byte), written: child.unique ? [] : null, taken: null };
+      const below = replaced(top, frame, byte);
+      return below && { frame: child, below, written: child.unique ? [] : null, taken: null };
     }
     const popped = pop(top, move.outcome);
     if (popped === null || move.consumed) return popped;
@@ -43,9 +44,13 @@ export function complete(stack: Stack): boolean {
   return false;
 }
 
-function replaced(top: Stack, frame: Frame, byte: number): Stack {
+/** The stack with `frame` in the place of its top, behind a byte. Null where every key that it could be has been taken. */
+function replaced(top: Stack, frame: Frame, byte: number): Stack | null {
   if (!frame.unique) return frame === top.frame ? top : { frame, below: top.below, written: null, taken: top.taken };
-  return { frame, below: top.below, written: [...(top.written ?? []), byte], taken: top.taken };
+  const written = [...(top.written ?? []), byte];
+  const taken = top.below?.taken;
+  if (taken && frame.few?.every((text) => taken.has(decode(written) + text))) return null;
+  return { frame, below: top.below, written, taken: top.taken };
 }
 
 /** The stack without its top, which ended so. Null where the frame below does not allow it, or has had this key. */

@@ -41,6 +41,7 @@ export interface KeyClass {
 
 /** Names and languages that tell keys apart. */
 export interface KeyAlphabet {
+  readonly id: number;
   readonly names: readonly string[];
   /** The names as a language, each labelled by its place. */
   readonly named: Language;
@@ -313,7 +314,12 @@ export class Derivatives {
       for (const language of languages.values()) {
         for (const name of finite(language, language.start, FEW) ?? []) names.add(name);
       }
-      return { names: [...names], named: words([...names]), languages: [...languages.values()] };
+      return {
+        id: this.alphabets.size,
+        names: [...names],
+        named: words([...names]),
+        languages: [...languages.values()],
+      };
     });
   }
 }

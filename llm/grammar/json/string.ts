@@ -1,5 +1,6 @@
 import { Frame, Interned, type Move, type Outcome } from '../automaton.ts';
 import { combine } from '../text/combine.ts';
+import { finite } from '../text/finite.ts';
 import { CODE_POINTS, DEAD, NONE, firstFrom, meets, type Language, type Range } from '../text/language.ts';
 
 /** The strings of a JSON text whose content some languages decide, read behind the opening quote. */
@@ -10,6 +11,8 @@ export interface Strings {
 export interface StringOptions {
   /** They are the keys of one object, no two of which may be equal. */
   readonly unique?: boolean;
+  /** Whatever is written can become a string that is wanted, by plain text alone. */
+  readonly open?: boolean;
 }
 
 /**
@@ -19,11 +22,11 @@ export interface StringOptions {
 export function strings(
   languages: readonly Language[],
   outcome: (labels: readonly number[]) => Outcome | null,
-  { unique = false }: StringOptions = {},
+  { unique = false, open = false }: StringOptions = {},
 ): Strings | null {
   const language = combine('', languages, (labels) => outcome(labels) ?? NONE);
   if (language.start === DEAD) return null;
-  return { open: new StringFrames(language, unique).content(language.start) };
+  return { open: new StringFrames(language, { unique, open }).content(language.start) };
 }
 
 const QUOTE = 0x22;
@@ -61,6 +64,9 @@ const PLAIN: readonly (readonly [from: number, to: number])[] = [
 /** Some of them, which most patterns refuse: asked first, as all take longer. */
 const PROBES = [0x7f, 0x20, 0x10ffff];
 
+/** How many texts of keys are looked at to see whether all of them are taken. */
+const FEW = 64;
+
 /** So many states are looked at to see how much plain text keeps a string open. */
 const NEAR = 32;
 
@@ -68,12 +74,14 @@ const NEAR = 32;
 class StringFrames {
   readonly language: Language;
   readonly unique: boolean;
+  readonly open: boolean;
   private readonly contents: (ContentFrame | undefined)[] = [];
   private readonly parts = new Interned<Frame>();
 
-  constructor(language: Language, unique: boolean) {
+  constructor(language: Language, { unique, open }: Required<StringOptions>) {
     this.language = language;
     this.unique = unique;
+    this.open = open;
   }
 
   /** Between two characters. */
@@ -147,9 +155,16 @@ abstract class StringFrame extends Frame {
 class ContentFrame extends StringFrame {
   protected readonly part = '';
   private room: number | undefined;
+  private texts: readonly string[] | null | undefined;
 
   override get plain(): number {
-    return (this.room ??= plainRoom(this.frames.language, this.state));
+    return (this.room ??= this.frames.open ? Infinity : plainRoom(this.frames.language, this.state));
+  }
+
+  override get few(): readonly string[] | null {
+    if (!this.unique || this.frames.open) return null;
+    if (this.texts === undefined) this.texts = finite(this.frames.language, this.state, FEW);
+    return this.texts;
   }
 
   override get counted(): boolean {
@@ -309,5 +324,7 @@ function covers(ranges: readonly Range[], from: number, to: number): boolean {
 
 /** What bytes of a string's content, escapes and all, say. */
 export function decode(bytes: readonly number[]): string {
-  return JSON.parse(`"${new TextDecoder().decode(Uint8Array.from(bytes))}"`) as string;
+  return JSON.parse(`"${UTF8.decode(Uint8Array.from(bytes))}"`) as string;
 }
+
+const UTF8 = new TextDecoder();

@@ -1,4 +1,4 @@
-import { Frame, Interned, type Move, type Outcome } from '../automaton.ts';
+import { bytesIn, Frame, Interned, type ByteSet, type Move, type Outcome } from '../automaton.ts';
 import type { Algebra } from './algebra.ts';
 import { Derivatives, type KeyAlphabet, type KeyClass } from './derive.ts';
 import type { Formula, Type } from './formula.ts';
@@ -19,6 +19,13 @@ export const DEFAULTS: DocumentOptions = { whitespace: 8, order: 'free' };
 const SPACES: ReadonlySet<number> = new Set([0x20, 0x09, 0x0a, 0x0d]);
 const [QUOTE, COMMA, COLON, MINUS] = [0x22, 0x2c, 0x3a, 0x2d];
 const [OPEN_ARRAY, CLOSE_ARRAY, OPEN_OBJECT, CLOSE_OBJECT] = [0x5b, 0x5d, 0x7b, 0x7d];
+const ALIVE = {
+  value: bytesIn(' \t\n\r"-0123456789tfn[{'),
+  array: { open: bytesIn(' \t\n\r]"-0123456789tfn[{'), next: bytesIn(' \t\n\r,]') },
+  object: { open: bytesIn(' \t\n\r"}'), comma: bytesIn(' \t\n\r"'), next: bytesIn(' \t\n\r,}') },
+  colon: bytesIn(' \t\n\r:'),
+  end: bytesIn(' \t\n\r'),
+};
 const LITERALS: ReadonlyMap<number, { text: string; type: Type; truth: boolean }> = new Map([
   [0x6e, { text: 'null', type: 'null', truth: false }],
   [0x74, { text: 'true', type: 'boolean', truth: true }],
@@ -27,7 +34,7 @@ const LITERALS: ReadonlyMap<number, { text: string; type: Type; truth: boolean }
 
 /** What is asked of a value: `goal` holds at its end, and which of `tracked` do then is its outcome. */
 interface Task {
-  readonly key: string;
+  readonly key: number;
   readonly tracked: readonly Formula[];
   readonly goal: Formula;
 }
@@ -47,7 +54,7 @@ interface Demand {
 
 /** How one more child goes on: what is asked of it, and the core behind each of its outcomes. */
 interface Plan {
-  readonly key: string;
+  readonly key: number;
   readonly task: Task;
   readonly after: (outcome: Outcome) => Core;
 }
@@ -87,7 +94,7 @@ class Values {
 
   task(tracked: readonly Formula[], goal: Formula): Task {
     const key = [...tracked, goal].map(({ id }) => id).join(' ');
-    return this.tasks.get(key, () => ({ key, tracked, goal }));
+    return this.tasks.get(key, () => ({ key: this.tasks.size, tracked, goal }));
   }
 
   outcome(truths: readonly boolean[]): Outcome {
@@ -129,7 +136,7 @@ class Values {
 
   private string(task: Task): Strings | null {
     const { key, tracked, goal } = this.restrict(task, 'string');
-    return this.stringsOf.get(key, () => {
+    return this.stringsOf.get(String(key), () => {
       const assertions = assertionsOf([...tracked, goal]);
       return strings(languagesOf(assertions), (labels) => {
         const truths = new Map(assertions.map((assertion, i) => [assertion, labels[i]! >= 0]));
@@ -141,7 +148,7 @@ class Values {
 
   private number(task: Task): Numbers | null {
     const { key, tracked, goal } = this.restrict(task, 'number');
-    return this.numbersOf.get(key, () => {
+    return this.numbersOf.get(String(key), () => {
       const assertions = assertionsOf([...tracked, goal]);
       return numbers(testsOf(assertions), (values) => {
         const truths = new Map(assertions.map((assertion, i) => [assertion, values[i]!]));
@@ -171,9 +178,8 @@ class Values {
     taken: ReadonlySet<string>,
   ): Core {
     const gone = alphabet ? alphabet.names.flatMap((name, i) => (taken.has(name) ? [i] : [])) : [];
-    const names = alphabet ? JSON.stringify(alphabet.names) + alphabet.languages.map(({ key }) => key).join(' ') : '';
-    const key = `${[...tracked, goal].map(({ id }) => id).join(' ')} ; ${gone.join(' ')} ; ${names}`;
-    return this.cores.get(key, () => ({ key, tracked, goal, alphabet, taken }));
+    const key = `${[...tracked, goal].map(({ id }) => id).join(' ')} ; ${gone.join(' ')} ; ${alphabet?.id}`;
+    return this.cores.get(key, () => ({ key: this.cores.size, tracked, goal, alphabet, taken }));
   }
 
   arrayAt(place: ArrayPlace, core: Core, spaces: number): Frame {
@@ -202,7 +208,6 @@ class Values {
   element(core: Core): Plan | null {
     return this.plans.get(`element ${core.key}`, () =>
       this.plan(
-        `element ${core.key}`,
         core.tracked.map((formula) => this.derivatives.element(formula)),
         this.derivatives.element(core.goal),
         (goal) => this.satisfiable.array(goal),
@@ -218,7 +223,6 @@ class Values {
     return this.plans.get(`member ${key.key} ${core.key}`, () => {
       const taken = this.taken(core, key);
       return this.plan(
-        `member ${key.key} ${core.key}`,
         core.tracked.map((formula) => this.derivatives.member(formula, key)),
         this.derivatives.member(core.goal, key),
         (goal) => this.satisfiable.object(goal, taken),
@@ -299,7 +303,8 @@ class Values {
           ),
         );
       },
-      { unique: true },
+      // Where no pattern tells keys apart, what is none of the names is a key, and all can be made one.
+      { unique: true, open: languages.length === 0 },
     );
   }
 
@@ -308,7 +313,6 @@ class Values {
    * without the child's satisfying a formula, the child is held to it; other formulas are tracked to its end.
    */
   private plan(
-    key: string,
     tracked: readonly Formula[],
     goal: Formula,
     satisfiable: (goal: Formula) => boolean,
@@ -324,7 +328,7 @@ class Values {
     const task = this.task(children, algebra.and(demanded, this.possible(goal, demanded, satisfiable)));
     if (!this.satisfiable.value(task.goal)) return null;
     return {
-      key,
+      key: this.plans.size,
       task,
       after: (outcome) => {
         const truths = this.outcomes.at(outcome);
@@ -439,6 +443,10 @@ class EndFrame extends Frame {
     return 0;
   }
 
+  override get alive(): ByteSet {
+    return ALIVE.end;
+  }
+
   protected step(byte: number): Move {
     if (!SPACES.has(byte) || this.spaces >= this.values.options.whitespace) return null;
     return new EndFrame(this.values, this.spaces + 1);
@@ -456,6 +464,10 @@ class ValueFrame extends Frame {
     this.values = values;
     this.task = task;
     this.spaces = spaces;
+  }
+
+  override get alive(): ByteSet {
+    return ALIVE.value;
   }
 
   protected step(byte: number): Move {
@@ -500,6 +512,10 @@ class ArrayFrame extends Frame {
     this.spaces = spaces;
   }
 
+  override get alive(): ByteSet {
+    return ALIVE.array[this.place];
+  }
+
   protected step(byte: number): Move {
     const { values, place, core, spaces } = this;
     if (SPACES.has(byte)) return spaces < values.options.whitespace ? values.arrayAt(place, core, spaces + 1) : null;
@@ -530,6 +546,10 @@ class ObjectFrame extends Frame {
     this.place = place;
     this.core = core;
     this.spaces = spaces;
+  }
+
+  override get alive(): ByteSet {
+    return ALIVE.object[this.place];
   }
 
   override get least(): number {
@@ -567,6 +587,10 @@ class ColonFrame extends Frame {
     this.values = values;
     this.plan = plan;
     this.spaces = spaces;
+  }
+
+  override get alive(): ByteSet {
+    return ALIVE.colon;
   }
 
   protected step(byte: number): Move {
