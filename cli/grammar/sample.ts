@@ -1,8 +1,10 @@
 import { HostRandom, randomKey } from '../../engine/random.ts';
-import type { Frame } from '../../llm/grammar/automaton.ts';
+import type { Frame, Stack } from '../../llm/grammar/automaton.ts';
+import { Closing } from '../../llm/grammar/budget.ts';
 import { document } from '../../llm/grammar/json/value.ts';
 import { Matcher } from '../../llm/grammar/matcher.ts';
 import { compile, type SchemaOptions } from '../../llm/grammar/schema/compile.ts';
+import { start } from '../../llm/grammar/stack.ts';
 import type { Vocabulary } from '../../llm/grammar/vocabulary.ts';
 import type { Tokens } from './tokens.ts';
 
@@ -10,22 +12,25 @@ import type { Tokens } from './tokens.ts';
 interface Walk {
   /** In this share of the steps a token that begins with what closes or goes on is taken, where one may come. */
   readonly closing: number;
-  /** Tokens at most. */
-  readonly most: number;
+  /** Tokens at most; more where the shortest document needs them. */
+  readonly tokens: number;
 }
 
 const CLOSING: ReadonlySet<number> = new Set([...'"]},:'].map((character) => character.charCodeAt(0)));
 
-/** A document whose tokens are drawn from the masks; null where it has not ended after `most` tokens. */
+/** A document whose tokens are drawn from the masks, until the end of text is drawn. */
 export function randomDocument(
   vocabulary: Vocabulary,
   grammar: Frame,
   random: HostRandom,
-  { closing, most }: Walk,
-): string | null {
-  const matcher = new Matcher(vocabulary, grammar);
+  { closing, tokens: most }: Walk,
+): string {
+  const close = new Closing();
+  const least = close.cost(start(grammar));
+  const budget = { tokens: Math.max(most, least), closing: (stack: Stack) => close.cost(stack) };
+  const matcher = new Matcher(vocabulary, grammar, budget);
   const bytes: number[] = [];
-  for (let step = 0; step < most; step++) {
+  for (;;) {
     const tokens = bits(matcher.mask());
     const near = tokens.filter((token) => vocabulary.end.includes(token) || CLOSING.has(vocabulary.bytes(token)[0]!));
     const among = near.length > 0 && random.uniform() < closing ? near : tokens;
@@ -34,7 +39,6 @@ export function randomDocument(
     if (!matcher.accept(token)) throw new Error(`[grammar] token ${token} is in the mask and not accepted`);
     bytes.push(...vocabulary.bytes(token));
   }
-  return null;
 }
 
 /** The tokens of a mask. */
@@ -59,15 +63,6 @@ export function* samples(
   if (!grammar) throw new Error('[grammar] no JSON value satisfies the schema');
   for (let sample = 0; sample < count; sample++) {
     const random = new HostRandom(randomKey(seed, 'grammar'), sample);
-    let text: string | null = null;
-    for (let tries = 0; text === null; tries++) {
-      if (tries === TRIES)
-        throw new Error(`[grammar] no random document ended within ${MOST} tokens in ${TRIES} tries`);
-      text = randomDocument(vocabulary, grammar, random, { closing: 0.3, most: MOST });
-    }
-    yield text;
+    yield randomDocument(vocabulary, grammar, random, { closing: 0.3, tokens: 1000 });
   }
 }
-
-const MOST = 10_000;
-const TRIES = 10;
