@@ -13,7 +13,7 @@ import type { Vocabulary } from '../../../../llm/grammar/vocabulary.ts';
 import { schemas, values } from './random.ts';
 import { SMALL } from './small.ts';
 
-/** How many documents are drawn; with DOCUMENTS=100000 in the environment it takes half an hour, cl100k_base included. */
+/** How many documents are drawn; DOCUMENTS=100000 in the environment makes the long run of it, with cl100k_base. */
 const DOCUMENTS = Number(process.env.DOCUMENTS ?? 200);
 
 interface Compiled {
