@@ -13,9 +13,79 @@ export function combine(
   label: (labels: readonly number[]) => number,
   wanted?: 'every' | 'some',
 ): Language {
-  const combined = new Combined(key, languages, label, wanted);
+  const [language] = languages;
+  const combined =
+    languages.length === 1 ? new Relabelled(key, language!, label) : new Combined(key, languages, label, wanted);
   return combined.empty ? none : combined;
 }
+
+/** One language under other labels, texts outside it included. */
+class Relabelled implements Language {
+  readonly key: string;
+  readonly start: number;
+  private readonly language: Language;
+  private readonly relabelled: (labels: readonly number[]) => number;
+  private readonly labels = new Map<number, number>();
+  private readonly rangesOf: (readonly Range[] | undefined)[] = [];
+  private readonly spansOf: (readonly Span[] | null | undefined)[] = [];
+  private readonly reach: Reach;
+
+  constructor(key: string, language: Language, relabelled: (labels: readonly number[]) => number) {
+    this.key = key;
+    this.language = language;
+    this.relabelled = relabelled;
+    this.start = outward(language.start);
+    this.reach = new Reach({
+      name: `a text that is ${shortened(language.key)}, or is not`,
+      accepts: (state) => (this.spans(state) ?? [{ label: this.label(state) }]).some(({ label }) => label !== NONE),
+      next: (state) => (this.spans(state) ? [] : this.edges(state).map((range) => range.state)),
+    });
+  }
+
+  get empty(): boolean {
+    return !this.reach.from(this.start);
+  }
+
+  step(state: number, codePoint: number): number {
+    const next = state === OUTSIDE ? OUTSIDE : outward(this.language.step(state - 1, codePoint));
+    return this.reach.from(next) ? next : DEAD;
+  }
+
+  ranges(state: number): readonly Range[] {
+    return (this.rangesOf[state] ??= this.edges(state).filter((range) => this.reach.from(range.state)));
+  }
+
+  label(state: number): number {
+    return this.relabel(state === OUTSIDE ? NONE : this.language.label(state - 1));
+  }
+
+  spans(state: number): readonly Span[] | null {
+    let found = this.spansOf[state];
+    if (found === undefined) {
+      const own = state === OUTSIDE ? none.spans(DEAD) : this.language.spans(state - 1);
+      found = own && spans(own.map(({ below, label }) => ({ below, label: this.relabel(label) })));
+      this.spansOf[state] = found;
+    }
+    return found;
+  }
+
+  private edges(state: number): readonly Range[] {
+    const own = state === OUTSIDE ? [] : this.language.ranges(state - 1);
+    // Where nothing outside is wanted, it need not be looked at.
+    if (this.relabel(NONE) === NONE) return own.map(({ from, to, state }) => ({ from, to, state: outward(state) }));
+    return overlay([own], ([next]) => outward(next!));
+  }
+
+  private relabel(label: number): number {
+    let other = this.labels.get(label);
+    if (other === undefined) this.labels.set(label, (other = this.relabelled([label])));
+    return other;
+  }
+}
+
+/** A state of another language as one of `Relabelled`: all that is outside it is one state. */
+const OUTSIDE = 0;
+const outward = (state: number): number => (state === DEAD ? OUTSIDE : state + 1);
 
 export function complement(language: Language): Language {
   if (language === none) return all;
