@@ -1,31 +1,54 @@
-/** README's program on the engine prints what stands beside it. */
+/** README's programs print what stands beside them. */
+import * as fs from 'node:fs';
 import { readFile } from 'node:fs/promises';
 import { expect, it } from 'vitest';
 import * as engine from '../engine/index.ts';
 import type { Device } from '../engine/index.ts';
 import { openNodeDevice } from '../engine/node.ts';
+import * as tokenizer from 'gpt-tokenizer/encoding/cl100k_base';
 import * as kernels from '../kernels/index.ts';
+import * as grammar from '../llm/grammar/index.ts';
 
-it('README’s program runs', async () => {
+/** Runs the first program of a section, and gives what it printed and what stands beside that. */
+async function run(
+  title: string,
+  modules: Readonly<Record<string, object>>,
+): Promise<{ printed: string[]; said: string[] }> {
   const readme = await readFile(new URL('../README.md', import.meta.url), 'utf8');
-  const section = readme.split('\n## ').find((text) => text.startsWith('The engine in a program'))!;
-  const lines = section.split('\n').flatMap((line) => (line.startsWith('    ') ? [line.slice(4)] : []));
-  expect(lines.length).toBeLessThanOrEqual(25);
+  const section = readme.split('\n## ').find((text) => text.startsWith(title))!;
+  const lines = section.split('\n');
+  const first = lines.findIndex((line) => line.startsWith('    '));
+  const last = lines.findIndex((line, i) => i > first && line !== '' && !line.startsWith('    '));
+  const program = lines.slice(first, last < 0 ? undefined : last).map((line) => line.slice(4));
+  expect(program.length).toBeLessThanOrEqual(25);
+  const text = program.join('\n').replace(/^import (.*) from (.*);$/gm, 'const $1 = modules[$2];');
+  const printed: string[] = [];
+  const body = new Function('modules', 'console', `return (async () => {\n${text}\n})();`) as (
+    ...names: [typeof modules, { log: (text: string) => void }]
+  ) => Promise<void>;
+  await body(modules, { log: (text) => printed.push(text) });
+  return { printed, said: program.flatMap((line) => /^(?:await )?show.*\/\/ (.*)$/.exec(line)?.[1] ?? []) };
+}
 
+it('README’s program on the engine runs', async () => {
   // The sources in place of what was built from them.
   let device: Device | null = null;
-  const modules: Record<string, object> = {
+  const { printed, said } = await run('The engine in a program', {
     './dist/engine/index.js': engine,
     './dist/engine/node.js': { openNodeDevice: async () => (device = await openNodeDevice()) },
     './dist/kernels/index.js': kernels,
-  };
-  const program = lines.join('\n').replace(/^import (.*) from (.*);$/gm, 'const $1 = modules[$2];');
-  const printed: unknown[] = [];
-  const run = new Function('modules', 'console', `return (async () => {\n${program}\n})();`) as (
-    ...names: [typeof modules, { log: (text: string) => void }]
-  ) => Promise<void>;
-  await run(modules, { log: (text) => printed.push(text) });
+  });
   device!.destroy();
-  expect(printed).toEqual(lines.flatMap((line) => /^await show.*\/\/ (.*)$/.exec(line)?.[1] ?? []));
+  expect(printed).toEqual(said);
   expect(printed.length).toBe(6);
+});
+
+it('README’s program on grammars runs', async () => {
+  const { printed, said } = await run('Output that cannot be malformed', {
+    'node:fs': fs,
+    'gpt-tokenizer/encoding/cl100k_base': tokenizer,
+    './dist/llm/grammar/index.js': grammar,
+  });
+  expect(printed).toEqual(said);
+  expect(printed.length).toBe(3);
 });
