@@ -1,6 +1,6 @@
 import type { Frame, Outcome, Stack } from './automaton.ts';
 import { decode } from './json/string.ts';
-import { advance, complete } from './stack.ts';
+import { advance, advanceAll, complete } from './stack.ts';
 
 /** Bytes written one after another: those before, then a byte or those of a child. */
 interface Written {
@@ -75,6 +75,16 @@ interface Way {
   readonly rest: Way | null;
 }
 
+const DONE: Way = { cost: 0, byte: NONE, rest: null };
+
+type Bytes = readonly number[];
+
+/** Bytes that end a construct of JSON. */
+const CLOSERS: readonly Bytes[] = [...'"]}'].map((text) => [text.charCodeAt(0)]);
+
+/** So many ways in which a frame has ended are remembered. */
+const ENDINGS = 8;
+
 interface Node {
   readonly above: Map<Frame, Map<string, Node>>;
   way: Way | null;
@@ -93,6 +103,7 @@ export class Closing {
   private readonly limit: number;
   private readonly bytesOf = new WeakMap<Frame, readonly number[]>();
   private readonly contexts = new WeakMap<Frame, Context>();
+  private readonly endings = new WeakMap<Frame, Bytes[]>();
   private readonly nodes = new WeakMap<Stack, Node>();
   private readonly bottom: Node = { above: new Map(), way: null };
 
@@ -123,25 +134,66 @@ export class Closing {
   private way(stack: Stack): Way | null {
     const known = this.node(stack);
     if (known.way !== null) return known.way;
+    if (complete(stack)) return (known.way = DONE);
+    const quick = this.quick(stack);
+    if (quick !== null) return quick;
     const found = new Search(stack, this.contexts, (frame) => this.bytesFrom(frame), this.limit).run();
-    if (found === null) return null;
-    // Remembered for each stack on the way.
-    const nodes = [known];
-    let at: Stack | null = stack;
-    for (const byte of found) {
-      at = advance(at, byte);
-      if (at === null) return null;
-      nodes.push(this.node(at));
+    return found && this.remember(stack, found);
+  }
+
+  /**
+   * A way by what is known: how the frame on top has ended elsewhere, or a byte that ends it at once, and the way from there.
+   * It may be longer than the shortest, where another outcome leaves less to be done below.
+   */
+  private quick(stack: Stack): Way | null {
+    const depth = depthOf(stack);
+    let best: { readonly bytes: Bytes; readonly cost: number } | null = null;
+    const endings = this.endings.get(stack.frame) ?? [];
+    // A key that has begun may be one that has to come.
+    for (const bytes of stack.frame.unique && endings.length === 0 ? [] : [...CLOSERS, ...endings]) {
+      const after = advanceAll(stack, bytes);
+      if (after === null || depthOf(after) >= depth) continue;
+      const cost = bytes.length + this.cost(after);
+      if (cost < (best?.cost ?? Infinity)) best = { bytes, cost };
     }
-    if (!complete(at)) return null;
-    let way: Way = { cost: 0, byte: NONE, rest: null };
-    nodes.at(-1)!.way = way;
-    for (let i = found.length - 1; i >= 0; i--) {
-      way = { cost: way.cost + 1, byte: found[i]!, rest: way };
-      if (way.cost < (nodes[i]!.way?.cost ?? Infinity)) nodes[i]!.way = way;
-      else way = nodes[i]!.way!;
+    return best && this.remember(stack, best.bytes);
+  }
+
+  /** Puts a way down for each stack on it; `bytes` lead to the document's end, or to a stack whose way is known. */
+  private remember(stack: Stack, bytes: Bytes): Way | null {
+    const stacks = [stack];
+    for (const byte of bytes) {
+      const next = advance(stacks.at(-1)!, byte);
+      if (next === null) return null;
+      stacks.push(next);
     }
-    return known.way;
+    const last = this.node(stacks.at(-1)!);
+    if (last.way === null && !complete(stacks.at(-1)!)) return null;
+    let way = (last.way ??= DONE);
+    for (let i = bytes.length - 1; i >= 0; i--) {
+      const node = this.node(stacks[i]!);
+      way = { cost: way.cost + 1, byte: bytes[i]!, rest: way };
+      if (way.cost < (node.way?.cost ?? Infinity)) node.way = way;
+      else way = node.way!;
+    }
+    this.learn(stacks, bytes);
+    return this.node(stack).way;
+  }
+
+  /** How the frames on top of these stacks have ended. */
+  private learn(stacks: readonly Stack[], bytes: Bytes): void {
+    const depths = stacks.map(depthOf);
+    for (let i = 0; i < bytes.length; i++) {
+      let end = i + 1;
+      while (end < depths.length && depths[end]! >= depths[i]!) end += 1;
+      if (end === depths.length) continue;
+      const { frame } = stacks[i]!;
+      let endings = this.endings.get(frame);
+      if (endings === undefined) this.endings.set(frame, (endings = []));
+      if (endings.length >= ENDINGS) continue;
+      const ending = bytes.slice(i, end);
+      if (!endings.some((other) => String(other) === String(ending))) endings.push(ending);
+    }
   }
 
   /** Stacks with one future are one node. */
@@ -348,8 +400,34 @@ function flat(written: Written | null): number[] {
   return bytes;
 }
 
+const depths = new WeakMap<Stack, number>();
+
+function depthOf(stack: Stack): number {
+  const path: Stack[] = [];
+  let depth = 0;
+  for (let at: Stack | null = stack; at !== null; at = at.below) {
+    const known = depths.get(at);
+    if (known !== undefined) {
+      depth = known;
+      break;
+    }
+    path.push(at);
+  }
+  for (const at of path.reverse()) depths.set(at, (depth += 1));
+  return depth;
+}
+
+/** Of the hexadecimal digits of an escape, any of which goes on, so many are tried. */
+const HEXADECIMAL = 3;
+
 /** One byte for all that do the same, printable ones first. */
 function different(frame: Frame): number[] {
+  const bytes = tellingApart(frame);
+  const text = String.fromCharCode(...bytes);
+  return /^[\da-f]*[a-f]$/i.test(text) ? bytes.slice(0, HEXADECIMAL) : bytes;
+}
+
+function tellingApart(frame: Frame): number[] {
   const bytes: number[] = [];
   const frames = new Set<Frame>();
   const pushes = new Map<Frame, Set<Frame>>();

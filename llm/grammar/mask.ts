@@ -59,8 +59,8 @@ export class Masks {
   /** Keeps of the mask at `stack` the tokens after which no more than `most` bytes close the document. */
   keep(mask: Mask, stack: Stack, most: number, closing: (stack: Stack) => number): void {
     const { byte, depth, end, first, ids, plain, size } = this.vocabulary.trie;
-    // Plain text brings a counted string's end no farther away.
-    const whole = stack.frame.counted && closing(stack) <= most ? this.vocabulary.longestPlain : 0;
+    // Plain text brings a counted string's end no farther away, but for the bytes of its last character that it lacks.
+    const whole = stack.frame.counted && closing(stack) + 3 <= most ? this.vocabulary.longestPlain : 0;
     const stacks = [stack];
     for (let node = 0; node < size;) {
       const next = plain[node]! <= whole ? null : advance(stacks[depth[node]! - 1]!, byte[node]!);
