@@ -3,15 +3,16 @@ import { createReadStream, existsSync } from 'node:fs';
 import path from 'node:path';
 import { createInterface } from 'node:readline';
 import { Command, InvalidArgumentError, Option } from 'commander';
+import { contextFree, jsonSchema } from '../llm/grammar/index.ts';
 import type { SchemaOptions } from '../llm/grammar/schema/compile.ts';
 import type { Draft } from '../llm/grammar/schema/keywords.ts';
 import { check } from './grammar/check.ts';
-import { explain } from './grammar/explain.ts';
+import { explain, explainPlace } from './grammar/explain.ts';
 import { metaschemas, remotesOf } from './grammar/remotes.ts';
 import { samples } from './grammar/sample.ts';
 import { SUITE_BASE } from './grammar/suite.ts';
 import { formatTable, PARTS, suiteRows, total, writeTables } from './grammar/table.ts';
-import { loadTokens, readJson, type Tokens } from './grammar/tokens.ts';
+import { loadTokens, readJson, readText, type Tokens } from './grammar/tokens.ts';
 import { main } from './errors.ts';
 import { ROOT } from './run.ts';
 
@@ -26,7 +27,7 @@ const command = new Command('node cli/grammar.js')
     'JSON Schema as token masks: what is written under the masks of a schema satisfies it, whatever the model.\n' +
       'Say one of --check, --explain, --sample and --suite.',
   )
-  .argument('[schema]', 'the file of the schema, for --explain and --sample')
+  .argument('[file]', 'for --explain and --sample: a schema (.json), or a context-free grammar (.gbnf)')
   .option('--check <file>', 'a verdict for each line {"id", "schema", "instance"} of a JSONL file')
   .option('--explain <prefix>', 'what may come behind this beginning of a document, and why')
   .option('--sample <n>', 'so many random documents, one a line', count)
@@ -61,6 +62,7 @@ Examples:
   node cli/grammar.js --check suite.jsonl --remotes remotes --base http://localhost:1234/
   node cli/grammar.js --explain '{"name": "' schema.json
   node cli/grammar.js --sample 10 --seed 1 schema.json
+  node cli/grammar.js --explain 'SELECT name FROM ' assets/grammars/sql.gbnf
 `,
   );
 
@@ -91,12 +93,16 @@ await main(async () => {
   const tokens = await loadTokens(options.vocabulary);
   if (options.check !== undefined) return checkLines(options.check, tokens, { formats, draft, remotes });
   if (options.suite !== undefined) return suite(folder(options.suite), tokens);
-  if (file === undefined) throw new Error(`[grammar] --${tasks[0]} needs the file of a schema`);
-  const schema = await readJson(file);
-  if (options.explain !== undefined) console.log(explain(schema, options.explain, tokens, { formats, draft, remotes }));
-  else
-    for (const text of samples(schema, options.sample!, options.seed, tokens, { formats, draft, remotes }))
-      console.log(text);
+  if (file === undefined) throw new Error(`[grammar] --${tasks[0]} needs the file of a schema, or of a grammar`);
+  const schemaOptions = { formats, draft, remotes };
+  const whitespace = options.explain === undefined ? 0 : Infinity;
+  const schema = file.endsWith('.gbnf') ? undefined : await readJson(file);
+  const grammar =
+    schema === undefined ? contextFree(await readText(file)) : jsonSchema(schema, { ...schemaOptions, whitespace });
+  if (options.explain !== undefined) {
+    const { read, lines } = explain(grammar, options.explain, tokens);
+    console.log([...lines, ...(schema === undefined ? [] : explainPlace(schema, read, schemaOptions))].join('\n'));
+  } else for (const text of samples(grammar, options.sample!, options.seed, tokens)) console.log(text);
 });
 
 function folder(name: string): string {

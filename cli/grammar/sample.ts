@@ -1,9 +1,7 @@
 import { HostRandom, randomKey } from '../../engine/random.ts';
 import type { Frame, Stack } from '../../llm/grammar/automaton.ts';
 import { Closing } from '../../llm/grammar/budget.ts';
-import { document } from '../../llm/grammar/json/value.ts';
 import { Matcher } from '../../llm/grammar/matcher.ts';
-import { compile, type SchemaOptions } from '../../llm/grammar/schema/compile.ts';
 import { start } from '../../llm/grammar/stack.ts';
 import type { Vocabulary } from '../../llm/grammar/vocabulary.ts';
 import type { Tokens } from './tokens.ts';
@@ -50,17 +48,8 @@ function bits(mask: Uint32Array): number[] {
   return tokens;
 }
 
-/** `count` random documents of a schema, without white space. */
-export function* samples(
-  schema: unknown,
-  count: number,
-  seed: number,
-  { vocabulary }: Tokens,
-  options: SchemaOptions,
-): Iterable<string> {
-  const { algebra, formula } = compile(schema, options);
-  const grammar = document(algebra, formula, { whitespace: 0 });
-  if (!grammar) throw new Error('[grammar] no JSON value satisfies the schema');
+/** `count` random documents of a grammar. */
+export function* samples(grammar: Frame, count: number, seed: number, { vocabulary }: Tokens): Iterable<string> {
   for (let sample = 0; sample < count; sample++) {
     const random = new HostRandom(randomKey(seed, 'grammar'), sample);
     yield randomDocument(vocabulary, grammar, random, { closing: 0.3, tokens: 1000 });

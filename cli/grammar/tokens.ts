@@ -43,15 +43,18 @@ async function huggingFace(file: string): Promise<Tokens> {
 }
 
 export async function readJson(file: string): Promise<Record<string, unknown>> {
-  let text: string;
-  try {
-    text = await readFile(file, 'utf8');
-  } catch (error) {
-    throw new Error(`[grammar] ${file} cannot be read: ${(error as Error).message}`);
-  }
+  const text = await readText(file);
   try {
     return JSON.parse(text) as Record<string, unknown>;
   } catch (error) {
     throw new Error(`[grammar] ${file} is not JSON: ${(error as Error).message}`);
+  }
+}
+
+export async function readText(file: string): Promise<string> {
+  try {
+    return await readFile(file, 'utf8');
+  } catch (error) {
+    throw new Error(`[grammar] ${file} cannot be read: ${(error as Error).message}`);
   }
 }

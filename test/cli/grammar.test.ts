@@ -3,13 +3,14 @@ import { tmpdir } from 'node:os';
 import path from 'node:path';
 import { beforeAll, describe, expect, it } from 'vitest';
 import { check, statistics } from '../../cli/grammar/check.ts';
-import { explain } from '../../cli/grammar/explain.ts';
+import { explain, explainPlace } from '../../cli/grammar/explain.ts';
 import { jsonText } from '../../cli/grammar/json.ts';
 import { pathOf } from '../../cli/grammar/place.ts';
 import { metaschemas, remotesOf } from '../../cli/grammar/remotes.ts';
 import { samples } from '../../cli/grammar/sample.ts';
 import { formatTable, PARTS, total, writeTables } from '../../cli/grammar/table.ts';
 import { loadTokens, type Tokens } from '../../cli/grammar/tokens.ts';
+import { contextFree, jsonSchema } from '../../llm/grammar/index.ts';
 
 const person = {
   type: 'object',
@@ -91,17 +92,25 @@ it('the metaschemas are followed, but for unique strings', () => {
 
 describe('--explain', () => {
   it('says where a beginning breaks off, what may come, and by which schemas', () => {
-    const text = explain(person, '{"name": "Jo', tokens, {});
+    const { read, lines } = explain(jsonSchema(person, { whitespace: Infinity }), '{"name": "Jo', tokens);
+    expect(lines.join('\n')).toContain('`"`');
+    const text = explainPlace(person, read, {}).join('\n');
     expect(text).toContain('at $["name"]:');
-    expect(text).toContain('`"`');
     expect(text).toContain('#/properties/name: {"type":"string","maxLength":5}');
   });
 
   it('says what may not come', () => {
-    const text = explain(person, '{"nick', tokens, {});
-    expect(text).toContain('Behind `{"n`, at $:');
+    const { read, lines } = explain(jsonSchema(person), '{"nick', tokens);
+    const text = lines.join('\n');
+    expect(read).toBe('{"n');
+    expect(text).toContain('Behind `{"n`:');
     expect(text).toContain('`i` may not come');
     expect(text).toContain('What may: `\\`, `a`.');
+  });
+
+  it('speaks of grammars too', () => {
+    const { lines } = explain(contextFree('root ::= "a" ("b" | "cd")'), 'ac', tokens);
+    expect(lines.join('\n')).toContain('Nothing else can come than `d`');
   });
 
   it.each([
@@ -118,7 +127,7 @@ describe('--explain', () => {
 });
 
 it('--sample writes valid documents, the same by the same seed', () => {
-  const draw = (seed: number): string[] => [...samples(person, 5, seed, tokens, {})];
+  const draw = (seed: number): string[] => [...samples(jsonSchema(person), 5, seed, tokens)];
   expect(draw(1)).toEqual(draw(1));
   expect(draw(1)).not.toEqual(draw(2));
   for (const text of draw(1)) expect(check(person, JSON.parse(text), tokens, {}).verdict).toBe('accepted');
