@@ -35,23 +35,35 @@ export function bytesIn(characters: string): ByteSet {
 }
 
 /**
+ * A frame that any text keeps open as long as no byte ends it: so does one that is like it. Such a one, and those behind
+ * it until they are `frame` themselves, end otherwise than `frame` only behind bytes of their `bytes`, if at all.
+ */
+export interface Like {
+  readonly frame: Frame;
+  readonly bytes: ByteSet;
+}
+
+/**
  * One state. The rule that makes masks right: a frame exists only where some sequence of bytes completes it and all that
  * is below it. `step` and `resume` return null rather than a state from which nothing can be completed.
  */
 export abstract class Frame {
   readonly kind = 'frame';
-  private readonly moves: (Move | undefined)[] = [];
-  private readonly resumed = new Map<Outcome, Frame | null>();
+  /** By the byte's upper three bits, then by the others: most frames meet few bytes, and there are many frames. */
+  private moves: ((Move | undefined)[] | undefined)[] | null = null;
+  private resumed: Map<Outcome, Frame | null> | null = null;
 
   /** What `byte` (0 to 255) does. */
   move(byte: number): Move {
-    let move = this.moves[byte];
-    if (move === undefined) this.moves[byte] = move = this.step(byte);
+    const moves = ((this.moves ??= new Array(8))[byte >>> 5] ??= new Array(32));
+    let move = moves[byte & 31];
+    if (move === undefined) moves[byte & 31] = move = this.step(byte);
     return move;
   }
 
   /** The frame after the child opened on it has ended so; null where it may not. */
   resume(outcome: Outcome): Frame | null {
+    this.resumed ??= new Map();
     let frame = this.resumed.get(outcome);
     if (frame === undefined) this.resumed.set(outcome, (frame = this.after(outcome)));
     return frame;
@@ -86,6 +98,11 @@ export abstract class Frame {
 
   /** Frames of the same signature do the same with every sequence of bytes until they end, in whatever grammar. */
   get signature(): string | null {
+    return null;
+  }
+
+  /** Another frame that does nearly the same, and is met more often. */
+  get like(): Like | null {
     return null;
   }
 

@@ -34,11 +34,27 @@ export class Masks {
    * may end. All of `mask` is written.
    */
   fill(mask: Mask, stack: Stack): void {
-    let part = this.decided(stack.frame);
-    if (part.base === null) mask.fill(0);
-    else mask.set(part.base);
-    const { exits } = part;
-    let uncertain = part.uncertain;
+    const part = this.decided(stack.frame);
+    const whole = part.like === null ? part : this.decided(part.like);
+    const uncertain: number[] = [];
+    if (whole.base === null) mask.fill(0);
+    else mask.set(whole.base);
+    this.add(mask, stack, whole, uncertain);
+    if (part !== whole) {
+      for (const node of part.but) this.clear(mask, node);
+      this.add(mask, stack, part, uncertain);
+    }
+    const { exits } = whole;
+    if (exits !== null && stack.written !== null && stack.below?.taken) {
+      this.clearKeys(mask, exits, stack.written, stack.below.taken);
+    }
+    if (stack.written !== null && stack.below?.taken) this.clearUsedUp(mask, stack, stack.written, stack.below.taken);
+    for (const node of uncertain) this.run(mask, stack, node);
+    if (complete(stack)) for (const id of this.vocabulary.end) mask[id >>> 5]! |= 1 << (id & 31);
+  }
+
+  /** Adds to the mask what `part` of the frame on top lists, and what the frames below decide of its exits. */
+  private add(mask: Mask, stack: Stack, part: Part, uncertain: number[]): void {
     for (let cell = stack; ;) {
       for (const id of part.ids) mask[id >>> 5]! |= 1 << (id & 31);
       for (const { node, key } of part.keys) if (cell.taken?.has(key)) this.clear(mask, node);
@@ -46,14 +62,8 @@ export class Masks {
       cell = cell.below;
       part = this.resolved(part.exits, cell.frame);
       if (part.base !== null) for (let i = 0; i < mask.length; i += 1) mask[i]! |= part.base[i]!;
-      if (part.uncertain.length > 0) uncertain = [...uncertain, ...part.uncertain];
+      uncertain.push(...part.uncertain);
     }
-    if (exits !== null && stack.written !== null && stack.below?.taken) {
-      this.clearKeys(mask, exits, stack.written, stack.below.taken);
-    }
-    if (stack.written !== null && stack.below?.taken) this.clearUsedUp(mask, stack, stack.written, stack.below.taken);
-    for (const node of uncertain) this.run(mask, stack, node);
-    if (complete(stack)) for (const id of this.vocabulary.end) mask[id >>> 5]! |= 1 << (id & 31);
   }
 
   /** Keeps of the mask at `stack` the tokens after which no more than `most` bytes close the document. */
@@ -215,6 +225,9 @@ interface Part {
   readonly keys: readonly { readonly node: number; readonly key: string }[];
   /** Subtrees whose tokens are run byte by byte each time: in them a second key ends. */
   readonly uncertain: readonly number[];
+  /** Of a frame that is like another one: that, and the subtrees in which it ends otherwise, or may. */
+  readonly like: Frame | null;
+  readonly but: Int32Array;
   /** About so many bytes. */
   readonly size: number;
 }
@@ -258,6 +271,9 @@ class Walk {
   private keyed: number[] = [];
   private keys: { node: number; key: string }[] = [];
   private uncertain: number[] = [];
+  /** The frame that the one is like which the walk began on: what it decides is left to it. */
+  private like: Frame | null = null;
+  private but: number[] = [];
   /** Subtrees of plain tokens of so many code points at most are left out: others know about them. */
   private known = 0;
   /** Whether subtrees without quotes and backslashes are left out: what else they hold is no string. */
@@ -279,6 +295,18 @@ class Walk {
   /** What a frame decides. */
   from(frame: Frame): Part {
     const { longestPlain, trie } = this.vocabulary;
+    const like = frame.like?.frame ?? null;
+    if (like !== null) {
+      this.like = this.twin(like);
+      this.known = longestPlain;
+      this.marked = true;
+      if (trie.size > 0) this.within(0, trie.size, { frame, below: null, begun: 0, keyed: false });
+      this.like = null;
+      this.known = 0;
+      this.marked = false;
+      this.count = 0;
+      return this.gathered(null, like);
+    }
     const slice = Math.min(frame.plain, longestPlain);
     this.known = frame.counted ? longestPlain : slice;
     this.marked = this.known === longestPlain && (slice > 0 || frame.counted);
@@ -303,7 +331,7 @@ class Walk {
   }
 
   /** What has been found, and the tokens of `slice`. */
-  private gathered(slice: Mask | null): Part {
+  private gathered(slice: Mask | null, like: Frame | null = null): Part {
     const { words } = this.vocabulary;
     // A copy of a mask takes as long as listing about that many.
     const list = this.count <= words / 4;
@@ -323,6 +351,8 @@ class Walk {
       exits: this.nodes.length === 0 ? null : exits,
       keys: this.keys,
       uncertain: this.uncertain,
+      like,
+      but: new Int32Array(this.but),
       size: 512 + (list ? 4 * this.count : 4 * words) + 10 * this.nodes.length + 64 * this.keys.length,
     };
     this.count = 0;
@@ -332,6 +362,7 @@ class Walk {
     this.keyed = [];
     this.keys = [];
     this.uncertain = [];
+    this.but = [];
     return part;
   }
 
@@ -374,6 +405,9 @@ class Walk {
         const dead = alive !== null && alive[byte[node]!] === 0;
         const next = dead ? null : this.step(cells[above]!, byte[node]!, node);
         if (next === null) {
+          if (this.like !== null && !dead) this.but.push(node);
+          node = end[node]!;
+        } else if (next.frame === this.like) {
           node = end[node]!;
         } else {
           this.take(node, node + 1);
@@ -386,7 +420,7 @@ class Walk {
 
   private enter(depth: number, cell: Cell): void {
     this.cells[depth] = cell;
-    this.alives[depth] = cell.frame.alive;
+    this.alives[depth] = this.like === null ? cell.frame.alive : (cell.frame.like?.bytes ?? null);
     this.plains[depth] = -1;
   }
 

@@ -1,4 +1,4 @@
-import { Frame, Interned, type Move, type Outcome } from '../automaton.ts';
+import { Frame, Interned, type Like, type Move, type Outcome } from '../automaton.ts';
 import { combine } from '../text/combine.ts';
 import { finite } from '../text/finite.ts';
 import { CODE_POINTS, DEAD, NONE, firstFrom, meets, type Language, type Range } from '../text/language.ts';
@@ -119,6 +119,22 @@ class StringFrames {
     return this.parts.get(`${state} \\${written}`, () => new EscapeFrame(this, state, written));
   }
 
+  /** Where whatever is written can become a string: what is done behind a text that is none of those that are told apart. */
+  like(state: number): Like | null {
+    if (!this.open) return null;
+    const { language } = this;
+    const other = language.step(state, LAST_CODE_POINT);
+    if (other === state || language.spans(other)?.length !== 1) return null;
+    const bytes = new Uint8Array(256);
+    bytes[QUOTE] = bytes[BACKSLASH] = 1;
+    for (const { from, to, state: next } of language.ranges(state)) {
+      if (next === other) continue;
+      bytes.fill(1, from, Math.min(to, 0x7f) + 1);
+      if (to >= 0x80) bytes.fill(1, 0x80);
+    }
+    return { frame: this.content(other), bytes };
+  }
+
   /** What all frames behind `state` do, where the number of code points to come decides it. */
   signature(state: number): string | null {
     const spans = this.language.spans(state);
@@ -155,10 +171,16 @@ abstract class StringFrame extends Frame {
 class ContentFrame extends StringFrame {
   protected readonly part = '';
   private room: number | undefined;
+  private alike: Like | null | undefined;
   private texts: readonly string[] | null | undefined;
 
   override get plain(): number {
     return (this.room ??= this.frames.open ? Infinity : plainRoom(this.frames.language, this.state));
+  }
+
+  override get like(): Like | null {
+    if (this.alike === undefined) this.alike = this.frames.like(this.state);
+    return this.alike;
   }
 
   override get few(): readonly string[] | null {

@@ -447,6 +447,10 @@ class EndFrame extends Frame {
     return ALIVE.end;
   }
 
+  override get signature(): string {
+    return `end ${this.values.options.whitespace - this.spaces}`;
+  }
+
   protected step(byte: number): Move {
     if (!SPACES.has(byte) || this.spaces >= this.values.options.whitespace) return null;
     return new EndFrame(this.values, this.spaces + 1);
@@ -486,6 +490,10 @@ class LiteralFrame extends Frame {
     this.values = values;
     this.text = text;
     this.outcome = outcome;
+  }
+
+  override get signature(): string {
+    return `literal ${this.text} ${this.outcome}`;
   }
 
   protected step(byte: number): Move {
