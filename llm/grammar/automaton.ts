@@ -49,15 +49,17 @@ export interface Like {
  */
 export abstract class Frame {
   readonly kind = 'frame';
-  /** By the byte's upper three bits, then by the others: most frames meet few bytes, and there are many frames. */
+  /** A frame of its signature, where one is known. */
+  twin: Frame | null = null;
+  /** By the byte's upper four bits, then by the others: most frames meet few bytes, and there are many frames. */
   private moves: ((Move | undefined)[] | undefined)[] | null = null;
   private resumed: Map<Outcome, Frame | null> | null = null;
 
   /** What `byte` (0 to 255) does. */
   move(byte: number): Move {
-    const moves = ((this.moves ??= new Array(8))[byte >>> 5] ??= new Array(32));
-    let move = moves[byte & 31];
-    if (move === undefined) moves[byte & 31] = move = this.step(byte);
+    const moves = ((this.moves ??= new Array(16))[byte >>> 4] ??= new Array(16));
+    let move = moves[byte & 15];
+    if (move === undefined) moves[byte & 15] = move = this.step(byte);
     return move;
   }
 

@@ -215,6 +215,7 @@ function textOf(bytes: readonly number[]): string | null {
 }
 
 const QUOTE = 0x22;
+const NO_IDS = new Int32Array(0);
 
 /** Tokens that are decided: those of `base` and those listed; and those that are not. */
 interface Part {
@@ -227,7 +228,7 @@ interface Part {
   readonly uncertain: readonly number[];
   /** Of a frame that is like another one: that, and the subtrees in which it ends otherwise, or may. */
   readonly like: Frame | null;
-  readonly but: Int32Array;
+  readonly but: readonly number[];
   /** About so many bytes. */
   readonly size: number;
 }
@@ -254,11 +255,29 @@ interface Cell {
   readonly keyed: boolean;
 }
 
-/** Subtrees of so many nodes are worth asking how much plain text is taken; smaller ones are walked as soon. */
-const LARGE = 64;
-
 /** So many frames are kept for others of their signatures, and their grammars with them. */
 const TWINS = 1000;
+
+const signed = new Map<string, Frame>();
+
+/** The frame of the same signature that was met first: what it does is known by now, in whatever grammar. */
+function twin(frame: Frame): Frame {
+  return (frame.twin ??= firstOf(frame));
+}
+
+function firstOf(frame: Frame): Frame {
+  const { signature } = frame;
+  if (signature === null) return frame;
+  let first = signed.get(signature);
+  if (first === undefined) {
+    if (signed.size >= TWINS) signed.clear();
+    signed.set(signature, (first = frame));
+  }
+  return first;
+}
+
+/** Subtrees of so many nodes are worth asking how much plain text is taken; smaller ones are walked as soon. */
+const LARGE = 64;
 
 /** Walks of the token trie, one at a time: what they find is gathered in arrays that are kept. */
 class Walk {
@@ -283,10 +302,6 @@ class Walk {
   private readonly plains: number[] = [];
   private readonly alives: (ByteSet | null)[] = [];
 
-  /** By frame, and by signature: see `twin`. */
-  private twins = new WeakMap<Frame, Frame>();
-  private readonly signed = new Map<string, Frame>();
-
   constructor(vocabulary: Vocabulary) {
     this.vocabulary = vocabulary;
     this.ids = new Int32Array(vocabulary.trie.ids.length);
@@ -297,20 +312,17 @@ class Walk {
     const { longestPlain, trie } = this.vocabulary;
     const like = frame.like?.frame ?? null;
     if (like !== null) {
-      this.like = this.twin(like);
-      this.known = longestPlain;
-      this.marked = true;
+      this.like = twin(like);
       if (trie.size > 0) this.within(0, trie.size, { frame, below: null, begun: 0, keyed: false });
       this.like = null;
-      this.known = 0;
-      this.marked = false;
+      // The other frame decides about them.
       this.count = 0;
       return this.gathered(null, like);
     }
     const slice = Math.min(frame.plain, longestPlain);
     this.known = frame.counted ? longestPlain : slice;
     this.marked = this.known === longestPlain && (slice > 0 || frame.counted);
-    if (trie.size > 0) this.within(0, trie.size, { frame: this.twin(frame), below: null, begun: 0, keyed: false });
+    if (trie.size > 0) this.within(0, trie.size, { frame: twin(frame), below: null, begun: 0, keyed: false });
     this.known = 0;
     this.marked = false;
     return this.gathered(slice === 0 ? null : this.vocabulary.plain(slice));
@@ -338,21 +350,14 @@ class Walk {
     const found = this.ids.subarray(0, this.count);
     const base = list ? slice : (slice?.slice() ?? new Uint32Array(words));
     if (!list) for (let i = 0; i < this.count; i += 1) base![found[i]! >>> 5]! |= 1 << (found[i]! & 31);
-    const exits: Exits = {
-      nodes: new Int32Array(this.nodes),
-      outcomes: new Int32Array(this.outcomes),
-      consumed: new Uint8Array(this.consumed),
-      keyed: new Uint8Array(this.keyed),
-      resolved: new Map(),
-    };
     const part = {
       base,
-      ids: list ? found.slice() : new Int32Array(0),
-      exits: this.nodes.length === 0 ? null : exits,
+      ids: list && found.length > 0 ? found.slice() : NO_IDS,
+      exits: this.nodes.length === 0 ? null : this.exits(),
       keys: this.keys,
       uncertain: this.uncertain,
       like,
-      but: new Int32Array(this.but),
+      but: this.but,
       size: 512 + (list ? 4 * this.count : 4 * words) + 10 * this.nodes.length + 64 * this.keys.length,
     };
     this.count = 0;
@@ -366,32 +371,24 @@ class Walk {
     return part;
   }
 
-  /** The frame of the same signature that was met first: what it does is known by now, in whatever grammar. */
-  private twin(frame: Frame): Frame {
-    let twin = this.twins.get(frame);
-    if (twin === undefined) {
-      const { signature } = frame;
-      twin = signature === null ? frame : this.signed.get(signature);
-      if (twin === undefined) {
-        if (this.signed.size >= TWINS) {
-          this.signed.clear();
-          this.twins = new WeakMap();
-        }
-        this.signed.set(signature!, (twin = frame));
-      }
-      this.twins.set(frame, twin);
-    }
-    return twin;
+  private exits(): Exits {
+    return {
+      nodes: new Int32Array(this.nodes),
+      outcomes: new Int32Array(this.outcomes),
+      consumed: new Uint8Array(this.consumed),
+      keyed: new Uint8Array(this.keyed),
+      resolved: new Map(),
+    };
   }
 
   /** The subtrees from node `from` up to node `to`, siblings, from `cell` on. */
   private within(from: number, to: number, cell: Cell): void {
-    const { byte, depth, end, longest, marked, plain } = this.vocabulary.trie;
-    const { alives, cells, plains } = this;
+    const { byte, depth, end, longest, marked, plain, quoted } = this.vocabulary.trie;
+    const { alives, cells, like, plains } = this;
     this.enter(depth[from]! - 1, cell);
     for (let node = from; node < to;) {
       const above = depth[node]! - 1;
-      if (plain[node]! <= this.known || (this.marked && marked[node] === 0)) {
+      if (plain[node]! <= this.known || (this.marked && marked[node] === 0) || (like !== null && quoted[node] === 0)) {
         node = end[node]!;
       } else if (
         longest[node]! < PLAIN_LIMIT &&
@@ -405,9 +402,9 @@ class Walk {
         const dead = alive !== null && alive[byte[node]!] === 0;
         const next = dead ? null : this.step(cells[above]!, byte[node]!, node);
         if (next === null) {
-          if (this.like !== null && !dead) this.but.push(node);
+          if (like !== null && !dead) this.but.push(node);
           node = end[node]!;
-        } else if (next.frame === this.like) {
+        } else if (next.frame === like) {
           node = end[node]!;
         } else {
           this.take(node, node + 1);
@@ -440,11 +437,11 @@ class Walk {
       const { below, begun, keyed } = top;
       const move = top.frame.move(byte);
       if (move === null) return null;
-      if (move.kind === 'frame') return move === top.frame ? top : { frame: this.twin(move), below, begun, keyed };
+      if (move.kind === 'frame') return move === top.frame ? top : { frame: twin(move), below, begun, keyed };
       if (move.kind === 'push') {
         const { frame, child } = move;
         return {
-          frame: this.twin(child),
+          frame: twin(child),
           below: { frame, below, begun, keyed },
           begun: this.vocabulary.trie.depth[node]!,
           keyed,

@@ -24,6 +24,8 @@ export interface Trie {
   readonly plain: Uint8Array;
   /** 1 where some token of the subtree has a quote or a backslash behind plain content, or more of it than is counted. */
   readonly marked: Uint8Array;
+  /** 1 where some token of the subtree has a quote at the node or behind it. */
+  readonly quoted: Uint8Array;
 }
 
 /** Of the tokens that are not empty. */
@@ -47,6 +49,7 @@ export function trieOf(tokens: readonly (Uint8Array | null)[]): Trie {
   const longest = new Uint8Array(bytes);
   const plain = new Uint8Array(bytes);
   const marked = new Uint8Array(bytes);
+  const quoted = new Uint8Array(bytes);
   const ids = Int32Array.from(sorted);
   const path: number[] = [];
   let size = 0;
@@ -58,6 +61,7 @@ export function trieOf(tokens: readonly (Uint8Array | null)[]): Trie {
     while (path.length > shared) end[path.pop()!] = size;
     const suffixes = plainSuffixes(token);
     const mark = isMarked(token) ? 1 : 0;
+    const quote = token.lastIndexOf(0x22);
     for (let i = 0; i < token.length; i += 1) {
       if (i === path.length) {
         byte[size] = token[i]!;
@@ -70,6 +74,7 @@ export function trieOf(tokens: readonly (Uint8Array | null)[]): Trie {
       if (suffixes[i]! > longest[node]!) longest[node] = suffixes[i]!;
       if (suffixes[0]! > plain[node]!) plain[node] = suffixes[0]!;
       marked[node]! |= mark;
+      if (i <= quote) quoted[node] = 1;
     }
     before = token;
   });
@@ -84,6 +89,7 @@ export function trieOf(tokens: readonly (Uint8Array | null)[]): Trie {
     longest: longest.slice(0, size),
     plain: plain.slice(0, size),
     marked: marked.slice(0, size),
+    quoted: quoted.slice(0, size),
     ids,
   };
 }

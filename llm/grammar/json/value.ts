@@ -101,8 +101,8 @@ class Values {
     return this.outcomes.place(truths.map(Number).join(''), truths);
   }
 
-  value(task: Task, spaces: number): Frame {
-    return this.frames.get(`value ${task.key} ; ${spaces}`, () => new ValueFrame(this, task, spaces));
+  value(task: Task): Frame {
+    return this.frames.get(`value ${task.key}`, () => new ValueFrame(this, task, 0));
   }
 
   /** The first byte of a value that is no white space. */
@@ -161,14 +161,14 @@ class Values {
   private array(task: Task): Frame | null {
     const { tracked, goal } = this.restrict(task, 'array');
     if (!this.satisfiable.array(goal)) return null;
-    return this.arrayAt('open', this.core(tracked, goal, null, new Set()), 0);
+    return this.arrayAt('open', this.core(tracked, goal, null, new Set()));
   }
 
   private object(task: Task): Frame | null {
     const { tracked, goal } = this.restrict(task, 'object');
     const taken = new Set<string>();
     if (!this.satisfiable.object(goal, taken)) return null;
-    return this.objectAt('open', this.core(tracked, goal, this.derivatives.alphabet([...tracked, goal]), taken), 0);
+    return this.objectAt('open', this.core(tracked, goal, this.derivatives.alphabet([...tracked, goal]), taken));
   }
 
   private core(
@@ -182,16 +182,16 @@ class Values {
     return this.cores.get(key, () => ({ key: this.cores.size, tracked, goal, alphabet, taken }));
   }
 
-  arrayAt(place: ArrayPlace, core: Core, spaces: number): Frame {
-    return this.frames.get(`array ${place} ${spaces} ${core.key}`, () => new ArrayFrame(this, place, core, spaces));
+  arrayAt(place: ArrayPlace, core: Core): Frame {
+    return this.frames.get(`array ${place} ${core.key}`, () => new ArrayFrame(this, place, core, 0));
   }
 
-  objectAt(place: ObjectPlace, core: Core, spaces: number): Frame {
-    return this.frames.get(`object ${place} ${spaces} ${core.key}`, () => new ObjectFrame(this, place, core, spaces));
+  objectAt(place: ObjectPlace, core: Core): Frame {
+    return this.frames.get(`object ${place} ${core.key}`, () => new ObjectFrame(this, place, core, 0));
   }
 
-  colon(plan: Plan, spaces: number): Frame {
-    return this.frames.get(`colon ${spaces} ${plan.key}`, () => new ColonFrame(this, plan, spaces));
+  colon(plan: Plan): Frame {
+    return this.frames.get(`colon ${plan.key}`, () => new ColonFrame(this, plan, 0));
   }
 
   waiting(plan: Plan, object: boolean): Frame {
@@ -407,6 +407,30 @@ function demandOf(goal: Formula): Demand | null {
   return null;
 }
 
+/** Where white space may come, of which `spaces` characters have: behind one it is the same but for their number. */
+abstract class Spaced extends Frame {
+  protected readonly values: Values;
+  protected readonly spaces: number;
+  private spaced: Frame | null | undefined;
+
+  constructor(values: Values, spaces: number) {
+    super();
+    this.values = values;
+    this.spaces = spaces;
+  }
+
+  override move(byte: number): Move {
+    if (!SPACES.has(byte)) return super.move(byte);
+    if (this.spaced === undefined) {
+      this.spaced = this.spaces < this.values.options.whitespace ? this.behind(this.spaces + 1) : null;
+    }
+    return this.spaced;
+  }
+
+  /** The same behind so many characters of white space. */
+  protected abstract behind(spaces: number): Frame;
+}
+
 /** Before a document, and below its value. */
 class DocumentFrame extends Frame {
   private readonly values: Values;
@@ -419,7 +443,7 @@ class DocumentFrame extends Frame {
   }
 
   protected step(byte: number): Move {
-    const child = this.values.value(this.task, 0).move(byte);
+    const child = this.values.value(this.task).move(byte);
     return child?.kind === 'frame' ? { kind: 'push', frame: this, child } : null;
   }
 
@@ -429,16 +453,7 @@ class DocumentFrame extends Frame {
 }
 
 /** Behind a document's value. */
-class EndFrame extends Frame {
-  private readonly values: Values;
-  private readonly spaces: number;
-
-  constructor(values: Values, spaces: number) {
-    super();
-    this.values = values;
-    this.spaces = spaces;
-  }
-
+class EndFrame extends Spaced {
   override end(): Outcome {
     return 0;
   }
@@ -451,23 +466,22 @@ class EndFrame extends Frame {
     return `end ${this.values.options.whitespace - this.spaces}`;
   }
 
-  protected step(byte: number): Move {
-    if (!SPACES.has(byte) || this.spaces >= this.values.options.whitespace) return null;
-    return new EndFrame(this.values, this.spaces + 1);
+  protected step(): Move {
+    return null;
+  }
+
+  protected behind(spaces: number): Frame {
+    return new EndFrame(this.values, spaces);
   }
 }
 
 /** Before a value. */
-class ValueFrame extends Frame {
-  private readonly values: Values;
+class ValueFrame extends Spaced {
   private readonly task: Task;
-  private readonly spaces: number;
 
   constructor(values: Values, task: Task, spaces: number) {
-    super();
-    this.values = values;
+    super(values, spaces);
     this.task = task;
-    this.spaces = spaces;
   }
 
   override get alive(): ByteSet {
@@ -475,8 +489,11 @@ class ValueFrame extends Frame {
   }
 
   protected step(byte: number): Move {
-    if (!SPACES.has(byte)) return this.values.begin(this.task, byte);
-    return this.spaces < this.values.options.whitespace ? this.values.value(this.task, this.spaces + 1) : null;
+    return this.values.begin(this.task, byte);
+  }
+
+  protected behind(spaces: number): Frame {
+    return new ValueFrame(this.values, this.task, spaces);
   }
 }
 
@@ -506,27 +523,26 @@ class LiteralFrame extends Frame {
 /** Behind the bracket, or behind an element; behind a comma the element's frame is on top. */
 type ArrayPlace = 'open' | 'next';
 
-class ArrayFrame extends Frame {
-  private readonly values: Values;
+class ArrayFrame extends Spaced {
   private readonly place: ArrayPlace;
   private readonly core: Core;
-  private readonly spaces: number;
 
   constructor(values: Values, place: ArrayPlace, core: Core, spaces: number) {
-    super();
-    this.values = values;
+    super(values, spaces);
     this.place = place;
     this.core = core;
-    this.spaces = spaces;
   }
 
   override get alive(): ByteSet {
     return ALIVE.array[this.place];
   }
 
+  protected behind(spaces: number): Frame {
+    return new ArrayFrame(this.values, this.place, this.core, spaces);
+  }
+
   protected step(byte: number): Move {
-    const { values, place, core, spaces } = this;
-    if (SPACES.has(byte)) return spaces < values.options.whitespace ? values.arrayAt(place, core, spaces + 1) : null;
+    const { values, place, core } = this;
     if (byte === CLOSE_ARRAY) {
       const outcome = values.closed(core);
       return outcome === null ? null : { kind: 'pop', outcome, consumed: true };
@@ -534,7 +550,7 @@ class ArrayFrame extends Frame {
     if (place === 'next' && byte !== COMMA) return null;
     const plan = values.element(core);
     if (!plan) return null;
-    const child = place === 'next' ? values.value(plan.task, 0) : values.begin(plan.task, byte);
+    const child = place === 'next' ? values.value(plan.task) : values.begin(plan.task, byte);
     return child && { kind: 'push', frame: values.waiting(plan, false), child };
   }
 }
@@ -542,18 +558,14 @@ class ArrayFrame extends Frame {
 /** Behind the brace, behind a comma, behind a member. */
 type ObjectPlace = 'open' | 'comma' | 'next';
 
-class ObjectFrame extends Frame {
-  private readonly values: Values;
+class ObjectFrame extends Spaced {
   private readonly place: ObjectPlace;
   private readonly core: Core;
-  private readonly spaces: number;
 
   constructor(values: Values, place: ObjectPlace, core: Core, spaces: number) {
-    super();
-    this.values = values;
+    super(values, spaces);
     this.place = place;
     this.core = core;
-    this.spaces = spaces;
   }
 
   override get alive(): ByteSet {
@@ -564,14 +576,17 @@ class ObjectFrame extends Frame {
     return missing(this.core.goal);
   }
 
+  protected behind(spaces: number): Frame {
+    return new ObjectFrame(this.values, this.place, this.core, spaces);
+  }
+
   protected step(byte: number): Move {
-    const { values, place, core, spaces } = this;
-    if (SPACES.has(byte)) return spaces < values.options.whitespace ? values.objectAt(place, core, spaces + 1) : null;
+    const { values, place, core } = this;
     if (byte === CLOSE_OBJECT && place !== 'comma') {
       const outcome = values.closed(core);
       return outcome === null ? null : { kind: 'pop', outcome, consumed: true };
     }
-    if (place === 'next') return byte === COMMA && values.keys(core) ? values.objectAt('comma', core, 0) : null;
+    if (place === 'next') return byte === COMMA && values.keys(core) ? values.objectAt('comma', core) : null;
     if (byte !== QUOTE) return null;
     const keys = values.keys(core);
     return keys && { kind: 'push', frame: this, child: keys.open };
@@ -580,21 +595,17 @@ class ObjectFrame extends Frame {
   /** Behind a key. */
   protected override after(outcome: Outcome): Frame | null {
     const plan = this.values.member(this.core, this.values.keyClass(outcome));
-    return plan && this.values.colon(plan, 0);
+    return plan && this.values.colon(plan);
   }
 }
 
 /** Behind a key, before its colon. */
-class ColonFrame extends Frame {
-  private readonly values: Values;
+class ColonFrame extends Spaced {
   private readonly plan: Plan;
-  private readonly spaces: number;
 
   constructor(values: Values, plan: Plan, spaces: number) {
-    super();
-    this.values = values;
+    super(values, spaces);
     this.plan = plan;
-    this.spaces = spaces;
   }
 
   override get alive(): ByteSet {
@@ -602,10 +613,13 @@ class ColonFrame extends Frame {
   }
 
   protected step(byte: number): Move {
-    const { values, plan, spaces } = this;
-    if (SPACES.has(byte)) return spaces < values.options.whitespace ? values.colon(plan, spaces + 1) : null;
+    const { values, plan } = this;
     if (byte !== COLON) return null;
-    return { kind: 'push', frame: values.waiting(plan, true), child: values.value(plan.task, 0) };
+    return { kind: 'push', frame: values.waiting(plan, true), child: values.value(plan.task) };
+  }
+
+  protected behind(spaces: number): Frame {
+    return new ColonFrame(this.values, this.plan, spaces);
   }
 }
 
@@ -628,6 +642,6 @@ class WaitingFrame extends Frame {
 
   protected override after(outcome: Outcome): Frame {
     const core = this.plan.after(outcome);
-    return this.object ? this.values.objectAt('next', core, 0) : this.values.arrayAt('next', core, 0);
+    return this.object ? this.values.objectAt('next', core) : this.values.arrayAt('next', core);
   }
 }
