@@ -85,8 +85,13 @@ const CLOSERS: readonly Bytes[] = [...'"]}'].map((text) => [text.charCodeAt(0)])
 /** So many ways in which a frame has ended are remembered. */
 const ENDINGS = 8;
 
+/** So many bytes are looked ahead to an end, and of each frame so many bytes tried. */
+const AHEAD = 4;
+const TRIED = 2;
+
 interface Node {
   readonly above: Map<Frame, Map<string, Node>>;
+  readonly depth: number;
   way: Way | null;
 }
 
@@ -105,7 +110,8 @@ export class Closing {
   private readonly contexts = new WeakMap<Frame, Context>();
   private readonly endings = new WeakMap<Frame, Bytes[]>();
   private readonly nodes = new WeakMap<Stack, Node>();
-  private readonly bottom: Node = { above: new Map(), way: null };
+  private readonly texts = new WeakMap<ReadonlySet<string>, string>();
+  private readonly bottom: Node = { above: new Map(), depth: 0, way: null };
 
   /**
    * `limit`: how many frames are looked at before a search is given up. It is led by what frames take `least`; as far as that is
@@ -135,81 +141,107 @@ export class Closing {
     const known = this.node(stack);
     if (known.way !== null) return known.way;
     if (complete(stack)) return (known.way = DONE);
-    const quick = this.quick(stack);
+    const quick = this.quick(stack, AHEAD);
     if (quick !== null) return quick;
     const found = new Search(stack, this.contexts, (frame) => this.bytesFrom(frame), this.limit).run();
-    return found && this.remember(stack, found);
+    return found && this.remember(stack, found, true);
   }
 
   /**
-   * A way by what is known: how the frame on top has ended elsewhere, or a byte that ends it at once, and the way from there.
-   * It may be longer than the shortest, where another outcome leaves less to be done below.
+   * A way by what is known: how the frame on top has ended elsewhere, or a byte that ends it at once, and the way from there;
+   * `ahead`: so many bytes may stand before that. It may be longer than the shortest, where another outcome leaves less to be
+   * done below.
    */
-  private quick(stack: Stack): Way | null {
-    const depth = depthOf(stack);
-    let best: { readonly bytes: Bytes; readonly cost: number } | null = null;
-    const endings = this.endings.get(stack.frame) ?? [];
+  private quick(stack: Stack, ahead: number): Way | null {
+    const { frame } = stack;
+    const endings = this.endings.get(frame) ?? [];
     // A key that has begun may be one that has to come.
-    for (const bytes of stack.frame.unique && endings.length === 0 ? [] : [...CLOSERS, ...endings]) {
+    if (frame.unique && endings.length === 0) return null;
+    const { depth } = this.node(stack);
+    let best: { readonly bytes: Bytes; readonly cost: number } | null = null;
+    for (const bytes of [...CLOSERS, ...endings]) {
+      if (bytes.length === 1 && frame.move(bytes[0]!)?.kind !== 'pop') continue;
       const after = advanceAll(stack, bytes);
-      if (after === null || depthOf(after) >= depth) continue;
+      if (after === null || this.node(after).depth >= depth) continue;
       const cost = bytes.length + this.cost(after);
       if (cost < (best?.cost ?? Infinity)) best = { bytes, cost };
     }
-    return best && this.remember(stack, best.bytes);
+    if (best !== null) return this.remember(stack, best.bytes);
+    if (ahead === 0 || frame.unique) return null;
+    let tried = 0;
+    for (let i = 0; i < 256 && tried < TRIED; i += 1) {
+      const byte = (i + 0x20) % 256;
+      if (frame.move(byte)?.kind !== 'frame') continue;
+      tried += 1;
+      const after = advance(stack, byte);
+      if (after !== null && (this.node(after).way ?? this.quick(after, ahead - 1)) !== null) {
+        return this.remember(stack, [byte]);
+      }
+    }
+    return null;
   }
 
-  /** Puts a way down for each stack on it; `bytes` lead to the document's end, or to a stack whose way is known. */
-  private remember(stack: Stack, bytes: Bytes): Way | null {
-    const stacks = [stack];
+  /**
+   * Puts a way down for each stack on it; `bytes` lead to the document's end, or to a stack whose way is known. `learn`: how
+   * the frames on top of these stacks have ended, too.
+   */
+  private remember(stack: Stack, bytes: Bytes, learn = false): Way | null {
+    const nodes = [this.node(stack)];
+    const frames = [stack.frame];
+    let at = stack;
     for (const byte of bytes) {
-      const next = advance(stacks.at(-1)!, byte);
+      const next = advance(at, byte);
       if (next === null) return null;
-      stacks.push(next);
+      at = next;
+      nodes.push(this.node(at));
+      frames.push(at.frame);
     }
-    const last = this.node(stacks.at(-1)!);
-    if (last.way === null && !complete(stacks.at(-1)!)) return null;
+    const last = nodes.at(-1)!;
+    if (last.way === null && !complete(at)) return null;
     let way = (last.way ??= DONE);
     for (let i = bytes.length - 1; i >= 0; i--) {
-      const node = this.node(stacks[i]!);
       way = { cost: way.cost + 1, byte: bytes[i]!, rest: way };
-      if (way.cost < (node.way?.cost ?? Infinity)) node.way = way;
-      else way = node.way!;
+      if (way.cost < (nodes[i]!.way?.cost ?? Infinity)) nodes[i]!.way = way;
+      else way = nodes[i]!.way!;
     }
-    this.learn(stacks, bytes);
-    return this.node(stack).way;
-  }
-
-  /** How the frames on top of these stacks have ended. */
-  private learn(stacks: readonly Stack[], bytes: Bytes): void {
-    const depths = stacks.map(depthOf);
-    for (let i = 0; i < bytes.length; i++) {
-      let end = i + 1;
-      while (end < depths.length && depths[end]! >= depths[i]!) end += 1;
-      if (end === depths.length) continue;
-      const { frame } = stacks[i]!;
-      let endings = this.endings.get(frame);
-      if (endings === undefined) this.endings.set(frame, (endings = []));
-      if (endings.length >= ENDINGS) continue;
+    for (let i = 0; learn && i < bytes.length; i++) {
+      const end = nodes.findIndex(({ depth }, j) => j > i && depth < nodes[i]!.depth);
+      if (end < 0) continue;
+      let endings = this.endings.get(frames[i]!);
+      if (endings === undefined) this.endings.set(frames[i]!, (endings = []));
       const ending = bytes.slice(i, end);
-      if (!endings.some((other) => String(other) === String(ending))) endings.push(ending);
+      if (endings.length < ENDINGS && !endings.some((other) => String(other) === String(ending))) endings.push(ending);
     }
+    return nodes[0]!.way;
   }
 
   /** Stacks with one future are one node. */
   private node(stack: Stack): Node {
     let found = this.nodes.get(stack);
     if (found !== undefined) return found;
-    const { frame, below, written, taken } = stack;
-    const under = below === null ? this.bottom : this.node(below);
+    // From below, as stacks may be deep.
+    const path: Stack[] = [];
+    let at: Stack | null = stack;
+    for (; at !== null && !this.nodes.has(at); at = at.below) path.push(at);
+    found = at === null ? this.bottom : this.nodes.get(at)!;
+    for (const part of path.reverse()) this.nodes.set(part, (found = this.above(found, part)));
+    return found;
+  }
+
+  private above(under: Node, { frame, written, taken }: Stack): Node {
     let same = under.above.get(frame);
     if (same === undefined) under.above.set(frame, (same = new Map<string, Node>()));
     // A key must not be one of those that its object has.
-    const key = JSON.stringify([below?.taken ? written : null, taken && [...taken].sort()]);
-    found = same.get(key);
-    if (found === undefined) same.set(key, (found = { above: new Map(), way: null }));
-    this.nodes.set(stack, found);
+    const key = (written === null ? '' : String.fromCharCode(...written)) + (taken === null ? '' : this.textOf(taken));
+    let found = same.get(key);
+    if (found === undefined) same.set(key, (found = { above: new Map(), depth: under.depth + 1, way: null }));
     return found;
+  }
+
+  private textOf(taken: ReadonlySet<string>): string {
+    let text = this.texts.get(taken);
+    if (text === undefined) this.texts.set(taken, (text = JSON.stringify([...taken].sort())));
+    return text;
   }
 
   private bytesFrom(frame: Frame): readonly number[] {
@@ -398,23 +430,6 @@ function flat(written: Written | null): number[] {
   };
   add(written);
   return bytes;
-}
-
-const depths = new WeakMap<Stack, number>();
-
-function depthOf(stack: Stack): number {
-  const path: Stack[] = [];
-  let depth = 0;
-  for (let at: Stack | null = stack; at !== null; at = at.below) {
-    const known = depths.get(at);
-    if (known !== undefined) {
-      depth = known;
-      break;
-    }
-    path.push(at);
-  }
-  for (const at of path.reverse()) depths.set(at, (depth += 1));
-  return depth;
 }
 
 /** Of the hexadecimal digits of an escape, any of which goes on, so many are tried. */

@@ -73,6 +73,12 @@ export class Line {
   private readonly kinks: readonly [number, number];
   /** Whether all is wanted, whatever the truths. */
   readonly everything: boolean;
+  /**
+   * With so many significant digits at most, the first worth 10^highest or less, a number and the double next to it are the
+   * same multiples: doubles of 15 digits are told apart, and integers below 10^15 exact.
+   */
+  readonly significant: number;
+  readonly highest: number;
 
   /**
    * `outcome`: of the tests' truths, null where they are not wanted. `integers`: that only integers are asked about, all of
@@ -97,6 +103,9 @@ export class Line {
       }
     }
     this.multiples = [...multiples.values()].filter((of) => !(integers && isMultiple({ digits: 1n, exponent: 0 }, of)));
+    const others = this.multiples.filter(({ digits, exponent }) => digits !== 1n || exponent !== 0);
+    this.significant = others.length > 0 ? 15 : this.multiples.length > 0 ? 16 : Infinity;
+    this.highest = others.length > 0 ? Math.max(14, ...others.map((of) => scientific(of).lead)) : Infinity;
     if (this.multiples.length > most) {
       const listed = this.multiples.map(({ digits, exponent }) => `${digits}e${exponent}`).join(', ');
       throw new Error(`[grammar] multipleOf ${listed} of one number: more than ${most} of them are not supported`);
