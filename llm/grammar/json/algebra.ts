@@ -123,7 +123,8 @@ export class Algebra {
   }
 
   /** `uniqueItems` where elements can only be `values` (formulas made by `equal`), of which `taken` were met. */
-  distinct(values: readonly Formula[], taken: readonly Formula[] = []): Formula {
+  distinct(values: readonly Formula[], met: readonly Formula[] = []): Formula {
+    const taken = [...met].sort((a, b) => a.id - b.id);
     const key = [values, taken].map((formulas) => formulas.map(({ id }) => id).join(' ')).join(' ; ');
     return this.assert(key, { kind: 'distinct', values, taken });
   }

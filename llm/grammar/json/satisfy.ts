@@ -9,6 +9,8 @@ export const TYPES: readonly Type[] = ['null', 'boolean', 'number', 'string', 'a
 
 /** Steps of one search before a schema is refused as too large. */
 const STEPS = 100_000;
+/** So many searches go on within one another before one that would be deeper is made first. */
+const DEEPEST = 200;
 const NONE_TAKEN: ReadonlySet<string> = new Set();
 
 /**
@@ -34,7 +36,13 @@ export class Satisfiability {
 
   value(formula: Formula): boolean {
     if (formula === this.derivatives.algebra.no) return false;
-    return this.search(`value ${formula.id}`, () => TYPES.some((type) => this.typed(formula, type)));
+    const key = keyOf(formula);
+    if (this.open.size >= DEEPEST && !this.known.has(key) && !this.open.has(key)) throw new Deeper(formula);
+    return this.search(key, () => this.anyType(formula));
+  }
+
+  private anyType(formula: Formula): boolean {
+    return TYPES.some((type) => this.typed(formula, type));
   }
 
   typed(formula: Formula, type: Type): boolean {
@@ -291,7 +299,30 @@ export class Satisfiability {
       this.assumed += 1;
       return false;
     }
-    if (this.open.size === 0) this.steps = 0;
+    return this.open.size === 0 ? this.first(key, find) : this.within(key, find);
+  }
+
+  /** A search within no other: what lies too deep for the call stack is searched for by itself, before it goes on. */
+  private first(key: string, find: () => boolean): boolean {
+    this.steps = 0;
+    const before: Formula[] = [];
+    for (;;) {
+      const last = before.at(-1);
+      try {
+        const found = last ? this.within(keyOf(last), () => this.anyType(last)) : this.within(key, find);
+        if (!last) return found;
+        before.pop();
+      } catch (error) {
+        if (!(error instanceof Deeper)) throw error;
+        if (before.includes(error.formula)) {
+          throw new Unsupported(`[grammar] values that contain themselves nest deeper than ${DEEPEST} levels`);
+        }
+        before.push(error.formula);
+      }
+    }
+  }
+
+  private within(key: string, find: () => boolean): boolean {
     this.open.add(key);
     const before = this.assumed;
     try {
@@ -302,6 +333,18 @@ export class Satisfiability {
       this.open.delete(key);
       if (this.open.size === 0) this.assumed = 0;
     }
+  }
+}
+
+const keyOf = (formula: Formula): string => `value ${formula.id}`;
+
+/** A search that lies too deep within others. */
+class Deeper extends Error {
+  readonly formula: Formula;
+
+  constructor(formula: Formula) {
+    super('[grammar] too deep');
+    this.formula = formula;
   }
 }
 
