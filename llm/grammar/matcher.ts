@@ -38,6 +38,11 @@ export class Matcher {
     this.stacks = [start(grammar)];
     this.accepted = [];
     const least = budget === null ? 0 : budget.closing(this.stack);
+    if (budget !== null && least === Infinity) {
+      throw new Error(
+        `[grammar] a budget of ${budget.tokens} tokens; how many the shortest document takes was not found`,
+      );
+    }
     if (budget !== null && !(budget.tokens >= least)) {
       throw new Error(`[grammar] a budget of ${budget.tokens} tokens; the shortest document takes up to ${least}`);
     }

@@ -139,6 +139,9 @@ describe('matchers', () => {
     expect(() => new Matcher(SMALL, toyJson(), { tokens: 0, closing: shortest })).toThrow(
       '[grammar] a budget of 0 tokens; the shortest document takes up to 1',
     );
+    expect(() => new Matcher(SMALL, toyJson(), { tokens: 9, closing: () => Infinity })).toThrow(
+      '[grammar] a budget of 9 tokens; how many the shortest document takes was not found',
+    );
   });
 
   it('refuse a token that opens more than the budget closes', () => {
