@@ -35,6 +35,17 @@ export function bytesIn(characters: string): ByteSet {
 }
 
 /**
+ * What the next code points of a string do, up to `room` of them, whichever came before: by their first byte those of plain
+ * content keep it open (1) or are refused (0), or that hangs on more (2).
+ */
+export interface Uniform {
+  /** Says what `first` does. */
+  readonly key: string;
+  readonly first: Uint8Array;
+  readonly room: number;
+}
+
+/**
  * A frame that any text keeps open as long as no byte ends it: so does one that is like it. Such a one, and those behind
  * it until they are `frame` themselves, end otherwise than `frame` only behind bytes of their `bytes`, if at all.
  */
@@ -88,6 +99,11 @@ export abstract class Frame {
    */
   get plain(): number {
     return 0;
+  }
+
+  /** That text of some characters keeps a string open, and of others does not. */
+  get uniform(): Uniform | null {
+    return null;
   }
 
   /**

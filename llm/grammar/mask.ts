@@ -1,4 +1,4 @@
-import type { ByteSet, Frame, Stack } from './automaton.ts';
+import type { ByteSet, Frame, Stack, Uniform } from './automaton.ts';
 import { decode } from './json/string.ts';
 import { PLAIN_LIMIT } from './plain.ts';
 import { advance, advanceAll, complete } from './stack.ts';
@@ -279,6 +279,9 @@ function firstOf(frame: Frame): Frame {
 /** Subtrees of so many nodes are worth asking how much plain text is taken; smaller ones are walked as soon. */
 const LARGE = 64;
 
+/** Uniform text of so many code points decides enough tokens to be asked about. */
+const ROOMY = 8;
+
 /** Walks of the token trie, one at a time: what they find is gathered in arrays that are kept. */
 class Walk {
   private readonly vocabulary: Vocabulary;
@@ -293,6 +296,8 @@ class Walk {
   /** The frame that the one is like which the walk began on: what it decides is left to it. */
   private like: Frame | null = null;
   private but: number[] = [];
+  /** Of which a node's subtree is left out where it is `known` at most. */
+  private deciding: Uint8Array;
   /** Subtrees of plain tokens of so many code points at most are left out: others know about them. */
   private known = 0;
   /** Whether subtrees without quotes and backslashes are left out: what else they hold is no string. */
@@ -305,6 +310,7 @@ class Walk {
   constructor(vocabulary: Vocabulary) {
     this.vocabulary = vocabulary;
     this.ids = new Int32Array(vocabulary.trie.ids.length);
+    this.deciding = vocabulary.trie.plain;
   }
 
   /** What a frame decides. */
@@ -319,6 +325,8 @@ class Walk {
       this.count = 0;
       return this.gathered(null, like);
     }
+    const uniform = frame.plain < longestPlain && !frame.counted ? frame.uniform : null;
+    if (uniform !== null && uniform.room >= ROOMY) return this.uniformly(frame, uniform);
     const slice = Math.min(frame.plain, longestPlain);
     this.known = frame.counted ? longestPlain : slice;
     this.marked = this.known === longestPlain && (slice > 0 || frame.counted);
@@ -326,6 +334,18 @@ class Walk {
     this.known = 0;
     this.marked = false;
     return this.gathered(slice === 0 ? null : this.vocabulary.plain(slice));
+  }
+
+  /** Likewise, where text is uniform for a while. */
+  private uniformly(frame: Frame, uniform: Uniform): Part {
+    const { trie } = this.vocabulary;
+    const tokens = this.vocabulary.uniform(uniform);
+    this.known = Math.min(uniform.room, PLAIN_LIMIT - 1);
+    this.deciding = tokens.deciding;
+    if (trie.size > 0) this.within(0, trie.size, { frame: twin(frame), below: null, begun: 0, keyed: false });
+    this.known = 0;
+    this.deciding = trie.plain;
+    return this.gathered(tokens.slice(uniform.room));
   }
 
   /** What `frame` decides of the tokens that have ended the one on top of it. */
@@ -384,13 +404,18 @@ class Walk {
   /** The subtrees from node `from` up to node `to`, siblings, from `cell` on. */
   private within(from: number, to: number, cell: Cell): void {
     const { byte, depth, end, longest, marked, plain, quoted } = this.vocabulary.trie;
-    const { alives, cells, like, plains } = this;
+    const { alives, cells, deciding, like, plains } = this;
     this.enter(depth[from]! - 1, cell);
     for (let node = from; node < to;) {
       const above = depth[node]! - 1;
-      if (plain[node]! <= this.known || (this.marked && marked[node] === 0) || (like !== null && quoted[node] === 0)) {
+      if (
+        deciding[node]! <= this.known ||
+        (this.marked && marked[node] === 0) ||
+        (like !== null && quoted[node] === 0)
+      ) {
         node = end[node]!;
       } else if (
+        deciding === plain &&
         longest[node]! < PLAIN_LIMIT &&
         end[node]! - node >= LARGE &&
         longest[node]! <= (plains[above]! < 0 ? this.room(above) : plains[above]!)

@@ -28,7 +28,7 @@ export function isMarked(token: Uint8Array): boolean {
 }
 
 /** How many bytes of the token from `at` on are a plain character, or the beginning of one that the token's end cuts; 0: none. */
-function plainCharacter(token: Uint8Array, at: number): number {
+export function plainCharacter(token: Uint8Array, at: number): number {
   const lead = token[at];
   if (lead === undefined) return 0;
   if (lead < 0x80) return lead < 0x20 || lead === 0x22 || lead === 0x5c ? 0 : 1;

@@ -1,7 +1,9 @@
+import type { Uniform } from './automaton.ts';
 import { PLAIN_LIMIT, plainSuffixes } from './plain.ts';
 import { readRanks } from './tokenizer/ranks.ts';
 import { readTokenizer } from './tokenizer/json.ts';
 import { trieOf, type Trie } from './trie.ts';
+import { UniformTokens } from './uniform.ts';
 
 /** Bits of 32 tokens a word: bit i % 32 of word i / 32 is token i. */
 export type Mask = Uint32Array;
@@ -25,6 +27,7 @@ export class Vocabulary {
   /** Of a token that is plain string content its number of code points, otherwise PLAIN_LIMIT. */
   private readonly plainLength: Uint8Array;
   private readonly slices = new Map<number, Mask>();
+  private readonly uniforms = new Map<string, UniformTokens>();
   /** The most code points that a token of plain string content has. */
   readonly longestPlain: number;
 
@@ -126,7 +129,20 @@ export class Vocabulary {
     }
     return slice;
   }
+
+  /** What text makes of the tokens whose characters are told apart so. */
+  uniform({ key, first }: Uniform): UniformTokens {
+    let tokens = this.uniforms.get(key);
+    if (tokens === undefined) {
+      if (this.uniforms.size >= UNIFORMS) this.uniforms.clear();
+      this.uniforms.set(key, (tokens = new UniformTokens(this.trie, this.words, first)));
+    }
+    return tokens;
+  }
 }
+
+/** For so many kinds of uniform text it is remembered what they make of the tokens. */
+const UNIFORMS = 32;
 
 const LONGEST_TOKEN = 65_535;
 const NO_BYTES = new Uint8Array(0);

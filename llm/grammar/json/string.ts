@@ -1,4 +1,4 @@
-import { Frame, Interned, type Like, type Move, type Outcome } from '../automaton.ts';
+import { Frame, Interned, type Like, type Move, type Outcome, type Uniform } from '../automaton.ts';
 import { combine } from '../text/combine.ts';
 import { finite } from '../text/finite.ts';
 import { CODE_POINTS, DEAD, NONE, firstFrom, meets, type Language, type Range } from '../text/language.ts';
@@ -77,6 +77,7 @@ class StringFrames {
   readonly open: boolean;
   private readonly contents: (ContentFrame | undefined)[] = [];
   private readonly parts = new Interned<Frame>();
+  private readonly firsts: string[] = [];
 
   constructor(language: Language, { unique, open }: Required<StringOptions>) {
     this.language = language;
@@ -117,6 +118,36 @@ class StringFrames {
     const ranges = this.language.ranges(state);
     if (!escaped(written).some(([from, to]) => meets(ranges, from, to))) return null;
     return this.parts.get(`${state} \\${written}`, () => new EscapeFrame(this, state, written));
+  }
+
+  /** As far as the same characters lead on from all states that come. */
+  uniform(state: number): Uniform | null {
+    const { language } = this;
+    const key = this.firstBytes(state);
+    const first = Uint8Array.from(key, Number);
+    const seen = new Set([state]);
+    let level = [state];
+    let room = 0;
+    while (level.every((each) => this.firstBytes(each) === key)) {
+      room += 1;
+      const next: number[] = [];
+      for (const each of level) {
+        for (const { from, to, state: other } of language.ranges(each)) {
+          if (seen.has(other) || !first.subarray(firstByte(from), firstByte(to) + 1).includes(1)) continue;
+          next.push(other);
+          seen.add(other);
+        }
+      }
+      if (next.length === 0) return { key, first, room: Infinity };
+      if (seen.size > NEAR) break;
+      level = next;
+    }
+    return room === 0 ? null : { key, first, room };
+  }
+
+  /** What the first bytes of characters do, as digits (see `Uniform`). */
+  private firstBytes(state: number): string {
+    return (this.firsts[state] ??= firstBytes(this.language.ranges(state)));
   }
 
   /** Where whatever is written can become a string: what is done behind a text that is none of those that are told apart. */
@@ -171,11 +202,17 @@ abstract class StringFrame extends Frame {
 class ContentFrame extends StringFrame {
   protected readonly part = '';
   private room: number | undefined;
+  private drawn: Uniform | null | undefined;
   private alike: Like | null | undefined;
   private texts: readonly string[] | null | undefined;
 
   override get plain(): number {
     return (this.room ??= this.frames.open ? Infinity : plainRoom(this.frames.language, this.state));
+  }
+
+  override get uniform(): Uniform | null {
+    if (this.drawn === undefined) this.drawn = this.frames.uniform(this.state);
+    return this.drawn;
   }
 
   override get like(): Like | null {
@@ -333,6 +370,35 @@ function plainRoom(language: Language, state: number): number {
     if (seen.size > NEAR) return room + 1;
     level = next;
   }
+}
+
+/** By the first byte of a character of plain content: whether it leads on (see `Uniform`), a digit each. */
+function firstBytes(ranges: readonly Range[]): string {
+  const first = new Uint8Array(256);
+  for (const { from, to } of ranges) first.fill(1, from, Math.min(to, 0x7f) + 1);
+  first.fill(0, 0, SPACE);
+  first[QUOTE] = first[BACKSLASH] = 0;
+  for (const { from, to, follow, bits, least } of LEADS) {
+    for (let lead = from; lead <= to; lead += 1) {
+      const low = Math.max((lead & bits) * 64 ** follow, least);
+      const high = Math.min(((lead & bits) + 1) * 64 ** follow - 1, LAST_CODE_POINT);
+      const beyond = CODE_POINTS.map(([from, to]) => [Math.max(from, low), Math.min(to, high)] as const);
+      const some = beyond.filter(([from, to]) => from <= to);
+      if (some.every(([from, to]) => covers(ranges, from, to))) first[lead] = 1;
+      else if (some.some(([from, to]) => meets(ranges, from, to))) first[lead] = 2;
+    }
+  }
+  return first.join('');
+}
+
+/** Of a code point in UTF-8. */
+function firstByte(codePoint: number): number {
+  if (codePoint < 0x80) return codePoint;
+  return codePoint < 0x800
+    ? 0xc0 + (codePoint >> 6)
+    : codePoint < 0x10000
+      ? 0xe0 + (codePoint >> 12)
+      : 0xf0 + (codePoint >> 18);
 }
 
 /** Whether the ranges leave no gap between from … to. */
