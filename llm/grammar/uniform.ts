@@ -21,35 +21,38 @@ export class UniformTokens {
     this.words = words;
     this.deciding = new Uint8Array(size);
     const path = new Uint8Array(depth.reduce((most, length) => Math.max(most, length), 0));
-    // By depth: how many characters have begun, and behind which byte the one does to which the next belongs.
+    // By depth, of the path: how many characters have begun, behind which byte the one does to which the next belongs, and
+    // which node it is.
     const characters = [0];
     const begun = [0];
+    const nodes: number[] = [];
+    const decide = (from: number, to: number, above: number, codePoints: number): void => {
+      this.deciding.fill(codePoints, from, to);
+      for (let i = above; i > 0 && this.deciding[nodes[i]!]! < codePoints; i -= 1)
+        this.deciding[nodes[i]!] = codePoints;
+    };
     for (let node = 0; node < size;) {
       const length = depth[node]!;
       path[length - 1] = byte[node]!;
       const at = begun[length - 1]!;
       const lead = path[at]!;
       const count = characters[length - 1]! + (at === length - 1 ? 1 : 0);
-      const valid = lead >= SPACE && plainCharacter(path.subarray(0, length), at) === length - at;
+      const valid = lead >= SPACE && (lead < 0x80 || plainCharacter(path.subarray(0, length), at) === length - at);
       const unknown = lead === QUOTE || lead === BACKSLASH || count >= PLAIN_LIMIT || (valid && first[lead] === 2);
       if (unknown || !valid || first[lead] === 0) {
-        this.deciding.fill(unknown ? PLAIN_LIMIT : count, node, end[node]!);
+        decide(node, end[node]!, length - 1, unknown ? PLAIN_LIMIT : count);
         node = end[node]!;
         continue;
       }
+      nodes[length] = node;
       characters[length] = count;
       begun[length] = length - at < bytesOf(lead) ? at : length;
       if (tokens[node + 1]! > tokens[node]!) {
-        this.deciding[node] = count;
+        decide(node, node + 1, length - 1, count);
         const kept = (this.kept[count] ??= []);
         for (let i = tokens[node]!; i < tokens[node + 1]!; i += 1) kept.push(ids[i]!);
       }
       node += 1;
-    }
-    for (let node = size - 1; node >= 0; node -= 1) {
-      for (let child = node + 1; child < end[node]!; child = end[child]!) {
-        if (this.deciding[child]! > this.deciding[node]!) this.deciding[node] = this.deciding[child]!;
-      }
     }
   }
 

@@ -24,8 +24,8 @@ export class Vocabulary {
   readonly trie: Trie;
   private readonly tokens: readonly (Uint8Array | null)[];
   private readonly special: ReadonlySet<number>;
-  /** Of a token that is plain string content its number of code points, otherwise PLAIN_LIMIT. */
-  private readonly plainLength: Uint8Array;
+  /** The tokens of plain string content, by their number of code points. */
+  private readonly plainTokens: number[][] = [];
   private readonly slices = new Map<number, Mask>();
   private readonly uniforms = new Map<string, UniformTokens>();
   /** The most code points that a token of plain string content has. */
@@ -37,12 +37,11 @@ export class Vocabulary {
     this.special = special;
     this.end = end;
     this.trie = trieOf(tokens.map((token, id) => (special.has(id) ? null : token)));
-    this.plainLength = new Uint8Array(tokens.length).fill(PLAIN_LIMIT);
-    for (const id of this.trie.ids) this.plainLength[id] = plainSuffixes(tokens[id]!)[0]!;
-    this.longestPlain = this.plainLength.reduce(
-      (most, length) => (length < PLAIN_LIMIT ? Math.max(most, length) : most),
-      0,
-    );
+    for (const id of this.trie.ids) {
+      const codePoints = plainSuffixes(tokens[id]!)[0]!;
+      if (codePoints < PLAIN_LIMIT) (this.plainTokens[codePoints] ??= []).push(id);
+    }
+    this.longestPlain = Math.max(0, this.plainTokens.length - 1);
   }
 
   /** From the bytes of each token, by id: null (or no bytes) where an id has none. Those of `end` are special too. */
@@ -124,7 +123,9 @@ export class Vocabulary {
     let slice = this.slices.get(most);
     if (slice === undefined) {
       slice = new Uint32Array(this.words);
-      for (const id of this.trie.ids) if (this.plainLength[id]! <= most) slice[id >>> 5]! |= 1 << (id & 31);
+      for (let count = 1; count <= most; count += 1) {
+        for (const id of this.plainTokens[count] ?? []) slice[id >>> 5]! |= 1 << (id & 31);
+      }
       this.slices.set(most, slice);
     }
     return slice;

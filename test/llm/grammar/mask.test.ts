@@ -223,6 +223,9 @@ describe('masks', () => {
         ],
       },
       { type: 'array', contains: { const: 'a' }, prefixItems: [{ type: 'boolean' }], maxItems: 3 },
+      { type: 'string', pattern: '^[ab:é-]{1,12}$' },
+      { type: 'array', items: { type: 'string', pattern: '^[\\S ]*$', minLength: 9 } },
+      { type: 'string', pattern: '.*[^ab].*', maxLength: 20 },
     ].map((schema) => {
       const { algebra, formula } = compile(schema);
       return document(algebra, formula)!;
