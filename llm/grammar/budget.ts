@@ -75,6 +75,12 @@ interface Way {
   readonly rest: Way | null;
 }
 
+function bytesOf(way: Way): number[] {
+  const bytes: number[] = [];
+  for (let at = way; at.rest !== null; at = at.rest) bytes.push(at.byte);
+  return bytes;
+}
+
 const DONE: Way = { cost: 0, byte: NONE, rest: null };
 
 type Bytes = readonly number[];
@@ -83,15 +89,51 @@ type Bytes = readonly number[];
 const CLOSERS: readonly Bytes[] = [...'"]}'].map((text) => [text.charCodeAt(0)]);
 
 /** So many ways in which a frame has ended are remembered. */
-const ENDINGS = 8;
+const ENDINGS = 16;
 
 /** So many bytes are looked ahead to an end, and of each frame so many bytes tried. */
 const AHEAD = 4;
 const TRIED = 2;
 
+/** How a key ends, whatever is written of it, but for those that its object has then. */
+interface KeyEnding {
+  readonly way: Way;
+  /** To the closing quote. */
+  readonly bytes: Bytes;
+  readonly taken: ReadonlySet<string>;
+  /** How often a way was looked for nevertheless. */
+  met: number;
+}
+
+function endingOf(stack: Stack, way: Way): KeyEnding {
+  const bytes: number[] = [];
+  let at: Stack = stack;
+  let rest: Way | null = way;
+  for (; rest !== null && rest.rest !== null && at.written !== null; rest = rest.rest) {
+    bytes.push(rest.byte);
+    at = advance(at, rest.byte)!;
+  }
+  const key = [...at.taken!].at(-1)!;
+  let { taken } = at;
+  const depth = depthOf(at);
+  for (; rest !== null && rest.rest !== null && depthOf(at) >= depth; rest = rest.rest) {
+    if (depthOf(at) === depth && at.taken !== null) taken = at.taken;
+    at = advance(at, rest.byte)!;
+  }
+  return { way, bytes: bytes.slice(0, -1), taken: new Set([...taken!].filter((other) => other !== key)), met: 0 };
+}
+
+function depthOf(stack: Stack): number {
+  let depth = 0;
+  for (let at: Stack | null = stack; at !== null; at = at.below) depth += 1;
+  return depth;
+}
+
 interface Node {
   readonly above: Map<Frame, Map<string, Node>>;
   readonly depth: number;
+  /** Of keys written above it, by the frame on top. */
+  keys: Map<Frame, KeyEnding> | null;
   way: Way | null;
 }
 
@@ -110,8 +152,10 @@ export class Closing {
   private readonly contexts = new WeakMap<Frame, Context>();
   private readonly endings = new WeakMap<Frame, Bytes[]>();
   private readonly nodes = new WeakMap<Stack, Node>();
+  /** Stacks within keys that have been asked about. */
+  private readonly met = new WeakSet<Stack>();
   private readonly texts = new WeakMap<ReadonlySet<string>, string>();
-  private readonly bottom: Node = { above: new Map(), depth: 0, way: null };
+  private readonly bottom: Node = { above: new Map(), depth: 0, keys: null, way: null };
 
   /**
    * `limit`: how many frames are looked at before a search is given up. It is led by what frames take `least`; as far as that is
@@ -128,16 +172,40 @@ export class Closing {
 
   /** The bytes that complete the document. Throws where the search was given up. */
   bytes(stack: Stack): Uint8Array {
-    let way = this.way(stack);
+    const way = this.way(stack);
     if (way === null) {
       throw new Error(`[grammar] no way to complete the document was found within ${this.limit} states`);
     }
-    const bytes = new Uint8Array(way.cost);
-    for (let i = 0; way !== null && i < bytes.length; i++, way = way.rest) bytes[i] = way.byte;
-    return bytes;
+    return Uint8Array.from(bytesOf(way));
   }
 
   private way(stack: Stack): Way | null {
+    const under = stack.written && stack.below && this.node(stack.below);
+    if (!under) return this.find(stack);
+    // What is written of a key matters only where it becomes one that its object has, or gets on the way.
+    const known = under.above.get(stack.frame)?.get(String.fromCharCode(...stack.written!));
+    if (known?.way) return known.way;
+    const ending = under.keys?.get(stack.frame);
+    // The first may have to be longer than others, since what it is without that has been there.
+    const settled = ending !== undefined && (ending.bytes.length === 0 || ending.met >= 2);
+    if (settled && !ending.taken.has(decode([...stack.written!, ...ending.bytes]))) {
+      if (!this.met.has(stack)) {
+        this.met.add(stack);
+        return ending.way;
+      }
+      // Asked about again, it has come: the stacks on its way are not to cost more than there.
+      return this.remember(stack, bytesOf(ending.way));
+    }
+    const way = this.find(stack);
+    if (ending) ending.met += 1;
+    if (way !== null && (!ending || way.cost < ending.way.cost)) {
+      under.keys ??= new Map();
+      under.keys.set(stack.frame, endingOf(stack, way));
+    }
+    return way;
+  }
+
+  private find(stack: Stack): Way | null {
     const known = this.node(stack);
     if (known.way !== null) return known.way;
     if (complete(stack)) return (known.way = DONE);
@@ -234,7 +302,8 @@ export class Closing {
     // A key must not be one of those that its object has.
     const key = (written === null ? '' : String.fromCharCode(...written)) + (taken === null ? '' : this.textOf(taken));
     let found = same.get(key);
-    if (found === undefined) same.set(key, (found = { above: new Map(), depth: under.depth + 1, way: null }));
+    if (found === undefined)
+      same.set(key, (found = { above: new Map(), depth: under.depth + 1, keys: null, way: null }));
     return found;
   }
 

@@ -92,8 +92,9 @@ export class Matcher {
     const next = advanceAll(this.stack, bytes);
     if (next === null) return false;
     const { budget } = this;
+    const scarce = this.scarce();
     if (budget !== null && budget.closing(next) > this.left() - 1) {
-      if (this.scarce()) return false;
+      if (scarce) return false;
       throw new Error(
         `[grammar] behind token ${token} the document takes ${budget.closing(next)} more tokens to close; of the budget of ` +
           `${budget.tokens} there are ${this.left() - 1} left`,

@@ -148,6 +148,31 @@ describe('closing', () => {
     expect(missing(algebra.not(a))).toBe(0);
   });
 
+  it('is found within escapes of keys, in few steps', () => {
+    const stack = advanceAll(open({ multipleOf: 0.5 }), bytes(String.raw`[{"a":3110,"b;\u`))!;
+    const closing = new Closing(2000);
+    expect(text(closing.bytes(stack))).toMatch(/^[0-9a-f]{4}":.\}\]$/);
+    expect(complete(advanceAll(stack, closing.bytes(stack))!)).toBe(true);
+  });
+
+  it('holds for every key, those that the shortest way would write again among them', () => {
+    const objects = open({ type: 'object', minProperties: 3 });
+    const closing = new Closing();
+    for (const key of ['b', 'a', '', 'aa', 'ab', '!', ' ', '"', '0', 'é']) {
+      for (const before of ['{', '{"":1,', '{" ":1,', '{"b":{"":2,']) {
+        const stack = advanceAll(objects, bytes(before + JSON.stringify(key).slice(0, -1)))!;
+        const cost = closing.cost(stack);
+        let at = stack;
+        // Who follows the way sees it fall by one a byte.
+        for (let left = cost; left > 0; left--) {
+          expect(closing.cost(at)).toBeLessThanOrEqual(left);
+          at = advance(at, closing.bytes(at)[0]!)!;
+        }
+        expect(complete(at)).toBe(true);
+      }
+    }
+  });
+
   it('is given up where that takes too long', () => {
     const closing = new Closing(3);
     const stack = start(literals(['abcdefgh']));

@@ -93,7 +93,7 @@ function drawn(vocabulary: Vocabulary, room: number, seed: number, count: number
         expect(valid(JSON.parse(text)), text).toBe(true);
       }
       // The event loop, by which the console writes, is not reached before the end.
-      if (seen.documents % 10_000 === 0) writeSync(1, `${JSON.stringify(seen)}\n`);
+      if (seen.documents % (count / 10) === 0) writeSync(1, `${JSON.stringify(seen)}\n`);
     }),
     // Some schemas admit nothing, and ajv cannot take all.
     { seed, numRuns: Math.ceil(count / 8), interruptAfterTimeLimit: 3_600_000 },
