@@ -58,11 +58,11 @@ export class Masks {
     for (let cell = stack; ;) {
       for (const id of part.ids) mask[id >>> 5]! |= 1 << (id & 31);
       for (const { node, key } of part.keys) if (cell.taken?.has(key)) this.clear(mask, node);
+      uncertain.push(...part.uncertain);
       if (part.exits === null || cell.below === null) break;
       cell = cell.below;
       part = this.resolved(part.exits, cell.frame);
       if (part.base !== null) for (let i = 0; i < mask.length; i += 1) mask[i]! |= part.base[i]!;
-      uncertain.push(...part.uncertain);
     }
   }
 
@@ -224,7 +224,7 @@ interface Part {
   readonly exits: Exits | null;
   /** Subtrees whose tokens have ended a key of the object whose frame the walk began on: not where it has been there. */
   readonly keys: readonly { readonly node: number; readonly key: string }[];
-  /** Subtrees whose tokens are run byte by byte each time: in them a second key ends. */
+  /** Subtrees whose tokens are run byte by byte each time: in them a second key ends, or one begins of which few are left. */
   readonly uncertain: readonly number[];
   /** Of a frame that is like another one: that, and the subtrees in which it ends otherwise, or may. */
   readonly like: Frame | null;
@@ -462,6 +462,12 @@ class Walk {
       const { below, begun, keyed } = top;
       const move = top.frame.move(byte);
       if (move === null) return null;
+      const key = move.kind === 'frame' ? (below === null ? null : move) : move.kind === 'push' ? move.child : null;
+      if (key?.unique && key.few !== null) {
+        // Of a key that begins in the token few texts are left, which its object may have.
+        this.uncertain.push(node);
+        return null;
+      }
       if (move.kind === 'frame') return move === top.frame ? top : { frame: twin(move), below, begun, keyed };
       if (move.kind === 'push') {
         const { frame, child } = move;
