@@ -71,7 +71,10 @@ it('masks equal those of trying each token byte by byte', () => {
           for (let token = 0; token < vocabulary.size; token++) {
             const ends = vocabulary.end.includes(token);
             const may = ends ? complete(stack) : advanceAll(stack, vocabulary.bytes(token)) !== null;
-            expect(((mask[token >>> 5]! >>> (token & 31)) & 1) === 1, `token ${token} ${JSON.stringify(Buffer.from(vocabulary.bytes(token)).toString())} of ${vocabulary.size} at step ${step}`).toBe(may);
+            expect(
+              ((mask[token >>> 5]! >>> (token & 31)) & 1) === 1,
+              `token ${token} ${JSON.stringify(Buffer.from(vocabulary.bytes(token)).toString())} of ${vocabulary.size} at step ${step}`,
+            ).toBe(may);
             if (may && !ends) allowed.push(token);
           }
           counts.masks += 1;
