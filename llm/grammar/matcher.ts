@@ -93,11 +93,14 @@ export class Matcher {
     if (next === null) return false;
     const { budget } = this;
     const scarce = this.scarce();
-    if (budget !== null && budget.closing(next) > this.left() - 1) {
+    const cost = budget === null ? 0 : budget.closing(next);
+    // Where no way to close was found, and there is much left, it is looked for again further on.
+    const unknown = cost === Infinity && !scarce;
+    if (cost > this.left() - 1 && !unknown) {
       if (scarce) return false;
       throw new Error(
-        `[grammar] behind token ${token} the document takes ${budget.closing(next)} more tokens to close; of the budget of ` +
-          `${budget.tokens} there are ${this.left() - 1} left`,
+        `[grammar] behind token ${token} the document takes ${cost} more tokens to close; of the budget of ` +
+          `${budget!.tokens} there are ${this.left() - 1} left`,
       );
     }
     this.stacks.push(next);

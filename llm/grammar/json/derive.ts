@@ -6,7 +6,7 @@ import type { Algebra } from './algebra.ts';
 import type { Assert, Assertion, Formula, Type } from './formula.ts';
 
 /** A language of so few keys stands for them. */
-const FEW = 64;
+const FEW = 1024;
 
 /** To which type the assertions of a kind speak. */
 const TYPES: Readonly<Record<Assert['kind'], Type | null>> = {

@@ -61,7 +61,14 @@ interface Plan {
 
 /** The documents whose value satisfies `formula`, or null where there are none. */
 export function document(algebra: Algebra, formula: Formula, options: Partial<DocumentOptions> = {}): Frame | null {
-  const values = new Values(algebra, { ...DEFAULTS, ...options });
+  const { whitespace, order } = { ...DEFAULTS, ...options };
+  if (!(whitespace === Infinity || (Number.isInteger(whitespace) && whitespace >= 0))) {
+    throw new Error(`[grammar] whitespace is ${whitespace}; it must be an integer from 0 up, or Infinity`);
+  }
+  if (order !== 'free' && order !== 'schema') {
+    throw new Error(`[grammar] order is ${JSON.stringify(order)}; it must be "free" or "schema"`);
+  }
+  const values = new Values(algebra, { whitespace, order });
   return values.satisfiable.value(formula) ? new DocumentFrame(values, values.task([], formula)) : null;
 }
 

@@ -60,6 +60,10 @@ class Compiler {
   private readonly patterns = new Map<string, Language>();
 
   constructor(schema: unknown, options: SchemaOptions) {
+    const { formats = 'annotate' } = options;
+    if (formats !== 'annotate' && formats !== 'assert') {
+      throw new Error(`[grammar] formats is ${JSON.stringify(formats)}; it must be "annotate" or "assert"`);
+    }
     this.graph = new SchemaGraph(new Documents(schema, options));
     this.assertFormats = options.formats === 'assert';
     this.evaluation = {

@@ -39,6 +39,24 @@ function accepts(stack: Stack | null, text: string): boolean {
   return end !== null && complete(end);
 }
 
+it('refuses options that are none', () => {
+  const { algebra, formula } = compile(true);
+  for (const whitespace of [-1, 0.5, NaN]) {
+    expect(() => document(algebra, formula, { whitespace })).toThrow('[grammar] whitespace is');
+  }
+  expect(() => document(algebra, formula, { order: 'x' as 'free' })).toThrow('[grammar] order is "x"');
+  expect(() => compile(true, { formats: 'x' as 'assert' })).toThrow('[grammar] formats is "x"');
+});
+
+it('knows when the keys of a pattern are used up', () => {
+  const keys = Array.from({ length: 100 }, (_, i) => `"${String(i).padStart(2, '0')}":0`);
+  const schema = { patternProperties: { '^[0-9]{2}$': {} }, additionalProperties: false };
+  const behind = advanceAll(open(schema)!, bytes(`{${keys.join(',')}`))!;
+  expect(advance(behind, ','.charCodeAt(0))).toBe(null);
+  expect(complete(advanceAll(behind, bytes('}'))!)).toBe(true);
+  expect(open({ ...schema, type: 'object', minProperties: 101 })).toBe(null);
+});
+
 describe('documents', () => {
   it('are those that ajv accepts', () => {
     const counts = { valid: 0, invalid: 0, agreed: 0, refused: 0 };
