@@ -34,6 +34,11 @@ export interface AttentionOptions {
   causal?: boolean;
   /** With `causal`: of those, the last `window` (the query's own position included). */
   window?: number;
+  /**
+   * With `window`: it begins at a multiple of so many keys, the one at or before its first key; 1 by default. So a query sees
+   * between `window` and `window` + `windowBlock` − 1 keys, and what lies before are whole blocks.
+   */
+  windowBlock?: number;
   /** With `window`: and the first `sinks` (Xiao et al. 2023, StreamingLLM). */
   sinks?: number;
   /** What scores are multiplied by; 1 / √D by default. */
@@ -61,6 +66,7 @@ export interface AttentionOptions {
 interface Attributes {
   readonly causal: boolean;
   readonly window: number | null;
+  readonly windowBlock: number;
   readonly sinks: number;
   readonly scale: number;
   readonly blocks: BlockPattern | null;
@@ -107,7 +113,7 @@ function extents([q, k]: Inputs, { layout }: Attributes): Extents {
 /** Throws unless the inputs fit each other and the options. */
 function check(inputs: Inputs, attributes: Attributes): void {
   const [q, k, v, mask, queryLengths, keyLengths] = inputs;
-  const { causal, window, sinks, blocks, layout } = attributes;
+  const { causal, window, windowBlock, sinks, blocks, layout } = attributes;
   const fail = (message: string): never => {
     throw new Error(`[attention] ${message}`);
   };
@@ -127,6 +133,9 @@ function check(inputs: Inputs, attributes: Attributes): void {
   if (window !== null && !causal) fail('a window counts back from the query, so it needs causal: true');
   if (window !== null && !(Number.isInteger(window) && window >= 1))
     fail(`the window ${window} must be a whole number of keys, at least 1`);
+  if (!(Number.isInteger(windowBlock) && windowBlock >= 1))
+    fail(`windowBlock is ${windowBlock}; it must be a whole number of keys, at least 1`);
+  if (windowBlock > 1 && window === null) fail('windowBlock says where a window begins, so it needs one');
   if (sinks > 0 && window === null) fail('sinks are keys beyond a window, so they need one');
   if (!(Number.isInteger(sinks) && sinks >= 0)) fail(`sinks is ${sinks}; it must be a whole number of keys`);
   if (mask) {
@@ -208,10 +217,11 @@ function cut(device: Device, dim: number, blocks: BlockPattern | null, kernel: K
 /** Whom each tile sees. */
 function listsOf(device: Device, inputs: Inputs, attributes: Attributes, kernel: Kernels): Lists {
   const { queries, keys, dim } = extents(inputs, attributes);
-  const { causal, window, sinks, blocks, lists } = attributes;
+  const { causal, window, windowBlock, sinks, blocks, lists } = attributes;
   const { tile, block } = cut(device, dim, blocks, kernel);
   const [, , , , queryLengths, keyLengths] = inputs;
-  const pattern = { queries, keys, causal, window: window ?? 0, sinks, blocks, queryLengths, keyLengths };
+  const rules = { causal, window: window ?? 0, windowBlock, sinks };
+  const pattern = { queries, keys, ...rules, blocks, queryLengths, keyLengths };
   return blockLists(device, pattern, { tile, block, transposed: kernel === 'dkv' }, lists);
 }
 
@@ -374,12 +384,13 @@ export function attentionWithLogSumExp(
   v: Tensor,
   options: AttentionOptions = {},
 ): { out: Tensor; logSumExp: Tensor } {
-  const { causal = false, window = null, sinks = 0, blocks = null, mask = null, layout = 'bhtd' } = options;
-  const { queryLengths = null, keyLengths = null, lists = null } = options;
+  const { causal = false, window = null, windowBlock = 1, sinks = 0 } = options;
+  const { blocks = null, mask = null, layout = 'bhtd', queryLengths = null, keyLengths = null, lists = null } = options;
   const scale = options.scale ?? 1 / Math.sqrt(q.shape.at(-1) ?? 1);
   const visible = blocks && 'shape' in blocks.visible ? blocks.visible : null;
   const inputs: Inputs = [q, k, v, mask, queryLengths, keyLengths, visible];
   const given = inputs.map((input) => input !== null);
-  const [out, logSumExp] = apply(attentionOp, inputs, { causal, window, sinks, scale, blocks, lists, layout, given });
+  const rules = { causal, window, windowBlock, sinks };
+  const [out, logSumExp] = apply(attentionOp, inputs, { ...rules, scale, blocks, lists, layout, given });
   return { out, logSumExp };
 }

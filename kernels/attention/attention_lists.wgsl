@@ -27,6 +27,7 @@ struct Params {
   keys: u32,
   causal: u32, // 0 or 1: key j ≤ i + keys − queries
   window: u32, // 0, or of those the last so many
+  windowBlock: u32, // a window begins at a multiple of it
   sinks: u32, // and the first so many
   size: u32, // rows and columns of a selected block
   bitWords: u32, // words of bits a query block
@@ -35,6 +36,10 @@ struct Params {
 }
 
 const UNBOUNDED = 1 << 30; // larger than any distance, and safe to add to one
+
+// Where the block that a key lies in begins and ends. Keys below 0 stay there.
+fn blockFirst(key: i32) -> i32 { return key / i32(params.windowBlock) * i32(params.windowBlock); }
+fn blockLast(key: i32) -> i32 { return blockFirst(key) + i32(params.windowBlock) - 1; }
 
 @compute @workgroup_size(64)
 fn main(@builtin(global_invocation_id) id: vec3u, @builtin(num_workgroups) groups: vec3u) {
@@ -61,27 +66,29 @@ fn main(@builtin(global_invocation_id) id: vec3u, @builtin(num_workgroups) group
   lists[at + 1u] = keys;
   lists[at + 2u] = u32(ahead);
   lists[at + 3u] = u32(behind);
-  lists[at + 4u] = u32(sinks);
-  at += 5u;
+  lists[at + 4u] = params.windowBlock;
+  lists[at + 5u] = u32(sinks);
+  at += 6u;
 
   let block = i32(params.block);
   let first = i32(list * params.rows);
 #if TRANSPOSED
   let columns = i32(queries);
   let last = min(first + i32(params.rows), i32(keys)) - 1;
-  // Key r is seen by queries r − ahead … r − behind − 1, a sink by all from there on.
+  // Key r is seen by queries r − ahead … r − behind − 1, or so many more as it stands before its block's last; a sink by all
+  // from there on.
   let lowFirst = clamp(first - ahead, 0, columns);
   let lowLast = clamp(last - ahead, 0, columns);
-  let highAll = select(clamp(max(first, sinks) - behind, 0, columns), columns, last < sinks);
-  let highSome = select(clamp(last - behind, 0, columns), columns, first < sinks);
+  let highAll = select(clamp(blockLast(max(first, sinks)) - behind, 0, columns), columns, last < sinks);
+  let highSome = select(clamp(blockLast(last) - behind, 0, columns), columns, first < sinks);
   let sinksAll = 0;
   let sinksSome = 0;
 #else
   let columns = i32(keys);
   let last = min(first + i32(params.rows), i32(queries)) - 1;
-  // Query r sees keys r + behind + 1 … r + ahead, and sinks up to there.
-  let lowFirst = clamp(first + behind + 1, 0, columns);
-  let lowLast = clamp(last + behind + 1, 0, columns);
+  // Query r sees keys r + behind + 1, or from its block's first on, to r + ahead, and sinks up to there.
+  let lowFirst = clamp(blockFirst(first + behind + 1), 0, columns);
+  let lowLast = clamp(blockFirst(last + behind + 1), 0, columns);
   let highAll = clamp(first + ahead + 1, 0, columns);
   let highSome = clamp(last + ahead + 1, 0, columns);
   let sinksAll = min(sinks, highAll) / block;

@@ -59,15 +59,16 @@ fn store(into: ptr<storage, array<$ROW>, read_write>, at: u32, c: u32, quad: vec
 #endif
 }
 
-// A list (attention_lists.wgsl): five words of rule, then runs of blocks as (first, end · 2 + partial), then (0, 0).
+// A list (attention_lists.wgsl): six words of rule, then runs of blocks as (first, end · 2 + partial), then (0, 0).
 struct Rule {
   queries: u32, // that count in this sequence
   keys: u32,
   ahead: i32, // query i sees key j where behind < j − i ≤ ahead,
   behind: i32,
+  windowBlock: i32, // or j lies in the same block of so many keys as the first of them,
   sinks: u32, // and where j < sinks and j − i ≤ ahead
 }
-const RULE_WORDS = 5u;
+const RULE_WORDS = 6u;
 
 fn listOf(batch: u32, kvHead: u32, tile: u32) -> u32 {
   let lists = (params.tiles + params.listTiles - 1u) / params.listTiles;
@@ -75,7 +76,8 @@ fn listOf(batch: u32, kvHead: u32, tile: u32) -> u32 {
   return (group * lists + tile / params.listTiles) * params.listWords;
 }
 fn ruleOf(list: u32) -> Rule {
-  return Rule(lists[list], lists[list + 1u], i32(lists[list + 2u]), i32(lists[list + 3u]), lists[list + 4u]);
+  let behind = i32(lists[list + 3u]);
+  return Rule(lists[list], lists[list + 1u], i32(lists[list + 2u]), behind, i32(lists[list + 4u]), lists[list + 5u]);
 }
 
 // The columns that four rows see: low ≤ column < high, and the first `sinks`.
@@ -86,11 +88,13 @@ struct Span {
 }
 fn spanOfQueries(rule: Rule, row: vec4u) -> Span {
   let high = min(vec4i(row) + rule.ahead + 1, vec4i(i32(rule.keys)));
-  return Span(vec4i(row) + rule.behind + 1, high, min(vec4i(i32(rule.sinks)), high));
+  let low = (vec4i(row) + rule.behind + 1) / rule.windowBlock * rule.windowBlock;
+  return Span(low, high, min(vec4i(i32(rule.sinks)), high));
 }
 fn spanOfKeys(rule: Rule, row: vec4u) -> Span {
   let queries = vec4i(i32(rule.queries));
-  let high = select(min(vec4i(row) - rule.behind, queries), queries, row < vec4u(rule.sinks));
+  let last = vec4i(row) / rule.windowBlock * rule.windowBlock + rule.windowBlock - 1; // key of the block
+  let high = select(min(last - rule.behind, queries), queries, row < vec4u(rule.sinks));
   return Span(vec4i(row) - rule.ahead, high, vec4i(0));
 }
 fn outside(span: Span, column: u32) -> vec4<bool> {

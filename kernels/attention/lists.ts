@@ -27,6 +27,8 @@ export interface Pattern {
   readonly causal: boolean;
   /** 0 where there is none. */
   readonly window: number;
+  /** The window begins at a multiple of it. */
+  readonly windowBlock: number;
   readonly sinks: number;
   readonly blocks: BlockPattern | null;
   /** How many queries and keys of each sequence count: (B), u32. */
@@ -65,7 +67,7 @@ function selectionBits(device: Device, { queries, keys, blocks }: Pattern): Tens
 }
 
 function makeLists(device: Device, pattern: Pattern, { tile, block, transposed }: Tiling): Lists {
-  const { queries, keys, causal, window, sinks, blocks, queryLengths, keyLengths } = pattern;
+  const { queries, keys, causal, window, windowBlock, sinks, blocks, queryLengths, keyLengths } = pattern;
   const bits = blocks ? selectionBits(device, pattern) : null;
   const [selectedBatches, selectedHeads] = bits ? [bits.shape[0]!, bits.shape[1]!] : [1, 1];
   const batches = queryLengths?.size ?? keyLengths?.size ?? selectedBatches;
@@ -74,7 +76,7 @@ function makeLists(device: Device, pattern: Pattern, { tile, block, transposed }
   const [rowCount, columnCount] = transposed ? [keys, queries] : [queries, keys];
   const count = Math.ceil(rowCount / size);
   const runs = 6 + (blocks ? Math.ceil(columnCount / size) : 0); // at most: between five places, and the selected blocks
-  const words = 5 + 2 * (runs + 1);
+  const words = 6 + 2 * (runs + 1);
   const lists = empty(device, [batches, selectedHeads, count, words], 'u32', 'attention lists');
   const data = [lists];
   const binding = (given: Tensor | null) => given !== null && data.push(given) - 1;
@@ -85,8 +87,8 @@ function makeLists(device: Device, pattern: Pattern, { tile, block, transposed }
     SELECTION: binding(bits),
   };
   const params = {
-    batches, heads: selectedHeads, count, words, rows: size, block, queries, keys, causal: Number(causal), window, sinks,
-    size, bitWords: bits?.shape[3] ?? 0, selectedBatches, selectedHeads,
+    batches, heads: selectedHeads, count, words, rows: size, block, queries, keys, causal: Number(causal), window,
+    windowBlock, sinks, size, bitWords: bits?.shape[3] ?? 0, selectedBatches, selectedHeads,
   }; // prettier-ignore
   device.run(device.kernel(listsSource, defines), data, params, Math.ceil((batches * selectedHeads * count) / 64));
   return {
@@ -131,9 +133,9 @@ let nextIdentity = 1;
 
 /** The lists of a pattern: made once where nothing of it lies on the device, or once for all calls with these `shared`. */
 export function blockLists(device: Device, pattern: Pattern, tiling: Tiling, shared: AttentionLists | null): Lists {
-  const { queries, keys, causal, window, sinks, blocks, queryLengths, keyLengths } = pattern;
+  const { queries, keys, causal, window, windowBlock, sinks, blocks, queryLengths, keyLengths } = pattern;
   const make = () => noGrad(device, () => scope(device, () => makeLists(device, pattern, tiling)));
-  const key = [queries, keys, causal, window, sinks, ...Object.values(tiling)].join();
+  const key = [queries, keys, causal, window, windowBlock, sinks, ...Object.values(tiling)].join();
   if (queryLengths || keyLengths || (blocks && !Array.isArray(blocks.visible))) {
     const from = [queryLengths, keyLengths, blocks?.size, blocks?.visible];
     return shared ? shared.get(key, from, make) : make();

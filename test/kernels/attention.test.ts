@@ -276,18 +276,21 @@ it('lists every seen pair in one block, and marks the blocks that hold others', 
         lengths: fc.option(fc.tuple(length, length, length, length)),
         causal: fc.boolean(),
         window: fc.option(fc.integer({ min: 1, max: 50 })),
+        windowBlock: fc.constantFrom(1, 1, 5, 16),
         sinks: fc.integer({ min: 0, max: 40 }),
         blocks: fc.option<{ size: number; visible: number[][] }, null>(sparse),
         tile: fc.constantFrom(8, 16, 32),
         block: fc.constantFrom(4, 8, 16),
         transposed: fc.boolean(),
       }),
-      async ({ queries, keys, lengths, causal, window, sinks, blocks, tile, block, transposed }) => {
+      async ({ queries, keys, lengths, causal, window, windowBlock: wide, sinks, blocks, tile, block, transposed }) => {
         const windowed = causal && window !== null;
+        const windowBlock = windowed ? wide : 1;
         const own = lengths && [lengths.slice(0, 2), lengths.slice(2)];
         const up = (values: number[]) => tensor(shuffled, Uint32Array.from(values));
         const { lists, params } = scope(shuffled, () => {
-          const pattern = { queries, keys, causal, window: windowed ? window : 0, sinks: windowed ? sinks : 0, blocks };
+          const rules = { causal, window: windowed ? window : 0, windowBlock, sinks: windowed ? sinks : 0 };
+          const pattern = { queries, keys, ...rules, blocks };
           const given = { queryLengths: own && up(own[0]!), keyLengths: own && up(own[1]!) };
           const made = blockLists(shuffled, { ...pattern, ...given }, { tile, block, transposed }, null);
           return { lists: keep(made.tensor), params: made.params };
@@ -302,14 +305,14 @@ it('lists every seen pair in one block, and marks the blocks that hold others', 
             i < Tq &&
             j < Tk &&
             (!causal || j <= i + Tk - Tq) &&
-            (!windowed || j > i + Tk - Tq - window || j < sinks) &&
+            (!windowed || j >= Math.floor((i + Tk - Tq - window + 1) / windowBlock) * windowBlock || j < sinks) &&
             (!blocks || blocks.visible[Math.floor(i / blocks.size)]!.includes(Math.floor(j / blocks.size)));
           for (let t = 0; t < tiles; t++) {
             const visits = new Map<number, boolean>();
             const list = Math.floor(t / params.listTiles) + b * Math.ceil(tiles / params.listTiles);
             let at = list * params.listWords;
             expect([...words.subarray(at, at + 2)]).toEqual([Tq, Tk]);
-            for (at += 5; words[at + 1]! > 0; at += 2)
+            for (at += 6; words[at + 1]! > 0; at += 2)
               for (let c = words[at]!; c < words[at + 1]! >> 1; c++) {
                 expect(visits.has(c)).toBe(false);
                 visits.set(c, words[at + 1]! % 2 === 1);

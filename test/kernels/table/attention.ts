@@ -35,7 +35,7 @@ function visibleBlocks(blocks: BlockPattern, selected: NdArray | null | undefine
 /** Attention and its log-sum-exp written out: every score, then the softmax over the keys that a query sees. */
 export function attentionReference(
   [q, k, v, mask, queryLengths, keyLengths, selected]: (NdArray | null | undefined)[],
-  { causal = false, window, sinks = 0, blocks, layout = 'bhtd', ...options }: Attributes,
+  { causal = false, window, windowBlock = 1, sinks = 0, blocks, layout = 'bhtd', ...options }: Attributes,
 ): { out: NdArray; logSumExp: NdArray } {
   const [head, position] = layout === 'bhtd' ? [1, 2] : [2, 1];
   const [B, D] = [q!.shape[0]!, q!.shape[3]!];
@@ -57,7 +57,8 @@ export function attentionReference(
         const scores = Array.from({ length: Tk }, (_, j) => {
           if (i >= queries || j >= keys) return -Infinity;
           if (causal && j > i + keys - queries) return -Infinity;
-          if (window !== undefined && j <= i + keys - queries - window && j >= sinks) return -Infinity;
+          const first = Math.max(0, i + keys - queries - (window ?? Infinity) + 1);
+          if (j < windowBlock * Math.floor(first / windowBlock) && j >= sinks) return -Infinity;
           if (visible && !visible[Math.floor(i / blocks.size)]!.includes(Math.floor(j / blocks.size))) return -Infinity;
           let score = 0;
           for (let d = 0; d < D; d++) score += q!.data[qRow + d]! * k!.data[kRow(j) + d]!;
@@ -121,6 +122,11 @@ const samples: Sample<Attributes>[] = [
   sample({ H: 2, Tq: 70, D: 8 }, { causal: true, window: 9 }),
   sample({ H: 2, Tq: 20, Tk: 70, D: 8 }, { causal: true, window: 33 }),
   sample({ H: 2, Tq: 70, D: 8 }, { causal: true, window: 9, sinks: 5 }),
+  sample({ H: 2, Tq: 70, D: 8 }, { causal: true, window: 9, windowBlock: 8 }),
+  sample(
+    { B: 2, H: 2, KV: 1, Tq: 30, Tk: 50, D: 8, keyLengths: [41, 50] },
+    { causal: true, window: 5, windowBlock: 12, sinks: 3 },
+  ),
   sample({ H: 2, KV: 1, Tq: 40, Tk: 90, D: 8 }, { causal: true, window: 20, sinks: 37 }),
   // sequences of their own lengths, an empty one among them, and a cache that is not full
   sample({ B: 3, H: 2, Tq: 40, D: 8, queryLengths: [40, 0, 33], keyLengths: [40, 17, 33] }, { causal: true }),
@@ -168,6 +174,10 @@ const samples: Sample<Attributes>[] = [
     forwardOnly: true,
   },
   {
+    ...sample({ H: 2, KV: 1, Tq: 4, Tk: 300, D: 4 }, { causal: true, window: 30, windowBlock: 16 }),
+    forwardOnly: true,
+  },
+  {
     ...sample({ H: 4, KV: 2, Tq: 1, Tk: 640, D: 8, selected: [[[[19, 3, 3]], [[20, 0, 16]]]] }, SELECTED),
     forwardOnly: true,
   },
@@ -193,12 +203,13 @@ const arbitrary = fc
     D: fc.constantFrom(8, 10),
     causal: fc.boolean(),
     window: fc.option(fc.integer({ min: 1, max: 20 }), { nil: undefined }),
+    windowBlock: fc.constantFrom(1, 1, 4, 7),
     sinks: fc.integer({ min: 0, max: 20 }),
     queryLengths: fc.option(fc.array(fc.nat({ max: 45 }), { minLength: 3, maxLength: 3 }), { nil: undefined }),
     keyLengths: fc.option(fc.array(fc.nat({ max: 60 }), { minLength: 3, maxLength: 3 }), { nil: undefined }),
     layout: fc.constantFrom('bhtd' as const, 'bthd' as const),
   })
-  .map(({ share, causal, window, sinks, layout, queryLengths, keyLengths, ...shapes }) =>
+  .map(({ share, causal, window, windowBlock, sinks, layout, queryLengths, keyLengths, ...shapes }) =>
     sample(
       {
         ...shapes,
@@ -206,7 +217,7 @@ const arbitrary = fc
         ...(queryLengths ? { queryLengths: queryLengths.slice(0, shapes.B) } : {}),
         ...(keyLengths ? { keyLengths: keyLengths.slice(0, shapes.B) } : {}),
       },
-      { causal, layout, ...(causal && window ? { window, sinks } : {}) },
+      { causal, layout, ...(causal && window ? { window, windowBlock, sinks } : {}) },
     ),
   );
 
@@ -245,6 +256,10 @@ export const attentionRows: Rows<'attention'> = {
       [
         (f, t) => f(t([1, 1, 3, 4]), t([1, 1, 3, 4]), t([1, 1, 3, 4]), { causal: true, window: 0 }),
         /window 0 must be a whole number of keys, at least 1/,
+      ],
+      [
+        (f, t) => f(t([1, 1, 3, 4]), t([1, 1, 3, 4]), t([1, 1, 3, 4]), { causal: true, windowBlock: 8 }),
+        /windowBlock says where a window begins, so it needs one/,
       ],
       [
         (f, t) => f(t([1, 2, 3, 4]), t([1, 2, 3, 4]), t([1, 2, 3, 4]), { mask: t([1, 3, 3, 3]) }),
