@@ -1,4 +1,5 @@
 import type { Outcome } from '../automaton.ts';
+import { Unsupported } from '../refusal.ts';
 import { compare, gcd, isMultiple, scientific, tenTo } from './decimal.ts';
 import type { Decimal, Scientific } from './decimal.ts';
 import type { NumberTest } from './number.ts';
@@ -55,7 +56,7 @@ interface Side {
 export const nearest: Scientific = { mantissa: '4', lead: -324 };
 export const farthest: Scientific = { mantissa: '17976931348623158', lead: 308 };
 
-/** Of the different divisors of one number; each doubles the combinations that are looked at. */
+/** Of the different divisors of one number other than 1; each doubles the combinations that are looked at. */
 const most = 8;
 
 /**
@@ -73,12 +74,6 @@ export class Line {
   private readonly kinks: readonly [number, number];
   /** Whether all is wanted, whatever the truths. */
   readonly everything: boolean;
-  /**
-   * With so many significant digits at most, the first worth 10^highest or less, a number and the double next to it are the
-   * same multiples: doubles of 15 digits are told apart, and integers below 10^15 exact.
-   */
-  readonly significant: number;
-  readonly highest: number;
 
   /**
    * `outcome`: of the tests' truths, null where they are not wanted. `integers`: that only integers are asked about, all of
@@ -104,11 +99,11 @@ export class Line {
     }
     this.multiples = [...multiples.values()].filter((of) => !(integers && isMultiple({ digits: 1n, exponent: 0 }, of)));
     const others = this.multiples.filter(({ digits, exponent }) => digits !== 1n || exponent !== 0);
-    this.significant = others.length > 0 ? 15 : this.multiples.length > 0 ? 16 : Infinity;
-    this.highest = others.length > 0 ? Math.max(14, ...others.map((of) => scientific(of).lead)) : Infinity;
-    if (this.multiples.length > most) {
-      const listed = this.multiples.map(({ digits, exponent }) => `${digits}e${exponent}`).join(', ');
-      throw new Error(`[grammar] multipleOf ${listed} of one number: more than ${most} of them are not supported`);
+    if (others.length > most) {
+      const listed = others.map(({ digits, exponent }) => `${digits}e${exponent}`).join(', ');
+      throw new Unsupported(
+        `[grammar] multipleOf ${listed} of one number: more than ${most} of them are not supported`,
+      );
     }
     this.period = this.multiples.reduce((all, { digits }) => (all / gcd(all, digits)) * digits, 1n);
     this.kinks = [
@@ -251,6 +246,20 @@ export class Line {
       }
     }
     return false;
+  }
+
+  /** Whether a number is wanted that takes however many digits to write. Bounds alone have short numbers between them. */
+  get wantsSome(): boolean {
+    if (this.multiples.length === 0) return false;
+    // Two digits below all that cuts and multiples have, there are numbers on both sides of each, and such as are no multiples.
+    const cuts = [...this.positive.cuts, ...this.negative.cuts];
+    const lowest = [
+      ...cuts.map(({ mantissa, lead }) => lead - mantissa.length + 1),
+      ...this.multiples.map(({ exponent }) => exponent),
+    ];
+    const depth = lowest.reduce((depth, place) => Math.max(depth, -place), 0) + 2;
+    const spans = [{ from: Math.max(nearest.lead, -depth), to: farthest.lead, depth, relative: false }];
+    return [false, true].some((negative) => this.wantsAny(negative, { digits: '', zero: true, spans }));
   }
 
   /** Whether a wanted number between cuts has these first digits, the first worth 10^lead, and none below 10^unit. */

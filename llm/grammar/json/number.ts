@@ -1,5 +1,6 @@
 import { Frame, Interned } from '../automaton.ts';
 import type { Move, Outcome } from '../automaton.ts';
+import { Unsupported } from '../refusal.ts';
 import type { Decimal } from './decimal.ts';
 import { farthest, Line, nearest, stripped } from './line.ts';
 import type { Completions, Span } from './line.ts';
@@ -28,7 +29,7 @@ export interface Numbers {
 
 /**
  * The numbers of RFC 8259 by what the tests say of their exact value: `outcome` makes of the truths how the number ends, or
- * null where it is not wanted. Null where none within the limits is.
+ * null where it is not wanted. Null where none is; where one is, but none within the limits, that is refused by name.
  *
  * The value decides, but not every text of it is offered, so that digits already written rule out what they seem to:
  * - where any truths are wanted, every text;
@@ -36,9 +37,6 @@ export interface Numbers {
  * - where of those only integers are wanted, they are written in digits, and only what has more digits than `whole` with an
  *   exponent (1.5e+21; as many digits behind the point as `whole` at most, so that all are integers). 1.0 and 1e2 are not
  *   offered.
- * Digits are bounded by the limits, and where it matters which multiples the number is to 15 that are significant, zeros
- * behind them aside, in numbers below 10^15 (16 digits in all numbers where only integers are told apart; above 10^15 no digit
- * more than the divisor's first): as many a double holds whatever they are, so that who divides doubles finds the same.
  *
  * No text is offered that JavaScript reads as infinite, or as zero though it is not; exponents that are not scientific (12e3,
  * 0.5e3) stop where that could come.
@@ -65,7 +63,14 @@ export function numbers(
   if (new Reader(real, fractional).any) return new Reader(real, line);
   const integer = { ...real, fraction: Math.min(fraction, whole), lowest: whole, integers: true };
   const reader = new Reader(integer, new Line(tests, outcome, true));
-  return reader.any ? reader : null;
+  if (reader.any) return reader;
+  if (line.wantsSome) {
+    throw new Unsupported(
+      `[grammar] multipleOf: the only numbers within the bounds have more than ${whole} digits before the point or ` +
+        `${fraction} behind it, and are not written`,
+    );
+  }
+  return null;
 }
 
 /** Which texts are offered. */
@@ -117,18 +122,17 @@ class Reader implements Numbers {
 
   step(prefix: Prefix, settled: Outcome | null, byte: number): NumberFrame | null {
     const next = this.next(prefix, byte);
-    if (next === null || (settled === null && stripped(next.digits).length > this.line.significant)) return null;
+    if (next === null) return null;
     return settled === null ? this.frame(next) : this.settled(next, settled);
   }
 
   /** The state of a number that begins so, where it can be completed; equal states are one frame. */
   private frame(prefix: Prefix): NumberFrame | null {
-    const all = this.completions(prefix);
-    if (!all.zero && all.spans.length === 0) return null;
+    const completions = this.completions(prefix);
+    if (!completions.zero && completions.spans.length === 0) return null;
     const { phase, negative, whole, fraction, digits, exponent } = prefix;
-    const shared = this.line.shared(negative, all);
+    const shared = this.line.shared(negative, completions);
     if (shared !== undefined) return shared === null ? null : this.settled(prefix, shared);
-    const completions = { ...all, spans: all.spans.flatMap((span) => this.bounded(span, digits)) };
     const key = [
       ...[negative, phase, whole, fraction, digits.length, this.line.key(negative, digits)],
       whole === 1 ? magnitude(digits) : '',
@@ -271,20 +275,6 @@ class Reader implements Numbers {
       spans.push({ from: low + form.lowest, to: high + form.highest, depth: form.fraction, relative: true });
     }
     return { digits, zero: digits === '' && alone, spans: spans.filter((span) => span.from <= span.to) };
-  }
-
-  /** Of the span's numbers those that may come where multiples are told apart. */
-  private bounded(span: Span, digits: string): Span[] {
-    const { significant, highest } = this.line;
-    if (significant === Infinity) return [span];
-    const { from, depth, relative } = span;
-    const to = Math.min(span.to, highest);
-    const most = Math.max(significant, digits.length) - 1;
-    const last = relative ? -Infinity : most - depth;
-    return [
-      { from, to: Math.min(to, last), depth, relative },
-      { from: Math.max(from, last + 1), to, depth: relative ? Math.min(depth, most) : most, relative: true },
-    ].filter((part) => part.from <= part.to);
   }
 
   /** How the number that has been written ends; null where it is none, or not wanted. */

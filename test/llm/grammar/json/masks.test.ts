@@ -7,7 +7,7 @@ import { Unsupported } from '../../../../llm/grammar/refusal.ts';
 import { compile } from '../../../../llm/grammar/schema/compile.ts';
 import { advanceAll, complete, start } from '../../../../llm/grammar/stack.ts';
 import { Vocabulary } from '../../../../llm/grammar/vocabulary.ts';
-import { schema, value } from './arbitrary.ts';
+import { mixed, values } from '../schema/random.ts';
 
 /** All bytes, pieces of values, and what goes over the seams between them. */
 const PIECES = [
@@ -56,12 +56,12 @@ function vocabularyOf(values: readonly unknown[]): Vocabulary {
 it('masks equal those of trying each token byte by byte', () => {
   const counts = { masks: 0, tokens: 0, completed: 0 };
   fc.assert(
-    fc.property(schema, fc.array(value, { maxLength: 12 }), fc.infiniteStream(fc.nat()), (one, values, choices) => {
+    fc.property(mixed, fc.array(values, { maxLength: 12 }), fc.infiniteStream(fc.nat()), (one, list, choices) => {
       try {
         const { algebra, formula } = compile(one);
         const grammar = document(algebra, formula);
         if (!grammar) return;
-        const vocabulary = vocabularyOf(values);
+        const vocabulary = vocabularyOf(list);
         const masks = new Masks(vocabulary);
         const mask = new Uint32Array(vocabulary.words);
         let stack = start(grammar);

@@ -8,7 +8,7 @@ import { document, type DocumentOptions } from '../../../../llm/grammar/json/val
 import { Unsupported } from '../../../../llm/grammar/refusal.ts';
 import { compile } from '../../../../llm/grammar/schema/compile.ts';
 import { holds } from '../schema/holds.ts';
-import { schema, value } from './arbitrary.ts';
+import { mixed, values } from '../schema/random.ts';
 import { advance, advanceAll, complete, start } from '../../../../llm/grammar/stack.ts';
 
 const ajv = new Ajv2020({ strict: false, validateFormats: false, allErrors: false, logger: false });
@@ -61,16 +61,16 @@ describe('documents', () => {
   it('are those that ajv accepts', () => {
     const counts = { valid: 0, invalid: 0, agreed: 0, refused: 0 };
     fc.assert(
-      fc.property(schema, fc.array(value, { minLength: 12, maxLength: 12 }), (one, values) => {
-        const valid = ajv.compile(one as object);
+      fc.property(mixed, fc.array(values, { minLength: 12, maxLength: 12 }), (one, list) => {
         // ajv 8.20 finds an array valid that lacks what it should contain where another one was valid just before, and does
         // not count all that is evaluated within one another, or by an `if` alone.
         const trusted = !/"contains"|"unevaluated/.test(JSON.stringify(one));
         try {
           const { formula } = compile(one);
+          const valid = ajv.compile(one as object);
           const stack = open(one);
-          for (const instance of values) {
-            const right = holds(formula, instance as Json);
+          for (const instance of list) {
+            const right = holds(formula, instance);
             counts[right ? 'valid' : 'invalid'] += 1;
             if (trusted) counts.agreed += Number(agrees(() => valid(instance), right));
             expect(accepts(stack, JSON.stringify(instance)), JSON.stringify(instance)).toBe(right);
@@ -89,7 +89,7 @@ describe('documents', () => {
 
   it('never come to a place from which nothing leads to an end', () => {
     fc.assert(
-      fc.property(schema, fc.infiniteStream(fc.nat(1 << 20)), (one, choices) => {
+      fc.property(mixed, fc.infiniteStream(fc.nat(1 << 20)), (one, choices) => {
         try {
           const { formula } = compile(one);
           let stack = open(one);
@@ -104,7 +104,8 @@ describe('documents', () => {
             const likely = live(LIKELY);
             const next = likely.length > 0 ? likely : live(Array(256).keys());
             if (next.length === 0) expect(complete(stack), text).toBe(true);
-            if (complete(stack)) {
+            // `holds` takes doubles, which have 15 digits whatever they are.
+            if (complete(stack) && !/(\d\.?){16}/.test(text)) {
               const written = JSON.parse(Buffer.from(text, 'latin1').toString()) as Json;
               expect(holds(formula, written), text).toBe(true);
             }
