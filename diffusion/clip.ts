@@ -8,7 +8,7 @@ import type { Device, Tensor } from '../engine/index.ts';
 import { add, attention, cast, embedding, gelu, quickGelu, slice } from '../kernels/index.ts';
 import { Embedding, LayerNorm, Linear } from '../nn/layers.ts';
 import { Module } from '../nn/module.ts';
-import { channelCount, headWidth, idCount, layerCount, parseConfig } from './config.ts';
+import { channelCount, headWidth, idCount, layerCount, parseConfig } from '../nn/config.ts';
 
 const USED = {
   model_type: z.literal('clip_text_model').default('clip_text_model'),

@@ -3,9 +3,8 @@ import { access, readdir, readFile, stat } from 'node:fs/promises';
 import path from 'node:path';
 import type { Device } from '../engine/index.ts';
 import { makeFolder } from '../nn/checkpoint.ts';
-import { openSafetensors, reason, saveSafetensors, writeFileAtomic } from '../nn/files.ts';
-import type { Module } from '../nn/module.ts';
-import type { Writable } from '../nn/safetensors.ts';
+import { saveSafetensors, writeFileAtomic } from '../nn/files.ts';
+import { failTo, findWeights, folderFiles, moduleWeights } from '../nn/folder.ts';
 import type { ClipTextModel } from './clip.ts';
 import {
   DIFFUSERS_WEIGHTS,
@@ -16,7 +15,7 @@ import {
   readVae,
   TRANSFORMERS_WEIGHTS,
 } from './model.ts';
-import type { ModelFiles, StableDiffusion } from './model.ts';
+import type { StableDiffusion } from './model.ts';
 import type { ClipTokenizer } from './tokenizer.ts';
 import type { UNet } from './unet.ts';
 import type { Vae } from './vae.ts';
@@ -46,28 +45,6 @@ export async function loadStableDiffusion(device: Device, folder: string): Promi
   return readStableDiffusion(device, folderFiles(folder));
 }
 
-function folderFiles(folder: string): ModelFiles {
-  const name = path.join(folder).replace(/(?<=.)\/$/, '');
-  return {
-    name,
-    text: (file) =>
-      readFile(path.join(name, file), 'utf8').catch((error: NodeJS.ErrnoException) =>
-        error.code === 'ENOENT' ? null : failTo('read', path.join(name, file))(error),
-      ),
-    weights: async (part, stem) => openSafetensors(await findWeights(path.join(name, part || '.'), stem)),
-  };
-}
-
-async function findWeights(folder: string, stem: string): Promise<string> {
-  const files = await readdir(folder).catch(failTo('read', folder));
-  const found = [`${stem}.safetensors`, `${stem}.fp16.safetensors`].find((file) => files.includes(file));
-  if (found) return path.join(folder, found);
-  const other = files.find((file) => /\.(bin|ckpt|pt|pth|index\.json)$/.test(file));
-  throw new Error(
-    `[folder] ${folder} has no ${stem}.safetensors${other ? `; ${other} is in a form that is not read: save it as one safetensors file` : ''}`,
-  );
-}
-
 /** The weight files of a whole model, whichever of their names they have. */
 export const weightFiles = (folder: string): Promise<string[]> =>
   Promise.all(
@@ -77,22 +54,6 @@ export const weightFiles = (folder: string): Promise<string[]> =>
       ['text_encoder', TRANSFORMERS_WEIGHTS],
     ].map(([part, stem]) => findWeights(path.join(folder, part!), stem!)),
   );
-
-const failTo =
-  (what: string, file: string) =>
-  (error: unknown): never => {
-    throw new Error(`[folder] cannot ${what} ${file}: ${reason(error)}`, { cause: error });
-  };
-
-/** A module's parameters for a weight file, read from the device one at a time. */
-export function moduleWeights(module: Module, dtype: 'F32' | 'F16'): Map<string, Writable> {
-  return new Map(
-    [...module.namedParameters()].map(([name, tensor]) => [
-      name,
-      { dtype, shape: tensor.shape, data: async () => (await tensor.read()) as Float32Array },
-    ]),
-  );
-}
 
 /**
  * Saves a model as a folder in the same layout, weights as f32 or f16; what is no weight is copied from the folder that it

@@ -4,9 +4,9 @@
  */
 import { z } from 'zod';
 import type { Device } from '../engine/index.ts';
+import { readJson, readPart, readText } from '../nn/model_files.ts';
+import type { ModelFiles } from '../nn/model_files.ts';
 import type { Module } from '../nn/module.ts';
-import { bytesSource, readSafetensors } from '../nn/safetensors.ts';
-import type { Safetensors } from '../nn/safetensors.ts';
 import { ClipTextModel } from './clip.ts';
 import { NoiseSchedule, parseSchedulerConfig } from './schedule.ts';
 import type { SamplerName } from './schedule.ts';
@@ -18,37 +18,6 @@ import { Vae } from './vae.ts';
 /** Names of weight files without their ending, as diffusers and transformers have them. */
 export const DIFFUSERS_WEIGHTS = 'diffusion_pytorch_model';
 export const TRANSFORMERS_WEIGHTS = 'model';
-
-/** The files of a model's folder, or of one part's, by their paths in it. */
-export interface ModelFiles {
-  /** What the folder is called in messages; a file's name is this, a slash and its path. */
-  readonly name: string;
-  /** Text of a file; null where it is missing. */
-  text(path: string): Promise<string | null>;
-  /** The open weight file `stem`.safetensors; `part` is the part's folder with a slash behind it, or ''. */
-  weights(part: string, stem: string): Promise<Safetensors>;
-}
-
-/** The files of a model that a server has under `base`, read whole by `fetch`: for browsers. */
-export function urlFiles(base: URL): ModelFiles {
-  const get = async (path: string): Promise<Response | null> => {
-    const response = await fetch(new URL(path, base));
-    if (response.ok) return response;
-    if (response.status === 404) return null;
-    throw new Error(`[folder] ${new URL(path, base).href}: ${response.status} ${response.statusText}`);
-  };
-  const name = base.href.replace(/\/$/, '');
-  return {
-    name,
-    text: async (path) => (await get(path))?.text() ?? null,
-    async weights(part, stem) {
-      const file = `${part}${stem}.safetensors`;
-      const response = await get(file);
-      if (!response) throw new Error(`[folder] ${name}/${file} is missing`);
-      return readSafetensors(bytesSource(new Uint8Array(await response.arrayBuffer()), `${name}/${file}`));
-    },
-  };
-}
 
 /** A text-to-picture model: everything that its folder holds. */
 export interface StableDiffusion {
@@ -73,44 +42,6 @@ export const readVae = (device: Device, files: ModelFiles, part = ''): Promise<V
 export const readClipText = (device: Device, files: ModelFiles, part = ''): Promise<ClipTextModel> =>
   // Older files store the positions 0, 1, 2, … as if they were weights.
   readPart(files, part, TRANSFORMERS_WEIGHTS, (json, name) => ClipTextModel.fromConfig(device, json, name), /position_ids$/); // prettier-ignore
-
-async function readPart<M extends Module>(
-  files: ModelFiles,
-  part: string,
-  stem: string,
-  make: (json: unknown, name: string) => M,
-  ignore?: RegExp,
-): Promise<M> {
-  const config = `${part}config.json`;
-  const json = await readJson(files, config);
-  const weights = await files.weights(part, stem);
-  try {
-    const model = make(json, `${files.name}/${config}`);
-    await model.load(weights, ignore ? { ignore } : {}).catch((error: unknown) => {
-      model.release();
-      throw error;
-    });
-    return model;
-  } finally {
-    await weights.close();
-  }
-}
-
-/** Text of a file that must be there. */
-async function readText(files: ModelFiles, path: string): Promise<string> {
-  const text = await files.text(path);
-  if (text === null) throw new Error(`[folder] ${files.name}/${path} is missing`);
-  return text;
-}
-
-async function readJson(files: ModelFiles, path: string): Promise<unknown> {
-  const text = await readText(files, path);
-  try {
-    return JSON.parse(text);
-  } catch (error) {
-    throw new Error(`[folder] ${files.name}/${path} is not JSON: ${(error as Error).message}`, { cause: error });
-  }
-}
 
 const part = z.tuple([z.string().nullable(), z.string().nullable()]);
 

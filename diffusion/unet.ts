@@ -9,7 +9,7 @@ import { add, attention, concat, geglu, matmul, silu } from '../kernels/index.ts
 import { Conv2d, GroupNorm, LayerNorm, like, Linear } from '../nn/layers.ts';
 import { Module } from '../nn/module.ts';
 import { Downsample, ResnetBlock, Upsample } from './blocks.ts';
-import { channelCount, headWidth, layerCount, parseConfig } from './config.ts';
+import { channelCount, headWidth, layerCount, parseConfig } from '../nn/config.ts';
 
 const USED = {
   _class_name: z.literal('UNet2DConditionModel').default('UNet2DConditionModel'),

@@ -9,7 +9,7 @@ import { add, affine, attention, clamp, exp, matmul, mul, slice, softmax } from 
 import { Conv2d, GroupNorm, like, Linear } from '../nn/layers.ts';
 import { Module } from '../nn/module.ts';
 import { Downsample, ResnetBlock, Upsample } from './blocks.ts';
-import { channelCount, layerCount, parseConfig } from './config.ts';
+import { channelCount, layerCount, parseConfig } from '../nn/config.ts';
 
 const USED = {
   _class_name: z.literal('AutoencoderKL').default('AutoencoderKL'),

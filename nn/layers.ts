@@ -1,6 +1,6 @@
 import { isStorageFormat } from '../engine/index.ts';
 import type { Device, Tensor } from '../engine/index.ts';
-import { cast, conv2d, embedding, groupNorm, layerNorm, linear } from '../kernels/index.ts';
+import { cast, conv2d, embedding, groupNorm, layerNorm, linear, rmsNorm } from '../kernels/index.ts';
 import { Module } from './module.ts';
 
 /**
@@ -87,6 +87,22 @@ export class LayerNorm extends Module {
 
   forward(x: Tensor): Tensor {
     return layerNorm(x, like(this.weight, x), like(this.bias, x), this.#eps);
+  }
+}
+
+/** Root mean square normalisation over the last dimension (Zhang & Sennrich, 2019); see `rmsNorm` for `offset`. */
+export class RmsNorm extends Module {
+  weight: Tensor;
+  readonly #options: { eps: number; offset: number };
+
+  constructor(device: Device, width: number, { eps = 1e-6, offset = 0 } = {}) {
+    super(device);
+    this.weight = this.parameter('weight', [width], { constant: 1 - offset });
+    this.#options = { eps, offset };
+  }
+
+  forward(x: Tensor): Tensor {
+    return rmsNorm(x, like(this.weight, x), this.#options);
   }
 }
 

@@ -1,7 +1,7 @@
 /** The VAE task: an autoencoder from scratch on renders of emoji. */
 import { cp, readFile } from 'node:fs/promises';
 import path from 'node:path';
-import { moduleWeights } from '../../diffusion/folder.ts';
+import { moduleWeights } from '../../nn/folder.ts';
 import { psnr } from '../../diffusion/measures.ts';
 import { grid } from '../../diffusion/pictures.ts';
 import { latentStatistics, reconstruct, vaeLoss } from '../../diffusion/pretrain_vae.ts';

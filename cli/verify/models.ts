@@ -136,7 +136,7 @@ function captureResults(model: Module, paths: readonly string[]): Map<string, Te
 }
 
 /** Compares `grad.<parameter>` one by one and all `gradnorm.<parameter>` in one row, and lets go of the gradients. */
-async function compareGradients(report: Report, model: Module, outputs: Safetensors): Promise<void> {
+export async function compareGradients(report: Report, model: Module, outputs: Safetensors): Promise<void> {
   const parameters = model.namedParameters();
   const gradient = async (name: string): Promise<ArrayLike<number> | null> => {
     const parameter = parameters.get(name);

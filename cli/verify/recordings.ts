@@ -10,6 +10,7 @@ import { verifyAttention, verifyLayers } from './operations.ts';
 import { manifestSchema, Report } from './report.ts';
 import type { NotRun, Recording, Row } from './report.ts';
 import { verifyPipeline, verifySchedulers } from './sampling.ts';
+import { verifyTransformer } from './transformer.ts';
 
 /** What a kind's check works on. */
 export interface Subject {
@@ -33,6 +34,7 @@ const KINDS: Record<string, Check> = {
   dreambooth: verifyDreambooth,
   attention: verifyAttention,
   layers: verifyLayers,
+  llm: verifyTransformer,
 };
 
 /** Reads and checks a folder's `manifest.json`. Throws, saying what is wrong with it. */

@@ -1,5 +1,6 @@
 /** The page that Chromium runs: the operations' table, then the shipped model. Reports to the server that it came from. */
-import { readStableDiffusion, urlFiles } from '../../diffusion/model.ts';
+import { readStableDiffusion } from '../../diffusion/model.ts';
+import { urlFiles } from '../../nn/model_files.ts';
 import { openBrowserDevice } from '../../engine/browser.ts';
 import { runTable } from '../adapters/table.ts';
 import type { Message } from '../adapters/tally.ts';

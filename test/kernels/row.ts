@@ -83,6 +83,8 @@ type Operations = Callable<typeof operations>;
 /** Helpers that `kernels/` exports and that are no operations. */
 type NotAnOperation =
   | 'attentionWithLogSumExp'
+  | 'cacheGather'
+  | 'cacheWrite'
   | 'composedGuidedStep'
   | 'fromBlocks'
   | 'quantize'

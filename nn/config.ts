@@ -18,7 +18,7 @@ export interface ConfigRules<S extends z.ZodRawShape> {
 
 /**
  * Checks a parsed `config.json`. Throws on a class, an option or a value that the model does not support: a weight file
- * that loads into another architecture than its own gives wrong pictures without a word. Keys that begin with `_` are
+ * that loads into another architecture than its own gives wrong results without a word. Keys that begin with `_` are
  * the writer's notes.
  */
 export function parseConfig<S extends z.ZodRawShape>(

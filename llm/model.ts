@@ -1,0 +1,240 @@
+/**
+ * A decoder-only transformer of the Llama family (Touvron et al. 2023), by configuration: which keys a layer sees, how
+ * positions turn, which norms and biases there are. Fields carry the names of transformers' weight files.
+ */
+import { formatShape, keep, reshape, sameShape, scope, Tensor, tensor } from '../engine/index.ts';
+import type { Device } from '../engine/index.ts';
+import { add, affine, AttentionLists, cast, geluTanh, linear, mul, rope, ropeTable, swiglu } from '../kernels/index.ts';
+import { Embedding, like, Linear, RmsNorm } from '../nn/layers.ts';
+import { Module } from '../nn/module.ts';
+import { attend } from './attend.ts';
+import type { Cached } from './attend.ts';
+import type { Step } from './cache.ts';
+import { parseTransformerConfig } from './config.ts';
+import type { LayerConfig, TransformerConfig } from './config.ts';
+import { ropeValues } from './rope.ts';
+import type { RopeConfig } from './rope.ts';
+
+/** How a layer's heads turn; see `rope`. */
+interface Turn {
+  readonly table: Tensor;
+  readonly scale: number;
+}
+
+/** What all layers of a forward pass share. */
+interface Pass {
+  /** (B, T), i32 */
+  readonly positions: Tensor;
+  readonly turn: (rope: RopeConfig) => Turn;
+  readonly cached: Cached | null;
+}
+
+class Attention extends Module {
+  q_proj: Linear;
+  k_proj: Linear;
+  v_proj: Linear;
+  o_proj: Linear;
+  q_norm: RmsNorm | null;
+  k_norm: RmsNorm | null;
+  readonly #config: TransformerConfig;
+  readonly #layer: LayerConfig;
+
+  constructor(device: Device, config: TransformerConfig, layer: LayerConfig) {
+    super(device);
+    const { width, heads, keyHeads, headDim, bias, headNorms } = config;
+    this.q_proj = new Linear(device, width, heads * headDim, { bias: bias.qkv });
+    this.k_proj = new Linear(device, width, keyHeads * headDim, { bias: bias.qkv });
+    this.v_proj = new Linear(device, width, keyHeads * headDim, { bias: bias.qkv });
+    this.o_proj = new Linear(device, heads * headDim, width, { bias: bias.out });
+    this.q_norm = headNorms ? norm(device, config, headDim) : null;
+    this.k_norm = headNorms ? norm(device, config, headDim) : null;
+    this.#config = config;
+    this.#layer = layer;
+  }
+
+  /** x (B, T, C) → (B, T, C) */
+  forward(x: Tensor, { positions, turn, cached }: Pass): Tensor {
+    const { heads, keyHeads, headDim, attentionScale } = this.#config;
+    const [b, t] = x.shape as [number, number, number];
+    const split = (y: Tensor, heads: number) => reshape(y, [b, t, heads, headDim]);
+    let q = split(this.q_proj.forward(x), heads);
+    let k = split(this.k_proj.forward(x), keyHeads);
+    const v = split(this.v_proj.forward(x), keyHeads);
+    if (this.q_norm) q = this.q_norm.forward(q);
+    if (this.k_norm) k = this.k_norm.forward(k);
+    if (this.#layer.rope) {
+      const { table, scale } = turn(this.#layer.rope);
+      q = rope(q, positions, table, { layout: 'bthd', scale });
+      k = rope(k, positions, table, { layout: 'bthd', scale });
+    }
+    const y = attend(q, k, v, this.#layer, attentionScale, cached);
+    return this.o_proj.forward(reshape(y, [b, t, heads * headDim]));
+  }
+}
+
+class Mlp extends Module {
+  gate_proj: Linear;
+  up_proj: Linear;
+  down_proj: Linear;
+  readonly #activation: TransformerConfig['activation'];
+
+  constructor(device: Device, { width, hidden, bias, activation }: TransformerConfig) {
+    super(device);
+    this.gate_proj = new Linear(device, width, hidden, { bias: bias.mlp });
+    this.up_proj = new Linear(device, width, hidden, { bias: bias.mlp });
+    this.down_proj = new Linear(device, hidden, width, { bias: bias.mlp });
+    this.#activation = activation;
+  }
+
+  forward(x: Tensor): Tensor {
+    const [gate, up] = [this.gate_proj.forward(x), this.up_proj.forward(x)];
+    const gated = this.#activation === 'silu' ? swiglu(gate, up) : mul(geluTanh(gate), up);
+    return this.down_proj.forward(gated);
+  }
+}
+
+class Layer extends Module {
+  self_attn: Attention;
+  mlp: Mlp;
+  input_layernorm: RmsNorm;
+  post_attention_layernorm: RmsNorm;
+  pre_feedforward_layernorm: RmsNorm | null;
+  post_feedforward_layernorm: RmsNorm | null;
+
+  constructor(device: Device, config: TransformerConfig, layer: LayerConfig) {
+    super(device);
+    const { width, postNorms } = config;
+    this.self_attn = new Attention(device, config, layer);
+    this.mlp = new Mlp(device, config);
+    this.input_layernorm = norm(device, config, width);
+    this.post_attention_layernorm = norm(device, config, width);
+    this.pre_feedforward_layernorm = postNorms ? norm(device, config, width) : null;
+    this.post_feedforward_layernorm = postNorms ? norm(device, config, width) : null;
+  }
+
+  forward(x: Tensor, pass: Pass): Tensor {
+    const body = (x: Tensor) => {
+      const attended = this.self_attn.forward(this.input_layernorm.forward(x), pass);
+      const { pre_feedforward_layernorm: before, post_feedforward_layernorm: after } = this;
+      // With norms behind, `post_attention_layernorm` is what its name says; otherwise it stands before the MLP.
+      if (before && after) {
+        const y = add(x, this.post_attention_layernorm.forward(attended));
+        return add(y, after.forward(this.mlp.forward(before.forward(y))));
+      }
+      const y = add(x, attended);
+      return add(y, this.mlp.forward(this.post_attention_layernorm.forward(y)));
+    };
+    return this.block(body, x);
+  }
+}
+
+class Decoder extends Module {
+  embed_tokens: Embedding;
+  layers: Layer[];
+  norm: RmsNorm;
+
+  constructor(device: Device, config: TransformerConfig) {
+    super(device);
+    this.embed_tokens = new Embedding(device, config.vocabulary, config.width);
+    this.layers = config.layers.map((layer) => new Layer(device, config, layer));
+    this.norm = norm(device, config, config.width);
+  }
+}
+
+const norm = (device: Device, { normEps: eps, normOffset: offset }: TransformerConfig, width: number): RmsNorm =>
+  new RmsNorm(device, width, { eps, offset });
+
+export interface ForwardOptions {
+  /** Of a cache (`KeyValueCache.step`): the texts go on where it ends, and are added to it. */
+  step?: Step;
+  /** Of all that is computed; f32 by default. */
+  dtype?: 'f32' | 'f16';
+}
+
+export class Transformer extends Module {
+  model: Decoder;
+  lm_head: Linear | null;
+  readonly config: TransformerConfig;
+  readonly #turns = new Map<string, Turn>();
+
+  constructor(device: Device, config: TransformerConfig) {
+    super(device);
+    this.config = config;
+    this.model = new Decoder(device, config);
+    this.lm_head = config.tied ? null : new Linear(device, config.width, config.vocabulary, { bias: false });
+  }
+
+  /** From a parsed `config.json`; `name` stands in errors. */
+  static fromConfig(device: Device, json: unknown, name?: string): Transformer {
+    return new Transformer(device, parseTransformerConfig(json, name));
+  }
+
+  /**
+   * The last layer's states after the final norm, (B, T, C). ids: i32 (B, T) on the device, or texts of one length.
+   * Throws where ids are not in the vocabulary (of a tensor that can't be seen).
+   */
+  forward(ids: Tensor | readonly ArrayLike<number>[], { step, dtype = 'f32' }: ForwardOptions = {}): Tensor {
+    const { device, config } = this;
+    return scope(device, () => {
+      const given = ids instanceof Tensor ? ids : this.#upload(ids);
+      if (given.shape.length !== 2)
+        throw new Error(`[transformer] ids must be (B, T), not ${formatShape(given.shape)}`);
+      const length = given.shape[1]!;
+      if (step && !sameShape(step.positions.shape, given.shape))
+        throw new Error(
+          `[transformer] the step is for ids ${formatShape(step.positions.shape)}, not ${formatShape(given.shape)}`,
+        );
+      const positions = step?.positions ?? tensor(device, Int32Array.from({ length }, (_, t) => t), [length]); // prettier-ignore
+      const reach = step?.cache.capacity ?? length;
+      const lists = new AttentionLists(device);
+      let x = cast(this.model.embed_tokens.forward(given), dtype);
+      if (config.embeddingScale !== 1) x = affine(x, config.embeddingScale);
+      this.model.layers.forEach((layer, i) => {
+        const cached = step ? { step, lists, ...step.cache.layers[i]! } : null;
+        x = layer.forward(x, { positions, turn: (rope) => this.#turn(rope, reach), cached });
+      });
+      step?.end();
+      return this.model.norm.forward(x);
+    });
+  }
+
+  /** Scores of the next token: states (…, C) → (…, V). */
+  logits(states: Tensor): Tensor {
+    const { weight } = this.lm_head ?? this.model.embed_tokens;
+    return linear(states, like(weight, states));
+  }
+
+  override release(): void {
+    super.release();
+    for (const { table } of this.#turns.values()) table.storage.drop();
+    this.#turns.clear();
+  }
+
+  #upload(texts: readonly ArrayLike<number>[]): Tensor {
+    const { vocabulary } = this.config;
+    const length = texts[0]?.length ?? 0;
+    if (length === 0 || texts.some((text) => text.length !== length))
+      throw new Error(
+        `[transformer] texts must have one common length of at least 1 token, not ${texts.map((text) => text.length).join(', ') || 'none'}`,
+      );
+    const flat = Int32Array.from(texts.flatMap((text) => Array.from(text)));
+    const wrong = flat.find((id) => !(id >= 0 && id < vocabulary));
+    if (wrong !== undefined)
+      throw new Error(
+        `[transformer] token id ${wrong} is not in this model's vocabulary, 0 to ${vocabulary - 1}: is the tokenizer another model's?`,
+      );
+    return tensor(this.device, flat, [texts.length, length]);
+  }
+
+  /** A layer's turn for texts of up to `length` tokens, made once. */
+  #turn(rope: RopeConfig, length: number): Turn {
+    const reach = rope.scaling.rope_type === 'dynamic' ? Math.max(length, rope.context) : 0;
+    const key = JSON.stringify([rope, reach]);
+    let turn = this.#turns.get(key);
+    if (!turn) {
+      const { frequencies, scale } = ropeValues(rope, reach);
+      this.#turns.set(key, (turn = { table: keep(ropeTable(this.device, frequencies)), scale }));
+    }
+    return turn;
+  }
+}
