@@ -1,12 +1,10 @@
 import { apply, empty, formatShape, operation, sameShape, wgsl } from '../../engine/index.ts';
 import type { Tensor } from '../../engine/index.ts';
 import { walkRows } from '../reduce/rows.ts';
+import { NAN_BITS, rowMean } from './row_mean.ts';
 
 const crossEntropySource = wgsl(import.meta.url, './cross_entropy.wgsl');
-const crossEntropyMeanSource = wgsl(import.meta.url, './cross_entropy_mean.wgsl');
 const crossEntropyBackwardSource = wgsl(import.meta.url, './cross_entropy_backward.wgsl');
-
-const NAN_BITS = 0x7fc00000;
 
 const crossEntropyOp = operation<readonly [Tensor, Tensor], { ignored: number; smoothing: number }>({
   name: 'crossEntropy',
@@ -22,7 +20,7 @@ const crossEntropyOp = operation<readonly [Tensor, Tensor], { ignored: number; s
       throw new Error(`[crossEntropy] smoothing must lie in 0 … 1, not ${smoothing}`);
     return [];
   },
-  forward(ctx, [logits, targets], { ignored, smoothing }, shape) {
+  forward(ctx, [logits, targets], { ignored, smoothing }) {
     const { device } = logits;
     const [rows, columns] = logits.shape as [number, number];
     const walk = walkRows(logits, columns);
@@ -34,11 +32,9 @@ const crossEntropyOp = operation<readonly [Tensor, Tensor], { ignored: number; s
       { rows, columns: columns / walk.width, ignored, nan: NAN_BITS, smoothing },
       Math.ceil(rows / walk.rows),
     );
-    const out = empty(device, shape);
-    const count = empty(device, [1]);
-    device.run(device.kernel(crossEntropyMeanSource), [losses, targets, out, count], { rows, ignored }, 1);
+    const { mean, count } = rowMean(losses, targets, ignored);
     ctx.save(logits, targets, stats, count);
-    return out;
+    return mean;
   },
   backward(ctx, [grad], { ignored, smoothing }) {
     const [logits, targets, stats, count] = ctx.saved as [Tensor, Tensor, Tensor, Tensor];

@@ -43,6 +43,8 @@ export interface Product {
    * which may count the batch: the same sample gives the same bits whatever the batch.
    */
   rows?: number;
+  /** Adds to what stands in `out`. */
+  added?: boolean;
 }
 
 /**
@@ -84,7 +86,8 @@ interface Part {
 
 /**
  * Records out = Σ op(A) · op(B) + bias: the one place where matrices are multiplied. Reads elements in row-major order. B
- * may be in a storage format. Operands larger than what can be bound at once go by parts.
+ * may be in a storage format; A, B and `out` may be f32 and f16 as they like. Operands larger than what can be bound at once
+ * go by parts.
  */
 export function multiply(a: Tensor, b: Tensor, out: Tensor, product: Product): void {
   const { m, n, k, transposeA = false, transposeB = false, batch = 1, sum = 1, bias, rowSum } = product;
@@ -95,7 +98,7 @@ export function multiply(a: Tensor, b: Tensor, out: Tensor, product: Product): v
     b: { tensor: b, at: 0, row: transposeB ? k : n, step: product.sharedB ? 0 : k * n },
     out: { tensor: out, at: 0, row: n, step: m * n },
     vectorAt: 0,
-    added: false,
+    added: product.added ?? false,
   }; // prettier-ignore
   const form = { transposeA, transposeB };
   const choice = choose(whole, form, product.rows ?? m);
@@ -251,9 +254,13 @@ function record(part: Part, form: Form, choice: Choice): void {
   const { transposeA, transposeB } = form;
   const flags = [vec4, subgroups, transposeA, transposeB, bias, bias?.along === 'column', rowSum, added];
   const bits = flags.reduce<number>((sum, flag) => 2 * sum + (flag ? 1 : 0), 0);
-  const kernel = cached(device, `product ${way} ${down} ${bits} ${a.tensor.dtype} ${b.tensor.dtype}`, () =>
+  const dtypes = [a, b, out].map(({ tensor }) => tensor.dtype);
+  const kernel = cached(device, `product ${way} ${down} ${bits} ${dtypes.join(' ')}`, () =>
     device.kernel(SOURCES[way], {
       ...typed(out.tensor),
+      ...(dtypes.includes('f16') ? { F16: true } : {}),
+      T_A: dtypes[0]!,
+      T_B: dtypes[1]!,
       ...definesOf(device, choice, a.tensor.dtype, b.tensor.dtype),
       VECTOR: hasScales(b.tensor.dtype) ? 4 : 3,
       TRANSPOSE_A: transposeA,

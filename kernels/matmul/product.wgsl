@@ -7,12 +7,12 @@
 #if VEC4_A
 $A
 #else
-@group(0) @binding(0) var<storage, read> a: array<$T>;
+@group(0) @binding(0) var<storage, read> a: array<$T_A>;
 #endif
 #if VEC4_B
 $B
 #else
-@group(0) @binding(1) var<storage, read> b: array<$T>;
+@group(0) @binding(1) var<storage, read> b: array<$T_B>;
 #endif
 #if VEC4_OUT
 @group(0) @binding(2) var<storage, read_write> out: array<vec4<$T>>;

@@ -1,6 +1,6 @@
 import fc from 'fast-check';
 import type { HostRandom, Shape, Tensor } from '../../../engine/index.ts';
-import type { CrossEntropyOptions, HuberOptions } from '../../../kernels/index.ts';
+import type { CrossEntropyOptions, HuberOptions, LinearCrossEntropyOptions } from '../../../kernels/index.ts';
 import { nd } from '../row.ts';
 import type { InputSpec, NdArray, Row, Rows, Sample } from '../row.ts';
 
@@ -100,7 +100,80 @@ const mse = pointwise('mse', (a, b) => (a - b) ** 2, { a: normal, b: normal, gra
 const l1 = pointwise('l1', (a, b) => Math.abs(a - b), { a: normal, b: normal, gradient: [0, 1] });
 const bce = pointwise('bce', crossEntropyOf, { a: probability, b: probability, gradient: [0] });
 
-export const lossRows: Rows<'mse' | 'l1' | 'huber' | 'smoothL1' | 'bce' | 'bceWithLogits' | 'kl' | 'crossEntropy'> = {
+/** log softmax(x · weightᵀ)[target] of each row; null where it is ignored. */
+function logProbabilities([x, weight, goals]: NdArray[], { ignore = -100, softcap = 0 }: LinearCrossEntropyOptions) {
+  const [rows, inner] = x!.shape as [number, number];
+  const columns = weight!.shape[0]!;
+  return Array.from({ length: rows }, (_, r) => {
+    const goal = goals!.data[r]!;
+    if (goal === ignore) return null;
+    const logits = Array.from({ length: columns }, (_, v) => {
+      let z = 0;
+      for (let d = 0; d < inner; d++) z += x!.data[r * inner + d]! * weight!.data[v * inner + d]!;
+      return softcap > 0 ? softcap * Math.tanh(z / softcap) : z;
+    });
+    const highest = Math.max(...logits);
+    // By distance from the largest, as crossEntropy's.
+    return logits[goal]! - highest - Math.log(logits.reduce((sum, z) => sum + Math.exp(z - highest), 0));
+  });
+}
+
+const linearSample = (
+  rows: number,
+  inner: number,
+  columns: number,
+  attributes: LinearCrossEntropyOptions = {},
+): Sample<LinearCrossEntropyOptions> => ({
+  inputs: [[rows, inner], [columns, inner], targets(rows, columns, attributes.ignore)],
+  attributes,
+});
+
+/** Bytes of so many rows of logits. */
+const chunks = (rows: number, columns: number, more: LinearCrossEntropyOptions = {}): LinearCrossEntropyOptions => ({
+  chunkBytes: rows * columns * 4,
+  ...more,
+});
+
+const linearBad = (name: string): NonNullable<Row<LinearLoss>['bad']> => [
+  [(operation, t) => operation(t([2, 3, 4]), t([5, 4]), t([2], 'i32')), /x must be \(R, D\), not \(2, 3, 4\)/],
+  [(operation, t) => operation(t([2, 3]), t([5, 4]), t([2], 'i32')), /the weight must be \(V, 3\) .*not \(5, 4\)/],
+  [(operation, t) => operation(t([2, 3]), t([5, 3]), t([3], 'i32')), /targets must be \(2,\).*not \(3,\)/],
+  [(operation, t) => operation(t([2, 3]), t([5, 3]), t([2])), new RegExp(`\\[${name}\\] input 2 is f32; i32 is needed`)],
+  [(operation, t) => operation(t([2, 3]), t([5, 3], 'f16'), t([2], 'i32')), /the weight is f16; f32, as x, or a storage format/],
+  [(operation, t) => operation(t([2, 3]), t([5, 3]), t([2], 'i32'), { softcap: -1 }), /softcap must be above 0/],
+  [(operation, t) => operation(t([2, 3]), t([5, 3]), t([2], 'i32'), { chunkBytes: 0 }), /chunkBytes must be above 0/],
+]; // prettier-ignore
+
+type LinearLoss = (x: Tensor, weight: Tensor, goals: Tensor, options?: LinearCrossEntropyOptions) => Tensor;
+
+/** Rows of 128 bytes: a chunk is a multiple of two of them. */
+const linearSamples = [
+  linearSample(14, 32, 64, chunks(4, 64, { softcap: 2 })), // three chunks and a part of one
+  linearSample(11, 32, 37, chunks(1, 37)),
+  linearSample(9, 5, 12),
+  linearSample(66, 4, 20, chunks(16, 20, { ignore: 3 })),
+  linearSample(3, 8, 1500),
+  { name: 'no rows', ...linearSample(0, 8, 5) },
+  { name: 'all ignored', inputs: [[3, 4], [8, 4], { shape: [3], dtype: 'i32', value: () => -100 }], attributes: {} },
+  {
+    name: 'a weight in 8 bits',
+    inputs: [[6, 64], { shape: [40, 64], dtype: 'q8' }, targets(6, 40)],
+    attributes: chunks(2, 40),
+  },
+] as const satisfies Sample<LinearCrossEntropyOptions>[];
+
+export const lossRows: Rows<
+  | 'mse'
+  | 'l1'
+  | 'huber'
+  | 'smoothL1'
+  | 'bce'
+  | 'bceWithLogits'
+  | 'kl'
+  | 'crossEntropy'
+  | 'linearCrossEntropy'
+  | 'linearLogProbabilities'
+> = {
   mse: {
     ...mse,
     samples: [
@@ -216,6 +289,45 @@ export const lossRows: Rows<'mse' | 'l1' | 'huber' | 'smoothL1' | 'bce' | 'bceWi
       [
         (operation, t) => operation(t([2, 3]), t([2], 'i32'), { smoothing: 1.5 }),
         /smoothing must lie in 0 … 1, not 1.5/,
+      ],
+    ],
+  },
+  linearCrossEntropy: {
+    call: (operation, [x, weight, goals], attributes) => operation(x!, weight!, goals!, attributes),
+    reference(inputs, attributes) {
+      const counted = logProbabilities(inputs, attributes).filter((value) => value !== null);
+      return nd([], () => -counted.reduce((sum, value) => sum + value, 0) / Math.max(counted.length, 1));
+    },
+    samples: linearSamples,
+    gradient: [0, 1],
+    arbitrary: fc
+      .tuple(
+        fc.integer({ min: 1, max: 40 }),
+        fc.constantFrom(3, 4, 32, 64),
+        fc.integer({ min: 1, max: 40 }),
+        fc.integer({ min: 1, max: 12 }),
+      )
+      .map(([rows, inner, columns, chunk]) => linearSample(rows, inner, columns, chunks(chunk, columns))),
+    bad: linearBad('linearCrossEntropy'),
+    bench: [{ ...linearSample(512, 256, 8192), flops: 2 * 512 * 256 * 8192 }],
+  },
+  linearLogProbabilities: {
+    call: (operation, [x, weight, goals], attributes) => operation(x!, weight!, goals!, attributes),
+    reference: (inputs, attributes) => {
+      const values = logProbabilities(inputs, attributes);
+      return nd([values.length], (i) => values[i] ?? 0);
+    },
+    samples: linearSamples,
+    gradient: 'none',
+    bad: [
+      ...linearBad('linearLogProbabilities'),
+      [
+        (operation, t) => {
+          const x = t([2, 3]);
+          x.requiresGrad = true;
+          return operation(x, t([5, 3]), t([2], 'i32'));
+        },
+        /\[linearLogProbabilities\] has no gradient/,
       ],
     ],
   },
