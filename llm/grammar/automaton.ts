@@ -124,9 +124,17 @@ export abstract class Frame {
     return null;
   }
 
-  /** About how many bytes it takes to its end at least, where that is known: whoever looks for a short way is led by it. */
+  /**
+   * The fewest bytes to its end, where they are known whatever is below; of a frame on which one is open, behind that
+   * one's end. A shorter way to complete what is below must not hang on how it ends.
+   */
+  get fewest(): number | null {
+    return null;
+  }
+
+  /** About how many bytes it takes to its end at least: whoever looks for a short way is led by it. */
   get least(): number {
-    return 0;
+    return this.fewest ?? 0;
   }
 
   /** A key that its object must not hold twice is being written: the text from here to its end is compared. */

@@ -151,6 +151,7 @@ export class Closing {
   private readonly bytesOf = new WeakMap<Frame, readonly number[]>();
   private readonly contexts = new WeakMap<Frame, Context>();
   private readonly endings = new WeakMap<Frame, Bytes[]>();
+  private readonly sums = new WeakMap<Stack, number | null>();
   private readonly nodes = new WeakMap<Stack, Node>();
   /** Stacks within keys that have been asked about. */
   private readonly met = new WeakSet<Stack>();
@@ -167,16 +168,50 @@ export class Closing {
 
   /** How many bytes complete the document; Infinity where the search was given up. */
   cost(stack: Stack): number {
-    return this.way(stack)?.cost ?? Infinity;
+    return this.sum(stack) ?? this.way(stack)?.cost ?? Infinity;
   }
 
   /** The bytes that complete the document. Throws where the search was given up. */
   bytes(stack: Stack): Uint8Array {
+    if (this.sum(stack) !== null) return this.descent(stack);
     const way = this.way(stack);
     if (way === null) {
       throw new Error(`[grammar] no way to complete the document was found within ${this.limit} states`);
     }
     return Uint8Array.from(bytesOf(way));
+  }
+
+  /** Of frames that know how many bytes they take, whatever is below: all together; null where one does not. */
+  private sum(stack: Stack): number | null {
+    const known = this.sums.get(stack);
+    if (known !== undefined) return known;
+    // From below, as stacks may be deep.
+    const path: Stack[] = [];
+    let at: Stack | null = stack;
+    for (; at !== null && !this.sums.has(at); at = at.below) path.push(at);
+    let sum: number | null = at === null ? 0 : this.sums.get(at)!;
+    for (const part of path.reverse()) {
+      const { fewest } = part.frame;
+      sum = sum === null || fewest === null ? null : sum + fewest;
+      this.sums.set(part, sum);
+    }
+    return sum;
+  }
+
+  /** Bytes each of which lowers the sum by one. */
+  private descent(stack: Stack): Uint8Array {
+    const bytes: number[] = [];
+    for (let at = stack, left = this.sum(at)!; left > 0; left -= 1) {
+      for (let byte = 0; byte < 256; byte += 1) {
+        if (at.frame.alive?.[byte] === 0) continue;
+        const next = advance(at, byte);
+        if (next === null || this.sum(next) !== left - 1) continue;
+        bytes.push(byte);
+        at = next;
+        break;
+      }
+    }
+    return Uint8Array.from(bytes);
   }
 
   private way(stack: Stack): Way | null {

@@ -66,23 +66,16 @@ export class Masks {
     }
   }
 
-  /** Keeps of the mask at `stack` the tokens after which no more than `most` bytes close the document. */
-  keep(mask: Mask, stack: Stack, most: number, closing: (stack: Stack) => number): void {
-    const { byte, depth, end, first, ids, plain, size } = this.vocabulary.trie;
-    // Plain text brings a counted string's end no farther away, but for the bytes of its last character that it lacks.
-    const whole = stack.frame.counted && closing(stack) + 3 <= most ? this.vocabulary.longestPlain : 0;
-    const stacks = [stack];
-    for (let node = 0; node < size;) {
-      const next = plain[node]! <= whole ? null : advance(stacks[depth[node]! - 1]!, byte[node]!);
-      if (next === null) {
-        node = end[node]!;
-        continue;
-      }
-      stacks[depth[node]!] = next;
-      if (first[node + 1]! > first[node]! && closing(next) > most) {
-        for (let i = first[node]!; i < first[node + 1]!; i += 1) mask[ids[i]! >>> 5]! &= ~(1 << (ids[i]! & 31));
-      }
-      node += 1;
+  /** No more than so many bytes close the document behind any token of the mask at `stack`; null where frames do not know. */
+  most(stack: Stack, closing: (stack: Stack) => number): number | null {
+    let most = 0;
+    let part = this.decided(stack.frame);
+    for (let cell = stack; ;) {
+      if (part.most === null) return null;
+      most = Math.max(most, part.most + (cell.below === null ? 0 : closing(cell.below)));
+      if (part.exits === null || cell.below === null) return most;
+      cell = cell.below;
+      part = this.resolved(part.exits, cell.frame);
     }
   }
 
@@ -229,6 +222,8 @@ interface Part {
   /** Of a frame that is like another one: that, and the subtrees in which it ends otherwise, or may. */
   readonly like: Frame | null;
   readonly but: readonly number[];
+  /** The fewest bytes to the end of the frame the walk began on and of those opened on it, behind any of the tokens; null: not known. */
+  readonly most: number | null;
   /** About so many bytes. */
   readonly size: number;
 }
@@ -296,6 +291,7 @@ class Walk {
   /** The frame that the one is like which the walk began on: what it decides is left to it. */
   private like: Frame | null = null;
   private but: number[] = [];
+  private most: number | null = 0;
   /** Of which a node's subtree is left out where it is `known` at most. */
   private deciding: Uint8Array;
   /** Subtrees of plain tokens of so many code points at most are left out: others know about them. */
@@ -316,6 +312,7 @@ class Walk {
   /** What a frame decides. */
   from(frame: Frame): Part {
     const { longestPlain, trie } = this.vocabulary;
+    this.most = frame.fewest === null ? null : 0;
     const like = frame.like?.frame ?? null;
     if (like !== null) {
       this.like = twin(like);
@@ -357,6 +354,7 @@ class Walk {
       const cell = { frame: resumed, below: null, begun: 0, keyed: exits.keyed[i] === 1 };
       if (exits.consumed[i] === 0) return this.within(node, end[node]!, cell);
       this.take(node, node + 1);
+      this.close(node, cell);
       if (end[node]! > node + 1) this.within(node + 1, end[node]!, cell);
     });
     return this.gathered(null);
@@ -378,6 +376,7 @@ class Walk {
       uncertain: this.uncertain,
       like,
       but: this.but,
+      most: this.most,
       size: 512 + (list ? 4 * this.count : 4 * words) + 10 * this.nodes.length + 64 * this.keys.length,
     };
     this.count = 0;
@@ -388,6 +387,7 @@ class Walk {
     this.keys = [];
     this.uncertain = [];
     this.but = [];
+    this.most = 0;
     return part;
   }
 
@@ -421,6 +421,7 @@ class Walk {
         longest[node]! <= (plains[above]! < 0 ? this.room(above) : plains[above]!)
       ) {
         this.take(node, end[node]!);
+        this.most = null;
         node = end[node]!;
       } else {
         const alive = alives[above]!;
@@ -433,6 +434,7 @@ class Walk {
           node = end[node]!;
         } else {
           this.take(node, node + 1);
+          this.close(node, next);
           if (end[node]! > node + 1) this.enter(above + 1, next);
           node += 1;
         }
@@ -454,6 +456,22 @@ class Walk {
   private take(from: number, to: number): void {
     const { first, ids } = this.vocabulary.trie;
     for (let i = first[from]!; i < first[to]!; i += 1) this.ids[this.count++] = ids[i]!;
+  }
+
+  /** Counts what closes the frames of `cell`, to which the node's tokens lead. */
+  private close(node: number, cell: Cell): void {
+    const { first } = this.vocabulary.trie;
+    if (this.most === null || first[node] === first[node + 1]) return;
+    let bytes = 0;
+    for (let at: Cell | null = cell; at !== null; at = at.below) {
+      const { fewest } = at.frame;
+      if (fewest === null) {
+        this.most = null;
+        return;
+      }
+      bytes += fewest;
+    }
+    this.most = Math.max(this.most, bytes);
   }
 
   /** The cell after the byte of `node`; null where the frames refuse it, and where others have to decide. */

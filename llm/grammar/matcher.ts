@@ -3,6 +3,7 @@ import { forcedBytes, forcedTokens, type Encode } from './forced.ts';
 import { Masks } from './mask.ts';
 import { advanceAll, complete, start } from './stack.ts';
 import type { Mask, Vocabulary } from './vocabulary.ts';
+import { keepWithin } from './within.ts';
 
 /** How many tokens a document may have, its end of text not among them. */
 export interface Budget {
@@ -10,12 +11,6 @@ export interface Budget {
   /** The number of bytes of the shortest way to complete the document from a stack; a token a byte is enough for it. */
   readonly closing: (stack: Stack) => number;
 }
-
-/**
- * Tokens are held against the budget where what is left of it is no more than what closing takes and so much; before that
- * none is taken to open so much at once.
- */
-const RESERVE = 256;
 
 /** A document being written token by token under a grammar. */
 export class Matcher {
@@ -71,8 +66,7 @@ export class Matcher {
       throw new Error(`[grammar] a mask of ${into.length} words; the vocabulary's have ${this.vocabulary.words}`);
     }
     this.masks.fill(into, this.stack);
-    const { budget } = this;
-    if (budget !== null && this.scarce()) this.masks.keep(into, this.stack, this.left() - 1, budget.closing);
+    if (this.budget !== null) this.keep(into, this.budget);
     if (into.every((word) => word === 0) && !this.complete()) {
       throw new Error(
         '[grammar] no token can come next: the vocabulary lacks tokens of single bytes, without which its tokens cannot write ' +
@@ -82,27 +76,12 @@ export class Matcher {
     return into;
   }
 
-  /**
-   * Takes a token as the next one; false, with nothing changed, where it may not come. Ends of text are not taken. Throws
-   * where the token opens more than the budget can close.
-   */
+  /** Takes a token as the next one; false, with nothing changed, where it may not come. Ends of text are not taken. */
   accept(token: number): boolean {
     const bytes = this.vocabulary.bytes(token);
     if (bytes.length === 0 || this.vocabulary.isSpecial(token)) return false;
     const next = advanceAll(this.stack, bytes);
-    if (next === null) return false;
-    const { budget } = this;
-    const scarce = this.scarce();
-    const cost = budget === null ? 0 : budget.closing(next);
-    // Where no way to close was found, and there is much left, it is looked for again further on.
-    const unknown = cost === Infinity && !scarce;
-    if (cost > this.left() - 1 && !unknown) {
-      if (scarce) return false;
-      throw new Error(
-        `[grammar] behind token ${token} the document takes ${cost} more tokens to close; of the budget of ` +
-          `${budget!.tokens} there are ${this.left() - 1} left`,
-      );
-    }
+    if (next === null || (this.budget !== null && this.budget.closing(next) > this.left(this.budget) - 1)) return false;
     this.stacks.push(next);
     this.accepted.push(token);
     return true;
@@ -138,14 +117,16 @@ export class Matcher {
     return forcedTokens(this.vocabulary, this.stack, this.forced(most), this.accepted, encode);
   }
 
-  /** What is left of the budget. */
-  private left(): number {
-    return this.budget === null ? Infinity : this.budget.tokens - this.accepted.length;
+  /** Takes out of the mask the tokens behind which the budget would not close what is open. */
+  private keep(mask: Mask, budget: Budget): void {
+    const { closing } = budget;
+    const left = this.left(budget) - 1;
+    const most = this.masks.most(this.stack, closing);
+    if (most === null || most > left) keepWithin(mask, this.vocabulary, this.stack, left, closing);
   }
 
-  /** Whether tokens are held against the budget. */
-  private scarce(): boolean {
-    return this.budget !== null && this.left() <= this.budget.closing(this.stack) + RESERVE;
+  private left(budget: Budget): number {
+    return budget.tokens - this.accepted.length;
   }
 }
 

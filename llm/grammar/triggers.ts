@@ -83,9 +83,9 @@ class Document {
 
   constructor({ triggers, least, most, then }: Required<TriggerOptions>) {
     this.triggers = triggers;
-    this.ends = triggers.map(({ end }) => new TextEncoder().encode(end));
+    this.ends = triggers.map(({ end }) => utf8(end));
     this.texts = JSON.stringify(triggers.map(({ begin, grammar }) => [begin, grammar !== null]));
-    this.finder = new Finder(triggers.map(({ begin }) => new TextEncoder().encode(begin)));
+    this.finder = new Finder(triggers.map(({ begin }) => utf8(begin)));
     this.least = least;
     this.most = most;
     this.then = then;
@@ -103,11 +103,11 @@ class Document {
 
   /** The beginning of a text after so many calls. */
   textAfter(count: number): Text {
-    return this.text(0, null, count < this.most);
+    return this.text(0, null, !this.mayEnd(count) ? 'required' : count < this.most ? 'allowed' : 'refused');
   }
 
-  /** Text after which the finder is at `node`. Where calls are not allowed, their triggers may not be completed. */
-  text(node: number, character: Begun | null, calls: boolean): Text {
+  /** Text after which the finder is at `node`. Where calls are refused, their triggers may not be completed. */
+  text(node: number, character: Begun | null, calls: Calls): Text {
     const key = `${node} ${character?.from} ${character?.to} ${calls}`;
     return this.known.get(key, () => new Text(this, key, node, character, calls));
   }
@@ -128,6 +128,25 @@ class Document {
   mayEnd(count: number): boolean {
     return count >= this.least;
   }
+
+  /** The fewest bytes of the calls that are required after `count`, the text before them empty. */
+  fewest(count: number): number | null {
+    if (this.mayEnd(count)) return 0;
+    let call = Infinity;
+    for (const { begin, grammar, end } of this.triggers) {
+      if (grammar === null) continue;
+      if (grammar.fewest === null) return null;
+      call = Math.min(call, utf8(begin).length + grammar.fewest + utf8(end).length);
+    }
+    return (this.least - count) * call;
+  }
+}
+
+/** What becomes of calls in a text: the document may not end before one, may, or there may be none. */
+type Calls = 'required' | 'allowed' | 'refused';
+
+function utf8(text: string): Uint8Array {
+  return new TextEncoder().encode(text);
 }
 
 /** Below text: takes the trigger that the text has ended with. Where nothing is above it, the text begins. */
@@ -143,6 +162,10 @@ class Between extends Frame {
 
   override end(): Outcome | null {
     return this.document.mayEnd(this.count) ? 0 : null;
+  }
+
+  override get fewest(): number | null {
+    return this.document.fewest(this.count);
   }
 
   protected override step(byte: number): Move {
@@ -163,10 +186,10 @@ class Text extends Frame {
   private readonly document: Document;
   private readonly node: number;
   private readonly character: Begun | null;
-  private readonly calls: boolean;
+  private readonly calls: Calls;
   private readonly key: string;
 
-  constructor(document: Document, key: string, node: number, character: Begun | null, calls: boolean) {
+  constructor(document: Document, key: string, node: number, character: Begun | null, calls: Calls) {
     super();
     this.document = document;
     this.node = node;
@@ -183,6 +206,18 @@ class Text extends Frame {
     return this.character === null ? ENDED : null;
   }
 
+  /** Where a call is required, which of them comes says what is to be done below. */
+  override get fewest(): number | null {
+    if (this.calls === 'required') return null;
+    if (this.character === null) return 0;
+    const { left } = this.character;
+    for (let byte = 0x80; byte < 0xc0; byte++) {
+      const move = this.move(byte);
+      if (move?.kind === 'frame' && move.fewest === left - 1) return left;
+    }
+    return null;
+  }
+
   protected override step(byte: number): Text | Pop | null {
     const character = this.character === null ? begun(byte) : continued(this.character, byte);
     if (character === null) return null;
@@ -190,7 +225,7 @@ class Text extends Frame {
     const node = finder.step(this.node, byte);
     const found = finder.found(node);
     if (found !== null) {
-      const allowed = this.calls || triggers[found]!.grammar === null;
+      const allowed = this.calls !== 'refused' || triggers[found]!.grammar === null;
       return allowed ? { kind: 'pop', outcome: found, consumed: true } : null;
     }
     const next = this.document.text(node, character.left === 0 ? null : character, this.calls);
@@ -228,6 +263,13 @@ class Call extends Frame {
   override end(): Outcome | null {
     if (this.ending.length > 0 || this.inside.end() === null) return null;
     return this.document.mayEnd(this.document.counted(this.place, this.count)) ? 0 : null;
+  }
+
+  override get fewest(): number | null {
+    const { inside, ending, closing } = this;
+    const behind = this.document.fewest(this.document.counted(this.place, this.count));
+    if (inside.fewest === null || behind === null) return null;
+    return Math.min(inside.fewest + ending.length, ...closing.map((length) => ending.length - length)) + behind;
   }
 
   protected override after(outcome: Outcome): Frame | null {
@@ -315,6 +357,10 @@ class Nothing extends Frame {
     return 0;
   }
 
+  override get fewest(): number {
+    return 0;
+  }
+
   protected override step(): Move {
     return null;
   }
@@ -322,6 +368,10 @@ class Nothing extends Frame {
 
 /** No text: a grammar that has gone no further, while what closes it has begun. */
 class Dead extends Frame {
+  override get fewest(): number {
+    return Infinity;
+  }
+
   protected override step(): Move {
     return null;
   }
@@ -338,6 +388,10 @@ class Anything extends Frame {
 
   override end(): Outcome | null {
     return this.character === null ? 0 : null;
+  }
+
+  override get fewest(): number {
+    return this.character === null ? 0 : this.character.left;
   }
 
   protected override step(byte: number): Frame | null {

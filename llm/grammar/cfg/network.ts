@@ -18,6 +18,8 @@ export interface Network {
    * does, and never at a place where it may also go on.
    */
   readonly delimited: readonly boolean[];
+  /** By state: the fewest bytes from there to its rule's end. */
+  readonly fewest: readonly number[];
   readonly root: number;
 }
 
@@ -73,6 +75,7 @@ export function network(grammar: Grammar): Network {
     starts,
     nullable: nullable(states, starts),
     delimited: delimited(states, starts),
+    fewest: fewest(states, starts),
     root: grammar.root,
   };
 }
@@ -295,4 +298,32 @@ function delimited(states: readonly State[], starts: readonly number[]): boolean
   const open = new Set(states.flatMap(({ final }, state) => (final && state !== END ? [state] : [])));
   for (const state of open) for (const earlier of before[state]!) open.add(earlier);
   return states.map((_, state) => !open.has(state));
+}
+
+/**
+ * The least solution of a grammar's costs (Knuth 1977, "A Generalization of Dijkstra's Algorithm"), by iteration: a state
+ * is looked at again where one that it leads to has become cheaper.
+ */
+function fewest(states: readonly State[], starts: readonly number[]): number[] {
+  const before = states.map((): number[] => []);
+  states.forEach(({ reads, calls }, state) => {
+    for (const { to } of reads) before[to]!.push(state);
+    for (const { rule, to } of calls) {
+      before[to]!.push(state);
+      before[starts[rule]!]!.push(state);
+    }
+  });
+  const costs = states.map(() => Infinity);
+  const changed = new Set(states.keys());
+  for (const state of changed) {
+    changed.delete(state);
+    const { final, reads, calls } = states[state]!;
+    let cost = final ? 0 : Infinity;
+    for (const { to } of reads) cost = Math.min(cost, 1 + costs[to]!);
+    for (const { rule, to } of calls) cost = Math.min(cost, costs[starts[rule]!]! + costs[to]!);
+    if (cost >= costs[state]!) continue;
+    costs[state] = cost;
+    for (const earlier of before[state]!) changed.add(earlier);
+  }
+  return costs;
 }

@@ -50,6 +50,8 @@ class Automaton {
   private readonly known = new Interned<Sentence>();
   private readonly waiting = new Interned<Waiting>();
   private readonly follows = new Interned<Follow>();
+  /** By node: the fewest bytes behind its call to the base. */
+  private readonly behind = new Map<Node, number>([[BASE, 0]]);
   /** Follows what ends by itself: the same there in every place. */
   readonly anything = this.follow(bits([{ from: 0, to: 255 }]));
 
@@ -84,6 +86,28 @@ class Automaton {
 
   follow(bytes: Bits): Follow {
     return this.follows.get(bytes.join(' '), () => ({ id: this.follows.size, bytes }));
+  }
+
+  /** The fewest bytes from `items` to the base: those of the cheapest, as each may go on whatever the others do. */
+  fewest(items: readonly Return[]): number {
+    const { behind } = this;
+    const { fewest } = this.network;
+    const least = (list: readonly Return[]): number =>
+      list.reduce((bytes, { state, node }) => Math.min(bytes, fewest[state]! + (behind.get(node) ?? Infinity)), Infinity);
+    const fresh = new Set(items.flatMap(({ node }) => (behind.has(node) ? [] : [node])));
+    for (const { returns } of fresh) for (const { node } of returns) if (!behind.has(node)) fresh.add(node);
+    // Nodes return to each other where rules are left recursive.
+    const nodes = [...fresh].reverse();
+    for (let changed = true; changed;) {
+      changed = false;
+      for (const node of nodes) {
+        const bytes = least(node.returns);
+        if (bytes >= (behind.get(node) ?? Infinity)) continue;
+        behind.set(node, bytes);
+        changed = true;
+      }
+    }
+    return least(items);
   }
 
   /** What `items` lead to (Earley's predictor and completer, 1970). */
@@ -136,6 +160,7 @@ export class Sentence extends Frame {
   private readonly bottom: boolean;
   private closure: Closure | null = null;
   private living: ByteSet | null = null;
+  private bytes: number | null = null;
 
   constructor(automaton: Automaton, id: number, items: readonly Return[], follow: Follow, bottom: boolean) {
     super();
@@ -178,6 +203,10 @@ export class Sentence extends Frame {
     return this.automaton.sentence(items, this.follow, this.bottom);
   }
 
+  override get fewest(): number {
+    return (this.bytes ??= this.automaton.fewest(this.items));
+  }
+
   override get alive(): ByteSet {
     if (this.living === null) {
       const { bytes } = this.first;
@@ -212,6 +241,7 @@ class Waiting extends Frame {
   private readonly node: Node;
   private readonly follow: Follow;
   private readonly bottom: boolean;
+  private bytes: number | null = null;
 
   constructor(automaton: Automaton, node: Node, follow: Follow, bottom: boolean) {
     super();
@@ -224,6 +254,10 @@ class Waiting extends Frame {
   /** The frame after the call. */
   get returned(): Sentence {
     return this.automaton.sentence(this.node.returns, this.follow, this.bottom);
+  }
+
+  override get fewest(): number {
+    return (this.bytes ??= this.automaton.fewest(this.node.returns));
   }
 
   protected override after(outcome: Outcome): Frame {

@@ -1,0 +1,79 @@
+import type { Frame, Stack } from './automaton.ts';
+import { advance } from './stack.ts';
+import { PLAIN_LIMIT } from './plain.ts';
+import type { Mask, Vocabulary } from './vocabulary.ts';
+
+/** A character cut short lacks up to so many bytes. */
+const CUT = 3;
+/** A key may take so many bytes more than another one of its length, for those that its object has, or is to have. */
+const OTHER_KEY = 16;
+
+const LETTER = 0x61;
+
+/** Keeps of the mask at `stack` the tokens behind which no more than `most` bytes close the document. */
+export function keepWithin(
+  mask: Mask,
+  { longestPlain, trie }: Vocabulary,
+  stack: Stack,
+  most: number,
+  closing: (stack: Stack) => number,
+): void {
+  const { byte, depth, end, first, ids, longest, size } = trie;
+  const room = new Room(most, longestPlain, closing);
+  const stacks = [stack];
+  for (let node = 0; node < size;) {
+    const above = stacks[depth[node]! - 1]!;
+    // What follows is plain text, and so much of it closes in time.
+    const whole = longest[node]! < PLAIN_LIMIT && longest[node]! <= room.of(above);
+    const next = whole ? null : advance(above, byte[node]!);
+    if (next === null) {
+      node = end[node]!;
+      continue;
+    }
+    stacks[depth[node]!] = next;
+    if (first[node + 1]! > first[node]! && closing(next) > most) {
+      for (let i = first[node]!; i < first[node + 1]!; i += 1) mask[ids[i]! >>> 5]! &= ~(1 << (ids[i]! & 31));
+    }
+    node += 1;
+  }
+}
+
+/** How much plain text closes in time: where its number of code points alone says what it does, any text tells of all. */
+class Room {
+  private readonly known = new Map<Stack | null, Map<Frame, number>>();
+  private readonly most: number;
+  private readonly longest: number;
+  private readonly closing: (stack: Stack) => number;
+
+  constructor(most: number, longest: number, closing: (stack: Stack) => number) {
+    this.most = most;
+    this.longest = longest;
+    this.closing = closing;
+  }
+
+  /** Up to so many code points. */
+  of(stack: Stack): number {
+    const { frame, below } = stack;
+    if (!frame.counted || frame.few !== null) return 0;
+    let rooms = this.known.get(below);
+    if (rooms === undefined) this.known.set(below, (rooms = new Map<Frame, number>()));
+    let room = rooms.get(frame);
+    if (room === undefined) rooms.set(frame, (room = this.count(stack)));
+    return room;
+  }
+
+  private count(stack: Stack): number {
+    const left = this.most - CUT - (stack.frame.unique ? OTHER_KEY : 0);
+    let at = stack;
+    for (let count = 0; count < this.longest; count += 1) {
+      const next = advance(at, LETTER);
+      // Longer text is refused, whatever is left.
+      if (next === null) break;
+      if (this.closing(next) > left) return count;
+      // More of it changes nothing.
+      if (next.frame === at.frame) break;
+      at = next;
+    }
+    return Infinity;
+  }
+}
