@@ -24,17 +24,27 @@ export class Algebra {
   readonly yes: Constant = { id: 0, kind: 'true' };
   readonly no: Constant = { id: 1, kind: 'false' };
   private readonly formulas = new Interned<Formula>();
+  private readonly negations = new Map<number, Formula>();
   private ids = 2;
 
   private intern<T extends Formula>(key: string, make: (id: number) => T): T {
     return this.formulas.get(key, () => make(this.ids++)) as T;
   }
 
+  /** Of conjunctions and disjunctions those of their parts (De Morgan's laws), so that it is seen what is asked in common. */
   not(formula: Formula): Formula {
     if (formula.kind === 'true') return this.no;
     if (formula.kind === 'false') return this.yes;
     if (formula.kind === 'not') return formula.of;
-    return this.intern<Not>(`! ${formula.id}`, (id) => ({ id, kind: 'not', of: formula }));
+    let negation = this.negations.get(formula.id);
+    if (!negation) {
+      if (formula.kind === 'and') negation = this.or(...formula.of.map((part) => this.not(part)));
+      else if (formula.kind === 'or') negation = this.and(...formula.of.map((part) => this.not(part)));
+      else negation = this.intern<Not>(`! ${formula.id}`, (id) => ({ id, kind: 'not', of: formula }));
+      this.negations.set(formula.id, negation);
+      this.negations.set(negation.id, formula);
+    }
+    return negation;
   }
 
   and(...formulas: readonly Formula[]): Formula {
@@ -54,7 +64,7 @@ export class Algebra {
     };
     formulas.forEach(add);
     if (parts.has(absorbing.id)) return absorbing;
-    for (const part of parts.values()) if (part.kind === 'not' && parts.has(part.of.id)) return absorbing;
+    for (const { id } of parts.values()) if (parts.has(this.negations.get(id)?.id ?? -1)) return absorbing;
     if (parts.size === 0) return neutral;
     const of = [...parts.values()].sort((a, b) => a.id - b.id);
     if (of.length === 1) return of[0]!;

@@ -3,7 +3,8 @@ import { finite } from '../text/finite.ts';
 import type { Language } from '../text/language.ts';
 import { words } from '../text/words.ts';
 import type { Algebra } from './algebra.ts';
-import type { Assert, Assertion, Formula, Type } from './formula.ts';
+import type { Assert, Assertion, Formula, Several, Type } from './formula.ts';
+import { Overlaps } from './overlap.ts';
 
 /** A language of so few keys stands for them. */
 const FEW = 1024;
@@ -48,6 +49,11 @@ export interface KeyAlphabet {
   readonly languages: readonly Language[];
 }
 
+/** Of formulas that the child being read may satisfy: whether it does. */
+export type Truths = ReadonlyMap<Formula, boolean>;
+
+const NOTHING: Truths = new Map();
+
 /** Formulas of a value → formulas of what is left of it after its type, an element, a member, its end. */
 export class Derivatives {
   readonly algebra: Algebra;
@@ -57,6 +63,7 @@ export class Derivatives {
   private readonly closed = new Map<number, boolean>();
   private readonly found = new Map<number, readonly Formula[]>();
   private readonly alphabets = new Interned<KeyAlphabet>();
+  private readonly overlaps = new Overlaps();
 
   constructor(algebra: Algebra) {
     this.algebra = algebra;
@@ -70,6 +77,7 @@ export class Derivatives {
     let result = byType.get(type);
     if (!result) {
       if (formula.kind === 'later') result = this.restrict(formula.formula(), type);
+      else if (formula.kind === 'one') result = this.one(formula, type);
       else if (formula.kind !== 'assertion') result = this.algebra.over(formula, (part) => this.restrict(part, type));
       else if (formula.assert.kind === 'type') result = formula.assert.type === type ? yes : no;
       else if (TYPES[formula.assert.kind] !== type) result = yes;
@@ -77,6 +85,16 @@ export class Derivatives {
       byType.set(type, result);
     }
     return result;
+  }
+
+  /** Of formulas that no value satisfies together exactly one holds where any does. */
+  private one({ of }: Several, type: Type): Formula {
+    const { algebra } = this;
+    const groups = this.overlaps.groups(
+      of.map((part) => this.restrict(part, type)),
+      type,
+    );
+    return algebra.or(...groups.map((group) => algebra.one(...group)));
   }
 
   /** Of an array, after one more element, of which `child` assertions speak. */
@@ -102,11 +120,8 @@ export class Derivatives {
           algebra.items(assert.prefix.slice(1), assert.rest),
         );
       case 'contains': {
-        const counted = algebra.child(assert.item);
-        return algebra.or(
-          algebra.and(counted, algebra.contains(assert.item, assert.count - 1)),
-          algebra.and(algebra.not(counted), assertion),
-        );
+        const counted = algebra.and(algebra.child(assert.item), algebra.contains(assert.item, assert.count - 1));
+        return algebra.or(counted, assertion);
       }
       case 'length':
         return algebra.length(assert.count - 1);
@@ -190,11 +205,12 @@ export class Derivatives {
     }
   }
 
-  /** Of an object of which no member will have this name. */
-  without(formula: Formula, name: string): Formula {
-    if (formula.kind !== 'assertion') return this.algebra.over(formula, (part) => this.without(part, name));
-    if (formula.assert.kind === 'required' && formula.assert.name === name) return this.algebra.no;
-    return this.whens(formula, (when) => this.without(when, name));
+  /** Of an object of which it is known whether members with these names will come. */
+  given(formula: Formula, names: ReadonlyMap<string, boolean>): Formula {
+    if (formula.kind !== 'assertion') return this.algebra.over(formula, (part) => this.given(part, names));
+    const coming = formula.assert.kind === 'required' ? names.get(formula.assert.name) : undefined;
+    if (coming !== undefined) return coming ? this.algebra.yes : this.algebra.no;
+    return this.whens(formula, (when) => this.given(when, names));
   }
 
   /** Of an object of which no further member will have one of these names: assertions on them alone are decided. */
@@ -249,12 +265,43 @@ export class Derivatives {
     return result;
   }
 
-  /** After the child has been read, and its value satisfies `value` or not. */
-  decide(formula: Formula, value: Formula, truth: boolean): Formula {
-    if (!this.children(formula).includes(value)) return formula;
-    if (formula.kind !== 'assertion') return this.algebra.over(formula, (part) => this.decide(part, value, truth));
-    if (formula.assert.kind === 'child') return truth ? this.algebra.yes : this.algebra.no;
-    return this.whens(formula, (when) => this.decide(when, value, truth));
+  /** After the child has been read, and its value satisfies some formulas and others not. */
+  decide(formula: Formula, truths: Truths): Formula {
+    if (!this.children(formula).some((value) => truths.has(value))) return formula;
+    if (formula.kind !== 'assertion') return this.algebra.over(formula, (part) => this.decide(part, truths));
+    if (formula.assert.kind === 'child') return truths.get(formula.assert.value) ? this.algebra.yes : this.algebra.no;
+    return this.whens(formula, (when) => this.decide(when, truths));
+  }
+
+  /** What a formula that holds says of the child: whatever else is true, these are so. */
+  demands(formula: Formula): Truths {
+    const inner = formula.kind === 'not' ? formula.of : formula;
+    if (inner.kind === 'assertion' && inner.assert.kind === 'child') {
+      return new Map([[inner.assert.value, inner === formula]]);
+    }
+    if (formula.kind === 'and') return new Map(formula.of.flatMap((part) => [...this.demands(part)]));
+    if (formula.kind !== 'or') return NOTHING;
+    let common = [...this.demands(formula.of[0]!)];
+    for (const part of formula.of.slice(1)) {
+      if (common.length === 0) break;
+      const others = this.demands(part);
+      common = common.filter(([value, truth]) => others.get(value) === truth);
+    }
+    return new Map(common);
+  }
+
+  /**
+   * Formulas of which one holds where this one does. A conjunction with one disjunction among what is asked of the child
+   * is taken apart by that: what comes of each can be looked at alone.
+   */
+  alternatives(formula: Formula): readonly Formula[] {
+    if (formula.kind === 'or') return formula.of;
+    if (formula.kind !== 'and') return [formula];
+    const open = formula.of.filter((part) => this.children(part).length > 0 && !isChild(part));
+    const [only] = open;
+    if (open.length !== 1 || only!.kind !== 'or') return [formula];
+    const rest = this.algebra.and(...formula.of.filter((part) => part !== only));
+    return only!.of.map((part) => this.algebra.and(rest, part));
   }
 
   /**
@@ -322,6 +369,12 @@ export class Derivatives {
       };
     });
   }
+}
+
+/** Whether a formula says of the child alone what it satisfies, or does not. */
+function isChild(formula: Formula): boolean {
+  const inner = formula.kind === 'not' ? formula.of : formula;
+  return inner.kind === 'assertion' && inner.assert.kind === 'child';
 }
 
 /** Calls `see` for every assertion of a formula without references, once each. */

@@ -1,5 +1,6 @@
 import { Unsupported } from '../refusal.ts';
 import type { Language } from '../text/language.ts';
+import type { Algebra } from './algebra.ts';
 import type { Derivatives, KeyAlphabet, KeyClass } from './derive.ts';
 import type { Assertion, Formula, Type } from './formula.ts';
 import { numbers, type NumberTest } from './number.ts';
@@ -38,7 +39,11 @@ export class Satisfiability {
     if (formula === this.derivatives.algebra.no) return false;
     const key = keyOf(formula);
     if (this.open.size >= DEEPEST && !this.known.has(key) && !this.open.has(key)) throw new Deeper(formula);
-    return this.search(key, () => this.anyType(formula));
+    return this.search(key, () => this.anyValue(formula));
+  }
+
+  private anyValue(formula: Formula): boolean {
+    return formula.kind === 'or' ? formula.of.some((part) => this.value(part)) : this.anyType(formula);
   }
 
   private anyType(formula: Formula): boolean {
@@ -51,10 +56,16 @@ export class Satisfiability {
     if (restricted === algebra.yes || restricted === algebra.no) return restricted === algebra.yes;
     if (type === 'array') return this.array(restricted);
     if (type === 'object') return this.object(restricted, NONE_TAKEN);
+    return this.scalar(restricted, type);
+  }
+
+  private scalar(restricted: Formula, type: Type): boolean {
+    if (restricted.kind === 'or') return restricted.of.some((part) => this.scalar(part, type));
     return this.search(`${type} ${restricted.id}`, () => {
       const assertions = assertionsOf([restricted]);
+      const places = new Map(assertions.map((assertion, i) => [assertion, i]));
       const holds = (truths: readonly boolean[]): boolean =>
-        evaluate(restricted, (assertion) => truths[assertions.indexOf(assertion)]!);
+        evaluate(restricted, (assertion) => truths[places.get(assertion)!]!);
       if (type === 'boolean') return holds([true]) || holds([false]);
       if (type === 'number') return numbers(testsOf(assertions), (truths) => (holds(truths) ? 0 : null)) !== null;
       if (type === 'string') {
@@ -68,8 +79,9 @@ export class Satisfiability {
   /** An array whose elements from here on are asked this. */
   array(formula: Formula): boolean {
     if (this.derivatives.close(formula)) return true;
+    if (formula.kind === 'or') return formula.of.some((part) => this.array(part));
     return this.search(`array ${formula.id}`, () => {
-      const plain = plainArray(formula);
+      const plain = plainArray(formula, this.derivatives.algebra);
       if (plain) return this.plainArray(plain);
       const { algebra } = this.derivatives;
       const seen = new Set<Formula>([formula]);
@@ -93,16 +105,28 @@ export class Satisfiability {
     });
   }
 
-  /** Bounds of the number of elements, and what each of them is asked: as many as must be have to exist. */
-  private plainArray({ least, most, items }: PlainArray): boolean {
+  /** As many elements as must be have to exist, each as it is asked. */
+  private plainArray({ least, most, items, contained, refused, distinct }: PlainArray): boolean {
     const { algebra } = this.derivatives;
+    const at = (i: number): Formula => algebra.and(...items.map(({ prefix, rest }) => prefix[i] ?? rest), ...refused);
     const told = Math.max(0, ...items.map(({ prefix }) => prefix.length));
+    if (least > most) return false;
+    if (distinct) return this.differing(distinct, at(0), least);
     return (
-      least <= most &&
-      Array.from({ length: Math.min(least, told + 1) }).every((_, i) =>
-        this.value(algebra.and(...items.map(({ prefix, rest }) => prefix[i] ?? rest))),
-      )
+      contained.every((item) => this.value(algebra.and(at(0), item))) &&
+      Array.from({ length: Math.min(least, told + 1) }).every((_, i) => this.value(at(i)))
     );
+  }
+
+  /** Whether there are so many elements like this of which no two are the same of the values. */
+  private differing({ values, taken }: Distinct, element: Formula, count: number): boolean {
+    const { algebra } = this.derivatives;
+    if (count === 0 || this.value(algebra.and(element, ...values.map((value) => algebra.not(value))))) return true;
+    let left = count;
+    return values.some((value) => {
+      if (!taken.includes(value) && this.value(algebra.and(element, value))) left -= 1;
+      return left === 0;
+    });
   }
 
   /** The same with arrays' lengths asked for `by` less. */
@@ -115,27 +139,33 @@ export class Satisfiability {
   object(formula: Formula, taken: ReadonlySet<string>): boolean {
     const { derivatives } = this;
     if (derivatives.close(formula)) return true;
-    if (formula === derivatives.algebra.no) return false;
-    const plain = this.plain(formula);
-    if (plain.others.length === 0) return this.plainObject(plain, derivatives.alphabet([formula]), taken);
     const settled = derivatives.settle(formula, taken);
     if (settled !== formula) return this.object(settled, taken);
+    if (formula === derivatives.algebra.no) return false;
     if (formula.kind === 'or') return formula.of.some((part) => this.object(part, taken));
     const alphabet = derivatives.alphabet([formula]);
     const gone = alphabet.names.filter((name) => taken.has(name));
     return this.search(`object ${formula.id} ${JSON.stringify(gone)}`, () => {
+      const plain = this.plain(formula);
+      if (plain.others.length === 0) return this.plainObject(plain, alphabet, taken);
+      if (formula.kind === 'and' && !plain.others.every((part) => this.object(part, taken))) return false;
+      const reduced = this.withoutPure(formula, plain, alphabet, taken);
+      if (reduced !== formula) return this.object(reduced, taken);
+      const [only] = plain.others;
+      if (plain.others.length === 1 && only!.kind === 'or') {
+        const rest = derivatives.algebra.and(...partsOf(formula).filter((part) => part !== only));
+        return only!.of.some((part) => this.object(derivatives.algebra.and(rest, part), taken));
+      }
       const present = (name: string): boolean => {
         const after = derivatives.member(formula, this.named(name, alphabet));
         return this.outcomes(after, derivatives.algebra.yes, (left) => this.object(left, new Set([...gone, name])));
       };
-      if (formula.kind === 'and' && !plain.others.every((part) => this.object(part, taken))) return false;
-      const reduced = this.withoutSeparate(formula, plain, taken);
-      if (reduced !== formula) return reduced !== null && this.object(reduced, taken);
       const [demanded] = plain.required;
       if (demanded !== undefined) return !taken.has(demanded) && present(demanded);
       const name = alphabet.names.find((other) => !taken.has(other));
       if (name !== undefined) {
-        return this.object(derivatives.without(formula, name), new Set([...gone, name])) || present(name);
+        const absent = derivatives.given(formula, new Map([[name, false]]));
+        return this.object(absent, new Set([...gone, name])) || present(name);
       }
       return this.others(formula, alphabet);
     });
@@ -176,30 +206,30 @@ export class Satisfiability {
   }
 
   /**
-   * Without the required names of which nothing is asked but what `members` say: each of them can come or it cannot,
-   * whatever else does. The formula itself where there are none, null where one cannot come.
+   * Without the names of which nothing is asked, but by what holds for all members, than that they come, or than that they
+   * don't: so they do ("pure literals", Davis and Putnam 1960, "A computing procedure for quantification theory"). The
+   * formula itself where there are none.
    */
-  private withoutSeparate(formula: Formula, plain: PlainObject, taken: ReadonlySet<string>): Formula | null {
-    const { algebra } = this.derivatives;
-    if (plain.least > 0 || plain.most < Infinity || plain.required.length === 0) return formula;
-    const meant = this.derivatives.alphabet(plain.others);
-    if (meant.languages.length > 0 || countsMembers(plain.others)) return formula;
-    const alphabet = this.derivatives.alphabet([formula]);
-    const separate = plain.required.filter((name) => !meant.names.includes(name));
-    if (separate.length === 0) return formula;
+  private withoutPure(
+    formula: Formula,
+    plain: PlainObject,
+    alphabet: KeyAlphabet,
+    taken: ReadonlySet<string>,
+  ): Formula {
+    if (plain.least > 0 || plain.most < Infinity) return formula;
+    if (this.derivatives.alphabet(plain.others).languages.length > 0 || countsMembers(plain.others)) return formula;
     // What holds of other keys holds of these, where `others` do not name them.
     const other = keyClass(null, []);
     for (const part of plain.others) if (this.derivatives.member(part, other) !== part) return formula;
-    for (const name of separate) {
-      if (taken.has(name) || !this.possible(plain, this.named(name, alphabet))) return null;
+    const asked = namesAsked(plain.others);
+    for (const name of plain.required)
+      asked.set(name, asked.get(name) === undefined || asked.get(name) === 'comes' ? 'comes' : 'both');
+    const coming = new Map<string, boolean>();
+    for (const [name, how] of asked) {
+      if (how === 'both') continue;
+      coming.set(name, how === 'comes' && !taken.has(name) && this.possible(plain, this.named(name, alphabet)));
     }
-    const parts = formula.kind === 'and' ? formula.of : [formula];
-    const gone = new Set(separate);
-    return algebra.and(
-      ...parts.filter((part) => {
-        return !(part.kind === 'assertion' && part.assert.kind === 'required' && gone.has(part.assert.name));
-      }),
-    );
+    return coming.size === 0 ? formula : this.derivatives.given(formula, coming);
   }
 
   /** An object whose further members have none of the names. */
@@ -230,11 +260,18 @@ export class Satisfiability {
     const { algebra } = this.derivatives;
     if (formula === algebra.no || !this.value(so)) return false;
     this.step();
+    const demands = this.derivatives.demands(formula);
+    if (demands.size > 0) {
+      const literals = [...demands].map(([value, truth]) => (truth ? value : algebra.not(value)));
+      return this.outcomes(this.derivatives.decide(formula, demands), algebra.and(so, ...literals), use);
+    }
+    const alternatives = this.derivatives.alternatives(formula);
+    if (alternatives.length > 1) return alternatives.some((part) => this.outcomes(part, so, use));
     const [child] = this.derivatives.children(formula);
     if (!child) return use(formula);
     return [true, false].some((truth) =>
       this.outcomes(
-        this.derivatives.decide(formula, child, truth),
+        this.derivatives.decide(formula, new Map([[child, truth]])),
         algebra.and(so, truth ? child : algebra.not(child)),
         use,
       ),
@@ -309,7 +346,7 @@ export class Satisfiability {
     for (;;) {
       const last = before.at(-1);
       try {
-        const found = last ? this.within(keyOf(last), () => this.anyType(last)) : this.within(key, find);
+        const found = last ? this.within(keyOf(last), () => this.anyValue(last)) : this.within(key, find);
         if (!last) return found;
         before.pop();
       } catch (error) {
@@ -412,6 +449,9 @@ export function evaluate(formula: Formula, truth: (assertion: Assertion) => bool
   }
 }
 
+/** Of a conjunction. */
+const partsOf = (formula: Formula): readonly Formula[] => (formula.kind === 'and' ? formula.of : [formula]);
+
 /** A conjunction of what holds for every member, of names that must come, and of bounds; `others` are its other parts. */
 export interface PlainObject {
   readonly members: readonly Assertion[];
@@ -426,7 +466,7 @@ function plainObject(formula: Formula): PlainObject {
   const members: Assertion[] = [];
   const [keys, required, others] = [[] as Language[], [] as string[], [] as Formula[]];
   let [least, most] = [0, Infinity];
-  for (const part of formula.kind === 'and' ? formula.of : [formula]) {
+  for (const part of partsOf(formula)) {
     const assert = part.kind === 'assertion' ? part.assert : null;
     const bound = part.kind === 'not' && part.of.kind === 'assertion' ? part.of.assert : null;
     if (assert?.kind === 'members') members.push(part as Assertion);
@@ -439,29 +479,59 @@ function plainObject(formula: Formula): PlainObject {
   return { members, keys, required, least, most, others };
 }
 
+/** Of the names that formulas of objects mention: whether it is asked that they come, that they don't, or more. */
+function namesAsked(formulas: readonly Formula[]): Map<string, 'comes' | 'is absent' | 'both'> {
+  const asked = new Map<string, 'comes' | 'is absent' | 'both'>();
+  const see = (formula: Formula, comes: boolean | null): void => {
+    if (formula.kind === 'not') return see(formula.of, comes === null ? null : !comes);
+    if ('of' in formula) return formula.of.forEach((part) => see(part, formula.kind === 'one' ? null : comes));
+    if (formula.kind !== 'assertion') return;
+    const { assert } = formula;
+    const names = assert.kind === 'required' ? [assert.name] : assert.kind === 'members' ? assert.names.keys() : [];
+    const how = assert.kind !== 'required' || comes === null ? 'both' : comes ? 'comes' : 'is absent';
+    for (const name of names) asked.set(name, (asked.get(name) ?? how) === how ? how : 'both');
+  };
+  formulas.forEach((formula) => see(formula, true));
+  return asked;
+}
+
 /** Whether formulas of objects ask how many members there are. */
 const countsMembers = (formulas: readonly Formula[]): boolean =>
   assertionsOf(formulas).some(({ assert }) => assert.kind === 'size' || assert.kind === 'unevaluatedMembers');
 
-/** A conjunction of what holds for every element, and of bounds; null where there is more to it. */
+type Distinct = Extract<Assertion['assert'], { kind: 'distinct' }>;
+
+/** A conjunction of what holds for every element, of bounds, and of what must be among them or must not. */
 interface PlainArray {
   readonly items: readonly Extract<Assertion['assert'], { kind: 'items' }>[];
   readonly least: number;
   readonly most: number;
+  readonly contained: readonly Formula[];
+  readonly refused: readonly Formula[];
+  readonly distinct: Distinct | null;
 }
 
-function plainArray(formula: Formula): PlainArray | null {
+/** Null where there is more to it, or its parts have a say in one another. */
+function plainArray(formula: Formula, algebra: Algebra): PlainArray | null {
   const items: PlainArray['items'][number][] = [];
+  const [contained, refused, distinct] = [[] as Formula[], [] as Formula[], [] as Distinct[]];
   let [least, most] = [0, Infinity];
-  for (const part of formula.kind === 'and' ? formula.of : [formula]) {
+  for (const part of partsOf(formula)) {
     const assert = part.kind === 'assertion' ? part.assert : null;
     const bound = part.kind === 'not' && part.of.kind === 'assertion' ? part.of.assert : null;
     if (assert?.kind === 'items') items.push(assert);
     else if (assert?.kind === 'length') least = Math.max(least, assert.count);
+    else if (assert?.kind === 'contains') contained.push(assert.item);
+    else if (assert?.kind === 'distinct') distinct.push(assert);
     else if (bound?.kind === 'length') most = Math.min(most, bound.count - 1);
+    else if (bound?.kind === 'contains' && bound.count === 1) refused.push(algebra.not(bound.item));
     else return null;
   }
-  return { items, least, most };
+  const uniform = items.every(({ prefix }) => prefix.length === 0);
+  // Without an end, and all elements being asked the same, what must be among them comes one after the other.
+  if (contained.length > 0 && (most < Infinity || !uniform || distinct.length > 0)) return null;
+  if (distinct.length > 0 && (!uniform || distinct.length > 1)) return null;
+  return { items, least, most, contained, refused, distinct: distinct[0] ?? null };
 }
 
 function lengthsOf(formula: Formula): number[] {

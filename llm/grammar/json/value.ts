@@ -1,6 +1,6 @@
 import { bytesIn, Frame, Interned, type ByteSet, type Move, type Outcome } from '../automaton.ts';
 import type { Algebra } from './algebra.ts';
-import { Derivatives, type KeyAlphabet, type KeyClass } from './derive.ts';
+import { Derivatives, type KeyAlphabet, type KeyClass, type Truths } from './derive.ts';
 import type { Formula, Type } from './formula.ts';
 import { missing } from './missing.ts';
 import { numbers, type Numbers } from './number.ts';
@@ -46,12 +46,6 @@ interface Core extends Task {
   readonly taken: ReadonlySet<string>;
 }
 
-/** What a child must satisfy, or must not. */
-interface Demand {
-  readonly value: Formula;
-  readonly truth: boolean;
-}
-
 /** How one more child goes on: what is asked of it, and the core behind each of its outcomes. */
 interface Plan {
   readonly key: number;
@@ -85,8 +79,6 @@ class Values {
   private readonly numbersOf = new Interned<Numbers | null>();
   private readonly plans = new Interned<Plan | null>();
   private readonly keysOf = new Map<Core, Strings | null>();
-  /** Whether a member can satisfy what is demanded of it, and what is left of the object then, where nothing else hangs on it. */
-  private readonly verdicts = new Map<Formula, { readonly child: boolean; readonly left: Formula | null }>();
   /** Outcome 0 is that of nothing tracked, in every grammar, so that frames with one signature agree. */
   private readonly outcomes = new Table<readonly boolean[]>('', []);
   /** Class 0 is that of keys of which nothing is known, likewise. */
@@ -122,17 +114,21 @@ class Values {
     return byte === OPEN_OBJECT ? this.object(task) : null;
   }
 
-  private restrict({ tracked, goal }: Task, type: Type): Task {
-    const { derivatives } = this;
+  /** What is asked of a value of this type; null where it may be none. */
+  private restrict({ tracked, goal }: Task, type: Type): Task | null {
+    const { algebra, derivatives } = this;
+    const restricted = derivatives.restrict(goal, type);
+    if (restricted === algebra.no) return null;
     return this.task(
       tracked.map((formula) => derivatives.restrict(formula, type)),
-      derivatives.restrict(goal, type),
+      restricted,
     );
   }
 
   private literal(task: Task, { text, type, truth }: { text: string; type: Type; truth: boolean }): Frame | null {
-    const { tracked, goal } = this.restrict(task, type);
-    if (!evaluate(goal, () => truth)) return null;
+    const restricted = this.restrict(task, type);
+    if (!restricted || !evaluate(restricted.goal, () => truth)) return null;
+    const { tracked } = restricted;
     return this.rest(text.slice(1), this.outcome(tracked.map((formula) => evaluate(formula, () => truth))));
   }
 
@@ -142,7 +138,9 @@ class Values {
   }
 
   private string(task: Task): Strings | null {
-    const { key, tracked, goal } = this.restrict(task, 'string');
+    const restricted = this.restrict(task, 'string');
+    if (!restricted) return null;
+    const { key, tracked, goal } = restricted;
     return this.stringsOf.get(String(key), () => {
       const assertions = assertionsOf([...tracked, goal]);
       return strings(languagesOf(assertions), (labels) => {
@@ -154,7 +152,9 @@ class Values {
   }
 
   private number(task: Task): Numbers | null {
-    const { key, tracked, goal } = this.restrict(task, 'number');
+    const restricted = this.restrict(task, 'number');
+    if (!restricted) return null;
+    const { key, tracked, goal } = restricted;
     return this.numbersOf.get(String(key), () => {
       const assertions = assertionsOf([...tracked, goal]);
       return numbers(testsOf(assertions), (values) => {
@@ -166,13 +166,17 @@ class Values {
   }
 
   private array(task: Task): Frame | null {
-    const { tracked, goal } = this.restrict(task, 'array');
+    const restricted = this.restrict(task, 'array');
+    if (!restricted) return null;
+    const { tracked, goal } = restricted;
     if (!this.satisfiable.array(goal)) return null;
     return this.arrayAt('open', this.core(tracked, goal, null, new Set()));
   }
 
   private object(task: Task): Frame | null {
-    const { tracked, goal } = this.restrict(task, 'object');
+    const restricted = this.restrict(task, 'object');
+    if (!restricted) return null;
+    const { tracked, goal } = restricted;
     const taken = new Set<string>();
     if (!this.satisfiable.object(goal, taken)) return null;
     return this.objectAt('open', this.core(tracked, goal, this.derivatives.alphabet([...tracked, goal]), taken));
@@ -184,6 +188,8 @@ class Values {
     alphabet: KeyAlphabet | null,
     taken: ReadonlySet<string>,
   ): Core {
+    tracked = tracked.map((formula) => this.derivatives.settle(formula, taken));
+    goal = this.derivatives.settle(goal, taken);
     const gone = alphabet ? alphabet.names.flatMap((name, i) => (taken.has(name) ? [i] : [])) : [];
     const key = `${[...tracked, goal].map(({ id }) => id).join(' ')} ; ${gone.join(' ')} ; ${alphabet?.id}`;
     return this.cores.get(key, () => ({ key: this.cores.size, tracked, goal, alphabet, taken }));
@@ -253,29 +259,28 @@ class Values {
     // What holds for all members decides alone, since the others that have to come still can.
     if (plain.others.length === 0 && !counted && this.options.order === 'free')
       return this.satisfiable.possible(plain, key);
-    const after = this.derivatives.member(core.goal, key);
-    let verdict = this.verdicts.get(after);
-    if (!verdict) {
-      const { demanded, left } = this.demands(after);
-      const decided = this.derivatives.children(left).length === 0;
-      verdict = { child: this.satisfiable.value(demanded), left: decided ? left : null };
-      this.verdicts.set(after, verdict);
-    }
-    if (!verdict.child) return false;
-    if (verdict.left === null) return this.member(core, key) !== null;
-    return this.derivatives.close(verdict.left) || this.satisfiable.object(verdict.left, this.taken(core, key));
+    return this.derivatives
+      .alternatives(core.goal)
+      .some((part) => this.goesOn(this.derivatives.member(part, key), this.taken(core, key)));
   }
 
-  /** What the parent cannot do without in its child, and what is left of the parent's goal then. */
-  private demands(goal: Formula): { demanded: Formula; left: Formula; decided: readonly Demand[] } {
+  /** Whether a member can be so that an object is left of which this is asked behind it. */
+  private goesOn(after: Formula, taken: ReadonlySet<string>): boolean {
     const { algebra, derivatives } = this;
-    const decided: Demand[] = [];
-    for (let demand = demandOf(goal); demand; demand = demandOf(goal)) {
-      decided.push(demand);
-      goal = derivatives.decide(goal, demand.value, demand.truth);
-    }
-    const demanded = algebra.and(...decided.map(({ value, truth }) => (truth ? value : algebra.not(value))));
-    return { demanded, left: goal, decided };
+    if (after === algebra.no) return false;
+    const demands = derivatives.demands(after);
+    const alternatives = demands.size > 0 ? [] : derivatives.alternatives(after);
+    if (alternatives.length > 1) return alternatives.some((part) => this.goesOn(part, taken));
+    const left = derivatives.decide(after, demands);
+    const demanded = this.demanded(demands);
+    if (!this.satisfiable.value(demanded)) return false;
+    const satisfiable = (goal: Formula): boolean => this.satisfiable.object(goal, taken);
+    return this.satisfiable.value(algebra.and(demanded, this.possible(left, demanded, satisfiable)));
+  }
+
+  private demanded(demands: Truths): Formula {
+    const { algebra } = this;
+    return algebra.and(...[...demands].map(([value, truth]) => (truth ? value : algebra.not(value))));
   }
 
   /** The keys that may come, or null where none may. */
@@ -326,11 +331,10 @@ class Values {
     core: (tracked: readonly Formula[], goal: Formula) => Core,
   ): Plan | null {
     const { algebra, derivatives } = this;
-    const { demanded, left, decided } = this.demands(goal);
-    goal = left;
-    for (const { value, truth } of decided) {
-      tracked = tracked.map((formula) => derivatives.decide(formula, value, truth));
-    }
+    const demands = derivatives.demands(goal);
+    const demanded = this.demanded(demands);
+    goal = derivatives.decide(goal, demands);
+    tracked = tracked.map((formula) => derivatives.decide(formula, demands));
     const children = [...new Set([...tracked, goal].flatMap((formula) => derivatives.children(formula)))];
     const task = this.task(children, algebra.and(demanded, this.possible(goal, demanded, satisfiable)));
     if (!this.satisfiable.value(task.goal)) return null;
@@ -339,16 +343,19 @@ class Values {
       task,
       after: (outcome) => {
         const truths = this.outcomes.at(outcome);
-        const after = (formula: Formula): Formula =>
-          children.reduce((left, child, i) => derivatives.decide(left, child, truths[i]!), formula);
-        return core(tracked.map(after), after(goal));
+        const decided = new Map(children.map((child, i) => [child, truths[i]!]));
+        return core(
+          tracked.map((formula) => derivatives.decide(formula, decided)),
+          derivatives.decide(goal, decided),
+        );
       },
     };
   }
 
   /**
-   * What the child must satisfy so that the parent still can: Shannon's expansion by the children's truths, of which only
-   * those are looked at that a value can have together; `so` is what is known of it.
+   * What the child must satisfy so that the parent still can: of alternatives what one of them asks, else Shannon's
+   * expansion by the children's truths, of which only those are looked at that a value can have together; `so` is what is
+   * known of it.
    */
   private possible(goal: Formula, so: Formula, satisfiable: (goal: Formula) => boolean): Formula {
     const { algebra, derivatives } = this;
@@ -364,15 +371,24 @@ class Values {
     };
     const decide = (formula: Formula, known: Formula): Formula => {
       if (formula === algebra.no) return formula;
-      if (satisfiable(derivatives.bound(formula, false))) return algebra.yes;
       const [child] = derivatives.children(formula);
-      if (!child || !satisfiable(derivatives.bound(formula, true))) return algebra.no;
+      if (!child) return satisfiable(formula) ? algebra.yes : algebra.no;
+      const demands = derivatives.demands(formula);
+      if (demands.size > 0) {
+        const demanded = this.demanded(demands);
+        return algebra.and(demanded, expand(derivatives.decide(formula, demands), algebra.and(known, demanded)));
+      }
+      if (satisfiable(derivatives.bound(formula, false))) return algebra.yes;
+      const alternatives = derivatives.alternatives(formula);
+      if (alternatives.length > 1) return algebra.or(...alternatives.map((part) => expand(part, known)));
+      if (!satisfiable(derivatives.bound(formula, true))) return algebra.no;
       this.satisfiable.step();
       const [so, otherwise] = [algebra.and(known, child), algebra.and(known, algebra.not(child))];
-      if (!this.satisfiable.value(so)) return expand(derivatives.decide(formula, child, false), otherwise);
-      const high = expand(derivatives.decide(formula, child, true), so);
+      const [yes, no] = [true, false].map((truth) => derivatives.decide(formula, new Map([[child, truth]])));
+      if (!this.satisfiable.value(so)) return expand(no!, otherwise);
+      const high = expand(yes!, so);
       if (!this.satisfiable.value(otherwise)) return high;
-      const low = expand(derivatives.decide(formula, child, false), otherwise);
+      const low = expand(no!, otherwise);
       if (high === low) return high;
       return algebra.or(algebra.and(child, high), algebra.and(algebra.not(child), low));
     };
@@ -401,17 +417,6 @@ class Table<T> {
   at(place: number): T {
     return this.things[place]!;
   }
-}
-
-/** A child's formula that decides the parent's: without it, or with it, nothing is left of the goal. */
-function demandOf(goal: Formula): Demand | null {
-  const parts = goal.kind === 'and' ? goal.of : [goal];
-  for (const part of parts) {
-    const truth = part.kind !== 'not';
-    const inner = part.kind === 'not' ? part.of : part;
-    if (inner.kind === 'assertion' && inner.assert.kind === 'child') return { value: inner.assert.value, truth };
-  }
-  return null;
 }
 
 /** Where white space may come, of which `spaces` characters have: behind one it is the same but for their number. */

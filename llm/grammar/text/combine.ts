@@ -1,6 +1,7 @@
 import { all } from './lengths.ts';
 import { CODE_POINTS, DEAD, NONE, none, spans, type Language, type Range, type Span } from './language.ts';
 import { Reach } from './reach.ts';
+import { words } from './words.ts';
 
 /**
  * All languages walked side by side: `label` makes of their labels that of the text, NONE where it is not wanted. It is
@@ -13,10 +14,38 @@ export function combine(
   label: (labels: readonly number[]) => number,
   wanted?: 'every' | 'some',
 ): Language {
+  const lists = languages.filter((language) => language.texts);
+  if (lists.length > 1) return combineLists(key, languages, label, wanted);
   const [language] = languages;
   const combined =
     languages.length === 1 ? new Relabelled(key, language!, label) : new Combined(key, languages, label, wanted);
   return combined.empty ? none : combined;
+}
+
+/** Lists of texts are walked as one list, however many they are. */
+function combineLists(
+  key: string,
+  languages: readonly Language[],
+  label: (labels: readonly number[]) => number,
+  wanted?: 'every' | 'some',
+): Language {
+  const texts = [...new Set(languages.flatMap((language) => [...(language.texts?.keys() ?? [])]))];
+  const others = languages.filter((language) => !language.texts);
+  return combine(
+    key,
+    [words(texts), ...others],
+    ([place, ...labels]) => {
+      const text = texts[place!];
+      let other = 0;
+      return label(
+        languages.map((language) => {
+          if (!language.texts) return labels[other++]!;
+          return (text === undefined ? undefined : language.texts.get(text)) ?? NONE;
+        }),
+      );
+    },
+    wanted,
+  );
 }
 
 /** One language under other labels, texts outside it included. */
@@ -36,7 +65,7 @@ class Relabelled implements Language {
     this.relabelled = relabelled;
     this.start = outward(language.start);
     this.reach = new Reach({
-      name: `a text that is ${shortened(language.key)}, or is not`,
+      name: () => `a text that is ${shortened(language.key)}, or is not`,
       accepts: (state) => (this.spans(state) ?? [{ label: this.label(state) }]).some(({ label }) => label !== NONE),
       next: (state) => (this.spans(state) ? [] : this.edges(state).map((range) => range.state)),
     });
@@ -144,7 +173,7 @@ class Combined implements Language {
     this.languages = languages;
     this.labelled = labelled;
     this.reach = new Reach({
-      name: `a text that is ${languages.map((language) => shortened(language.key)).join(', ')}`,
+      name: () => `a text that is ${languages.map((language) => shortened(language.key)).join(', ')}`,
       accepts: (state) => this.accepts(state),
       next: (state) => (this.spans(state) ? [] : this.edges(state).map((edge) => edge.state)),
     });

@@ -19,6 +19,8 @@ export interface Language {
    * else null.
    */
   spans(state: number): readonly Span[] | null;
+  /** Of a list of texts: them, with their labels. */
+  readonly texts?: ReadonlyMap<string, number>;
 }
 
 export interface Range {

@@ -17,7 +17,7 @@ export class Reach {
     next(state: number): Iterable<number>;
     accepts(state: number): boolean;
     /** For the error of a search that is cut. */
-    readonly name: string;
+    readonly name: () => string;
   };
 
   constructor(graph: Reach['graph']) {
@@ -47,7 +47,7 @@ export class Reach {
       }
       if (visited.size > LIMIT) {
         throw new Unsupported(
-          `[grammar] ${this.graph.name}: it takes more than ${LIMIT} states to decide whether a text is left that ` +
+          `[grammar] ${this.graph.name()}: it takes more than ${LIMIT} states to decide whether a text is left that ` +
             'satisfies all that is asked: smaller counts, or fewer patterns for one string',
         );
       }

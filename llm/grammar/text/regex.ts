@@ -42,7 +42,7 @@ class Regex implements Language {
     this.alphabet = new Alphabet([...sets]);
     this.terms = new Terms(this.alphabet.size, this.alphabet.classes(WORD), text);
     this.reach = new Reach({
-      name: this.key,
+      name: () => this.key,
       accepts: (id) => (this.contextual(id) ? this.label(id) !== NONE : this.alive(id)),
       next: (id) => Array.from({ length: this.alphabet.size }, (_, kind) => this.after(id, kind)),
     });

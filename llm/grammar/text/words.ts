@@ -61,9 +61,13 @@ export function words(texts: readonly string[]): Language {
     return sorted[from]!.length === depth ? places.get(sorted[from]!)! : NONE;
   };
 
+  let key: string | undefined;
   return {
-    key: `words ${digest(texts)}`,
+    get key() {
+      return (key ??= `words ${digest(texts)}`);
+    },
     start: 0,
+    texts: places,
     step: (state, codePoint) => {
       ranges(state);
       return nodes[state]!.next!.get(codePoint) ?? DEAD;
