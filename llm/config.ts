@@ -93,7 +93,7 @@ const USED = {
 const IGNORED = [
   'architectures', 'bos_token_id', 'pad_token_id', 'unk_token_id', 'initializer_range', 'torch_dtype', 'dtype',
   'transformers_version', 'use_cache', 'pretraining_tp', 'max_window_layers', 'cache_implementation', 'auto_map',
-  'transformers.js_config', 'is_llama_config', 'rope_interleaved', 'model_type',
+  'transformers.js_config', 'is_llama_config', 'model_type',
 ]; // prettier-ignore
 
 const NEUTRAL = {
@@ -102,6 +102,7 @@ const NEUTRAL = {
   partial_rotary_factor: [1, null],
   final_logit_softcapping: [null],
   attn_logit_softcapping: [null],
+  rope_interleaved: [false],
 };
 
 /** Options that only some families have. */
@@ -127,23 +128,36 @@ const OPTIONS = {
   qk_norm: z.boolean(),
 };
 
-/** Which of these each family's file may have, and options that it may have at one value only. */
+/**
+ * Which of these each family's file may have, options that it may have at one value only, and its own defaults of what a
+ * file leaves out.
+ */
 const FAMILIES = {
   llama: { options: ['attention_bias', 'mlp_bias'], neutral: { sliding_window: [null] } },
   mistral: { options: ['sliding_window'], neutral: {} },
   qwen2: { options: ['sliding_window', 'use_sliding_window', 'layer_types'], neutral: { use_mrope: [false] } },
   qwen3: { options: ['sliding_window', 'use_sliding_window', 'layer_types', 'attention_bias'], neutral: {} },
-  gemma: { options: ['hidden_activation', 'attention_bias'], neutral: {} },
+  gemma: {
+    options: ['hidden_activation', 'attention_bias'],
+    neutral: {},
+    defaults: { hidden_act: 'gelu_pytorch_tanh', head_dim: 256 },
+  },
   gemma3_text: {
     options: ['hidden_activation', 'attention_bias', 'sliding_window', 'sliding_window_pattern', 'layer_types', 'query_pre_attn_scalar', 'rope_local_base_freq'], // prettier-ignore
-    neutral: { use_bidirectional_attention: [false] },
+    neutral: { use_bidirectional_attention: [false, null] },
+    defaults: { hidden_act: 'gelu_pytorch_tanh', head_dim: 256, query_pre_attn_scalar: 256 },
   },
   /** Our own models: a Llama whose layers choose what they see. */
   dawngrad: {
     options: ['layer_types', 'sliding_window', 'attention_sinks', 'tree', 'no_rope', 'qk_norm'],
     neutral: {},
   },
-} as const satisfies Record<string, { options: readonly (keyof typeof OPTIONS)[]; neutral: object }>;
+} as const satisfies Record<string, FamilyRules>;
+interface FamilyRules {
+  readonly options: readonly (keyof typeof OPTIONS)[];
+  readonly neutral: object;
+  readonly defaults?: object;
+}
 export type Family = keyof typeof FAMILIES;
 type Parsed = z.infer<z.ZodObject<typeof USED>> & Partial<z.infer<z.ZodObject<typeof OPTIONS>>>;
 
@@ -167,10 +181,10 @@ export function parseTransformerConfig(json: unknown, name = 'config.json'): Tra
       `model_type is ${JSON.stringify(family) ?? 'missing'}; known are ${Object.keys(FAMILIES).join(', ')}` +
         (family === 'gemma3' ? ' (of a Gemma 3 that also sees, take the text model)' : ''),
     );
-  const { options, neutral } = FAMILIES[family as Family];
+  const { options, neutral, defaults }: FamilyRules = FAMILIES[family as Family];
   const own = Object.fromEntries(options.map((key) => [key, OPTIONS[key].optional()]));
   const rules = { used: { ...USED, ...own }, neutral: { ...NEUTRAL, ...neutral }, ignored: IGNORED };
-  const all = parseConfig(json, name, rules) as Parsed;
+  const all = parseConfig({ ...defaults, ...(json as object) }, name, rules) as Parsed;
   const gemma = family === 'gemma' || family === 'gemma3_text';
 
   const heads = all.num_attention_heads;
@@ -186,15 +200,11 @@ export function parseTransformerConfig(json: unknown, name = 'config.json'): Tra
     );
 
   const types = layerTypes(all, family as Family, fail);
-  const ropes = ropeOf(all, headDim, fail);
-  const local = all.rope_local_base_freq;
+  const ropes = new Map(types.map((type) => [type, ropeOf(all, family as Family, type, headDim, fail)]));
   const layers = types.map((type): LayerConfig => {
     const window = type === 'full_attention' ? null : (all.sliding_window ?? fail(`${type} needs a sliding_window`));
     const tree = type === 'tree_attention' ? (all.tree ?? fail('tree_attention needs the option tree')) : null;
-    // Gemma 3's local layers have a base of their own, and no scaling.
-    const ownBase = local !== undefined && type === 'sliding_attention';
-    const turned = ownBase ? { ...ropes, base: local, scaling: { rope_type: 'default' as const } } : ropes;
-    const rope = all.no_rope?.includes(type) ? null : turned;
+    const rope = all.no_rope?.includes(type) ? null : ropes.get(type)!;
     return { window, sinks: window === null ? 0 : (all.attention_sinks ?? 0), tree, rope };
   });
   return {
@@ -205,7 +215,7 @@ export function parseTransformerConfig(json: unknown, name = 'config.json'): Tra
     heads,
     keyHeads,
     headDim,
-    context: all.max_position_embeddings,
+    context: Math.max(all.max_position_embeddings, ...layers.map(({ rope }) => reachOf(rope))),
     layers,
     activation,
     normEps: all.rms_norm_eps,
@@ -222,6 +232,13 @@ export function parseTransformerConfig(json: unknown, name = 'config.json'): Tra
     attentionScale: 1 / Math.sqrt(all.query_pre_attn_scalar ?? headDim),
     ends: all.eos_token_id ?? [],
   };
+}
+
+/** Tokens that YaRN stretches the rotation to: files may give the context of before as theirs (Qwen's instructions do). */
+function reachOf(rope: RopeConfig | null): number {
+  if (rope?.scaling.rope_type !== 'yarn') return 0;
+  const { factor, original_max_position_embeddings: trained = 0 } = rope.scaling;
+  return Math.floor(factor * trained);
 }
 
 /** What each layer sees, by whichever option says it. */
@@ -243,17 +260,41 @@ function layerTypes(all: Parsed, family: Family, fail: (what: string) => never):
   return Array.from({ length: count }, () => (sliding ? 'sliding_attention' : 'full_attention'));
 }
 
-/** The layers' rotation, from `rope_theta` and `rope_scaling` or from `rope_parameters`, which has both. */
-function ropeOf(all: Parsed, columns: number, fail: (what: string) => never): RopeConfig {
-  if (all.rope_parameters && all.rope_scaling) fail('rope_parameters and rope_scaling say the same thing; give one');
-  const { rope_theta: theta = all.rope_theta, type, ...rest } = all.rope_parameters ?? all.rope_scaling ?? {};
-  const result = ropeScaling.safeParse({ ...rest, rope_type: rest['rope_type'] ?? type ?? 'default' });
+/**
+ * The rotation of a kind of layers, from `rope_theta` and `rope_scaling` or from `rope_parameters`, which has both, for all
+ * layers or by their kind. Gemma 3's local layers have a base of their own, and no scaling.
+ */
+function ropeOf(
+  all: Parsed,
+  family: Family,
+  type: z.infer<typeof layerType>,
+  columns: number,
+  fail: (what: string) => never,
+): RopeConfig {
+  const context = all.max_position_embeddings;
+  const { rope_parameters: both, rope_scaling: old } = all;
+  if (both && old) fail('rope_parameters and rope_scaling say the same thing; give one');
+  const byType = both && Object.keys(both).some((key) => layerType.safeParse(key).success);
+  if (byType && !isRecord(both[type])) fail(`rope_parameters must have the parameters of ${type} layers`);
+  const own = byType ? (both[type] as Record<string, unknown>) : (both ?? old ?? {});
+  const local = family === 'gemma3_text' && type === 'sliding_attention' && !byType;
+  if (local) return { base: all.rope_local_base_freq ?? 10_000, columns, scaling: { rope_type: 'default' }, context };
+  const { rope_theta: theta = all.rope_theta, type: kind, partial_rotary_factor: part, ...rest } = own;
+  if (part !== undefined && part !== null && part !== 1)
+    fail(`partial_rotary_factor is ${JSON.stringify(part)}; supported is 1 only`);
+  const result = ropeScaling.safeParse({ ...rest, rope_type: rest['rope_type'] ?? kind ?? 'default' });
   if (!result.success) {
     const { path, message } = result.error.issues[0]!;
-    return fail(`rope_scaling${path.map((key) => `.${String(key)}`).join('')}: ${message}`);
+    const option = both ? `rope_parameters${byType ? `.${type}` : ''}` : 'rope_scaling';
+    return fail(`${option}${path.map((key) => `.${String(key)}`).join('')}: ${message}`);
   }
-  const base = theta ?? 10_000;
-  if (typeof base !== 'number' || !(base > 1))
+  if (result.data.rope_type === 'factors' && result.data.factors.length !== columns / 2)
+    fail(`rope factors are ${result.data.factors.length}, pairs of columns ${columns / 2}`);
+  const base = theta ?? (family === 'gemma3_text' ? 1_000_000 : 10_000);
+  if (typeof base !== 'number' || !(base > 1 && base < Infinity))
     return fail(`rope_theta is ${JSON.stringify(base)}; it must be a number over 1`);
-  return { base, columns, scaling: result.data, context: all.max_position_embeddings };
+  return { base, columns, scaling: result.data, context };
 }
+
+const isRecord = (value: unknown): value is Record<string, unknown> =>
+  typeof value === 'object' && value !== null && !Array.isArray(value);

@@ -25,13 +25,20 @@ export const ropeScaling = z.discriminatedUnion('rope_type', [
     mscale_all_dim: z.number().gt(0).optional(),
     truncate: z.boolean().default(true),
   }),
-  z.strictObject({
-    ...named('llama3'),
-    factor,
-    low_freq_factor: z.number().gt(0),
-    high_freq_factor: z.number().gt(0),
-    original_max_position_embeddings: length,
-  }),
+  z
+    .strictObject({
+      ...named('llama3'),
+      factor,
+      low_freq_factor: z.number().gt(0),
+      high_freq_factor: z.number().gt(0),
+      original_max_position_embeddings: length,
+    })
+    .refine((scaling) => scaling.low_freq_factor < scaling.high_freq_factor, {
+      message: 'it must be over low_freq_factor',
+      path: ['high_freq_factor'],
+    }),
+  /** What each pair's frequency is divided by: how GGUF files say llama3's. */
+  z.strictObject({ ...named('factors'), factors: z.array(z.number().gt(0)) }),
 ]);
 export type RopeScaling = z.infer<typeof ropeScaling>;
 
@@ -63,6 +70,8 @@ export function ropeValues({ base, columns, scaling, context }: RopeConfig, leng
       return { frequencies, scale: 1 };
     case 'linear':
       return { frequencies: frequencies.map((frequency) => frequency / scaling.factor), scale: 1 };
+    case 'factors':
+      return { frequencies: frequencies.map((frequency, pair) => frequency / scaling.factors[pair]!), scale: 1 };
     case 'dynamic': {
       const trained = scaling.original_max_position_embeddings ?? context;
       const stretch = (scaling.factor * Math.max(length, trained)) / trained - (scaling.factor - 1);

@@ -18,11 +18,11 @@ export function exactAjv(schema: unknown): (text: string) => boolean {
   const define = (
     keyword: string,
     type: 'number' | undefined,
-    holds: (schema: unknown, at: string) => boolean,
+    holds: (schema: unknown, at: string, data: unknown) => boolean,
   ): void => {
     ajv.removeKeyword(keyword);
-    const validate = (schema: unknown, _data: unknown, _parent: unknown, cxt?: DataValidationCxt): boolean =>
-      holds(schema, cxt!.instancePath);
+    const validate = (schema: unknown, data: unknown, _parent: unknown, cxt?: DataValidationCxt): boolean =>
+      holds(schema, cxt!.instancePath, data);
     ajv.addKeyword({ keyword, ...(type && { type }), validate });
   };
   const ofNumber = (keyword: string, holds: (a: Decimal, b: Decimal) => boolean): void =>
@@ -33,9 +33,11 @@ export function exactAjv(schema: unknown): (text: string) => boolean {
   ofNumber('exclusiveMinimum', (a, b) => order(a, b) > 0);
   ofNumber('maximum', (a, b) => order(a, b) <= 0);
   ofNumber('exclusiveMaximum', (a, b) => order(a, b) < 0);
-  const equal = (constant: unknown, at: string): boolean => plain(constant) === plain(document.value, document, at);
+  // A text may be a key, which has no place of its own.
+  const equal = (constant: unknown, at: string, data: unknown): boolean =>
+    typeof data === 'string' ? data === constant : plain(constant) === plain(document.value, document, at);
   define('const', undefined, equal);
-  define('enum', undefined, (values, at) => (values as unknown[]).some((constant) => equal(constant, at)));
+  define('enum', undefined, (values, at, data) => (values as unknown[]).some((constant) => equal(constant, at, data)));
   const valid = ajv.compile(
     JSON.parse(JSON.stringify(schema), (_, part: unknown) => withoutIntegers(part)) as object | boolean,
   );
