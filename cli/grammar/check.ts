@@ -42,6 +42,25 @@ export function check(schema: unknown, instance: unknown, tokens: Tokens, option
   }
 }
 
+/** A line {"id", "schema", "instance"} that could not be checked, or its verdict. */
+export type Line = { readonly id: unknown } & (Verdict | { readonly verdict: 'error'; readonly reason: string });
+
+/** What there is to say of the line with this number, from 1 on, of a JSONL file. */
+export function checkLine(text: string, number: number, tokens: Tokens, options: SchemaOptions): Line {
+  let id: unknown = number;
+  try {
+    // A byte order mark may stand before the first line.
+    const line: unknown = JSON.parse(text.replace(/^\uFEFF/, ''));
+    if (typeof line === 'object' && line !== null && 'id' in line) id = line.id;
+    if (typeof line !== 'object' || line === null || !('schema' in line) || !('instance' in line)) {
+      throw new Error('no object with "schema" and "instance"');
+    }
+    return { id, ...check(line.schema, line.instance, tokens, options) };
+  } catch (error) {
+    return { id, verdict: 'error', reason: `line ${number}: ${(error as Error).message}` };
+  }
+}
+
 export function statistics(values: readonly number[]): { mean: number; p50: number; p99: number; max: number } {
   const sorted = values.toSorted((a, b) => a - b);
   const quantile = (share: number): number => round(sorted[Math.ceil(share * sorted.length) - 1]!);

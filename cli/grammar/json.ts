@@ -1,4 +1,4 @@
-/** What JSON.stringify writes of a value that is JSON, without its limit on depth. */
+/** What JSON.stringify writes of a value that is JSON, without its limit on depth. Throws for 1e400, which is null there. */
 export function jsonText(value: unknown): string {
   const parts: string[] = [];
   // What is still to be written, last first: texts as they are, values in a box.
@@ -9,6 +9,9 @@ export function jsonText(value: unknown): string {
       continue;
     }
     const { value } = next;
+    if (typeof value === 'number' && !Number.isFinite(value)) {
+      throw new Error('[grammar] a number is beyond the range of doubles');
+    }
     if (typeof value !== 'object' || value === null) {
       parts.push(JSON.stringify(value));
       continue;

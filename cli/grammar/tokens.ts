@@ -53,7 +53,8 @@ export async function readJson(file: string): Promise<Record<string, unknown>> {
 
 export async function readText(file: string): Promise<string> {
   try {
-    return await readFile(file, 'utf8');
+    // Without the byte order mark that some editors write.
+    return (await readFile(file, 'utf8')).replace(/^\uFEFF/, '');
   } catch (error) {
     throw new Error(`[grammar] ${file} cannot be read: ${(error as Error).message}`);
   }

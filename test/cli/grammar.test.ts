@@ -2,10 +2,9 @@ import { mkdtemp, readFile, writeFile } from 'node:fs/promises';
 import { tmpdir } from 'node:os';
 import path from 'node:path';
 import { beforeAll, describe, expect, it } from 'vitest';
-import { check, statistics } from '../../cli/grammar/check.ts';
-import { explain, explainPlace } from '../../cli/grammar/explain.ts';
+import { check, checkLine, statistics } from '../../cli/grammar/check.ts';
+import { explain } from '../../cli/grammar/explain.ts';
 import { jsonText } from '../../cli/grammar/json.ts';
-import { pathOf } from '../../cli/grammar/place.ts';
 import { metaschemas, remotesOf } from '../../cli/grammar/remotes.ts';
 import { samples } from '../../cli/grammar/sample.ts';
 import { formatTable, PARTS, total, writeTables } from '../../cli/grammar/table.ts';
@@ -70,6 +69,25 @@ describe('--check', () => {
     expect(jsonText(JSON.parse(deep)) === deep).toBe(true);
   });
 
+  it.each([
+    ['{"id":', 'line 7: '],
+    ['[1]', 'line 7: no object with "schema" and "instance"'],
+    ['{"schema":{}}', 'line 7: no object with "schema" and "instance"'],
+    ['{"schema":{},"instance":[1e400]}', 'line 7: [grammar] a number is beyond the range of doubles'],
+  ])('says what is wrong with the line %s', (text, reason) => {
+    expect(checkLine(text, 7, tokens, {})).toMatchObject({
+      id: 7,
+      verdict: 'error',
+      reason: expect.stringContaining(reason) as string,
+    });
+  });
+
+  it('takes a byte order mark for none, and lines by their id', () => {
+    const text = '\uFEFF{"id":"a","schema":{"minimum":1e15,"multipleOf":2},"instance":1e16}';
+    expect(checkLine(text, 1, tokens, {})).toMatchObject({ id: 'a', verdict: 'accepted' });
+    expect(checkLine('{"id":"b","schema":{}}', 1, tokens, {})).toMatchObject({ id: 'b', verdict: 'error' });
+  });
+
   it('quantiles are of the values themselves', () => {
     expect(statistics([4, 1, 3, 2])).toEqual({ mean: 2.5, p50: 2, p99: 4, max: 4 });
   });
@@ -90,40 +108,9 @@ it('the metaschemas are followed, but for unique strings', () => {
   expect(reason).toContain('uniqueItems');
 });
 
-describe('--explain', () => {
-  it('says where a beginning breaks off, what may come, and by which schemas', () => {
-    const { read, lines } = explain(jsonSchema(person, { whitespace: Infinity }), '{"name": "Jo', tokens);
-    expect(lines.join('\n')).toContain('`"`');
-    const text = explainPlace(person, read, {}).join('\n');
-    expect(text).toContain('at $["name"]:');
-    expect(text).toContain('#/properties/name: {"type":"string","maxLength":5}');
-  });
-
-  it('says what may not come', () => {
-    const { read, lines } = explain(jsonSchema(person), '{"nick', tokens);
-    const text = lines.join('\n');
-    expect(read).toBe('{"n');
-    expect(text).toContain('Behind `{"n`:');
-    expect(text).toContain('`i` may not come');
-    expect(text).toContain('What may: `\\`, `a`.');
-  });
-
-  it('speaks of grammars too', () => {
-    const { lines } = explain(contextFree('root ::= "a" ("b" | "cd")'), 'ac', tokens);
-    expect(lines.join('\n')).toContain('Nothing else can come than `d`');
-  });
-
-  it.each([
-    ['', []],
-    ['[', [0]],
-    ['[1, {"a": ', [1, 'a']],
-    ['{"a": [1, 2], "b', []],
-    ['{"a": {"}": "],', ['a', '}']],
-    ['{"a": 1, "b": "x,[', ['b']],
-    ['[[1], [2, ', [1, 1]],
-  ])('the place of %j', (prefix, path) => {
-    expect(pathOf(prefix)).toEqual(path);
-  });
+it('--explain speaks of grammars too', () => {
+  const lines = explain(contextFree('root ::= "a" ("b" | "cd")'), 'ac', tokens);
+  expect(lines.join('\n')).toContain('Nothing else can come than `d`');
 });
 
 it('--sample writes valid documents, the same by the same seed', () => {

@@ -16,13 +16,7 @@ export interface SchemaAt {
  */
 export function schemasAt(schema: unknown, path: readonly (string | number)[], options: DocumentsOptions): SchemaAt[] {
   const graph = new SchemaGraph(new Documents(schema, options));
-  let nodes = closure(graph, [graph.root]);
-  for (const step of path)
-    nodes = closure(
-      graph,
-      [...nodes].flatMap((node) => below(graph, node, step)),
-    );
-  return [...nodes].flatMap(({ place }) => {
+  return [...nodesAt(graph, path)].flatMap(({ place }) => {
     if (typeof place.value === 'boolean')
       return place.value ? [] : [{ place: where(place), keywords: { false: true } }];
     const keywords = Object.entries(place.value).filter(([keyword, value]) => {
@@ -31,6 +25,27 @@ export function schemasAt(schema: unknown, path: readonly (string | number)[], o
     });
     return keywords.length === 0 ? [] : [{ place: where(place), keywords: Object.fromEntries(keywords) }];
   });
+}
+
+/** The names that these schemas have for members of an object at `path`. */
+export function namesAt(schema: unknown, path: readonly (string | number)[], options: DocumentsOptions): string[] {
+  const graph = new SchemaGraph(new Documents(schema, options));
+  const names = [...nodesAt(graph, path)].flatMap((node) => [
+    ...graph.map(node, 'properties').map(([name]) => name),
+    ...(graph.value<readonly string[]>(node, 'required') ?? []),
+  ]);
+  return [...new Set(names)];
+}
+
+function nodesAt(graph: SchemaGraph, path: readonly (string | number)[]): ReadonlySet<Node> {
+  let nodes = closure(graph, [graph.root]);
+  for (const step of path) {
+    nodes = closure(
+      graph,
+      [...nodes].flatMap((node) => below(graph, node, step)),
+    );
+  }
+  return nodes;
 }
 
 /** The nodes and all that apply to the same value. */
