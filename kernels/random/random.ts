@@ -2,6 +2,7 @@ import { apply, empty, operation, typed, wgsl } from '../../engine/index.ts';
 import type { Device, Key, Shape, Tensor } from '../../engine/index.ts';
 
 wgsl(import.meta.url, './turns.wgsl');
+wgsl(import.meta.url, './philox.wgsl');
 const source = wgsl(import.meta.url, './random.wgsl');
 
 /** Which numbers of a key's stream: those of another sample or step are independent of these. */
