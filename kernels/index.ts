@@ -25,6 +25,7 @@ export * from './reduce/statistics.ts';
 export * from './resize/resize.ts';
 export * from './rope/rope.ts';
 export * from './sampler/sampler.ts';
+export * from './sampling/sampling.ts';
 export * from './softmax/softmax.ts';
 export * from './sort/sort.ts';
 export { appendSummaries, emptySummaries, treeSummaries } from './tree/summaries.ts';

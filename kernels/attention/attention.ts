@@ -63,7 +63,7 @@ export interface AttentionOptions {
   layout?: 'bhtd' | 'bthd';
 }
 
-interface Attributes {
+export interface Attributes {
   readonly causal: boolean;
   readonly window: number | null;
   readonly windowBlock: number;
@@ -76,7 +76,7 @@ interface Attributes {
   readonly given: readonly boolean[];
 }
 
-type Inputs = readonly [
+export type Inputs = readonly [
   q: Tensor,
   k: Tensor,
   v: Tensor,
@@ -86,7 +86,7 @@ type Inputs = readonly [
   visible: Tensor | null, // of `blocks`, where it lies on the device
 ];
 
-interface Extents {
+export interface Extents {
   batch: number;
   heads: number;
   kvHeads: number;
@@ -98,7 +98,7 @@ interface Extents {
 const isFloat = ({ dtype }: Tensor) => dtype === 'f32' || dtype === 'f16';
 
 /** Of valid inputs. */
-function extents([q, k]: Inputs, { layout }: Attributes): Extents {
+export function extents([q, k]: Inputs, { layout }: Attributes): Extents {
   const [head, position] = layout === 'bhtd' ? [1, 2] : [2, 1];
   return {
     batch: q.shape[0]!,
@@ -110,12 +110,12 @@ function extents([q, k]: Inputs, { layout }: Attributes): Extents {
   };
 }
 
-/** Throws unless the inputs fit each other and the options. */
-function check(inputs: Inputs, attributes: Attributes): void {
+/** Throws, in the name of an operation, unless the inputs fit each other and the options. */
+export function check(operation: string, inputs: Inputs, attributes: Attributes): void {
   const [q, k, v, mask, queryLengths, keyLengths] = inputs;
   const { causal, window, windowBlock, sinks, blocks, layout } = attributes;
   const fail = (message: string): never => {
-    throw new Error(`[attention] ${message}`);
+    throw new Error(`[${operation}] ${message}`);
   };
   const form = layout === 'bhtd' ? '(B, H, T, D)' : '(B, T, H, D)';
   for (const [name, { shape }] of Object.entries({ q, k, v }))
@@ -175,7 +175,7 @@ function checkBlocks(
 
 type Kernels = keyof typeof sources;
 
-interface Cut {
+export interface Cut {
   variant: 'subgroup' | 'staged';
   lanes: number;
   /** Rows of a workgroup. */
@@ -194,7 +194,7 @@ const OWN = 2;
  * How the kernels are cut. Software adapters hand columns around by shuffle (attention_tile.wgsl), everything else by
  * workgroup memory.
  */
-function cut(device: Device, dim: number, blocks: BlockPattern | null, kernel: Kernels): Cut {
+export function cut(device: Device, dim: number, blocks: BlockPattern | null, kernel: Kernels): Cut {
   const { software, subgroupSize: lanes } = device.profile;
   const quads = Math.ceil(dim / 4);
   if (variant(device, 'attention') === 'subgroup' && (!blocks || blocks.size % (4 * lanes) === 0)) {
@@ -328,40 +328,77 @@ function runMask(tensors: readonly Tensor[], lists: Lists, inputs: Inputs, attri
   );
 }
 
+/** Result and log-sum-exp of valid inputs; this and the two below are what operations over more keys are made of. */
+export function forwardPass(inputs: Inputs, attributes: Attributes): readonly [out: Tensor, lse: Tensor] {
+  const [q, k, v] = inputs;
+  const { device } = q;
+  const { batch, heads, queries } = extents(inputs, attributes);
+  const out = empty(device, q.shape, q.dtype);
+  const lse = empty(device, [batch, heads, queries]);
+  const lists = listsOf(device, inputs, attributes, 'out');
+  if (splits(extents(inputs, attributes))) runSplit(out, lse, lists, inputs, attributes);
+  else run('out', [q, k, v, lists.tensor, out, lse], lists, inputs, attributes);
+  return [out, lse];
+}
+
+/** What the gradients need of the forward pass and of what follows: those of a softmax, perhaps over more keys than these. */
+export interface Upstream {
+  readonly out: Tensor;
+  readonly dout: Tensor;
+  readonly lse: Tensor;
+}
+
+/** Writes dq, and that of a mask; returns delta = Σ dout · out of each row, (B, H, Tq). */
+export function queryPass(
+  inputs: Inputs,
+  attributes: Attributes,
+  { out, dout, lse }: Upstream,
+  dq: Tensor,
+  dmask: Tensor | null = null,
+): Tensor {
+  const [q, k, v] = inputs;
+  const { device } = q;
+  const delta = empty(device, lse.shape);
+  const lists = listsOf(device, inputs, attributes, 'dq');
+  run('dq', [q, k, v, lists.tensor, out, dout, lse, dq, delta], lists, inputs, attributes);
+  if (dmask) runMask([q, k, v, lists.tensor, dout, lse, delta, dmask], lists, inputs, attributes);
+  return delta;
+}
+
+/** Writes dk and dv. */
+export function keyPass(
+  inputs: Inputs,
+  attributes: Attributes,
+  { dout, lse, delta }: Omit<Upstream, 'out'> & { readonly delta: Tensor },
+  [dk, dv]: readonly [Tensor, Tensor],
+): void {
+  const [q, k, v] = inputs;
+  const lists = listsOf(q.device, inputs, attributes, 'dkv');
+  run('dkv', [q, k, v, lists.tensor, dout, lse, delta, dk, dv], lists, inputs, attributes);
+}
+
 const attentionOp = operation<Inputs, Attributes, readonly [Tensor, Tensor]>({
   name: 'attention',
   dtypes: 'any',
   shape(inputs, attributes) {
-    check(inputs, attributes);
+    check('attention', inputs, attributes);
     return inputs[0].shape;
   },
-  forward(ctx, inputs, attributes, shape) {
-    const [q, k, v] = inputs;
-    const { batch, heads, queries } = extents(inputs, attributes);
-    const out = empty(ctx.device, shape, q.dtype);
-    const lse = empty(ctx.device, [batch, heads, queries]);
-    const lists = listsOf(ctx.device, inputs, attributes, 'out');
-    if (splits(extents(inputs, attributes))) runSplit(out, lse, lists, inputs, attributes);
-    else run('out', [q, k, v, lists.tensor, out, lse], lists, inputs, attributes);
-    ctx.save(out, lse, ...inputs.filter((input) => input !== null));
-    return [out, lse];
+  forward(ctx, inputs, attributes) {
+    const results = forwardPass(inputs, attributes);
+    ctx.save(...results, ...inputs.filter((input) => input !== null));
+    return results;
   },
   backward(ctx, [dout, dlse], attributes) {
-    const { device } = ctx;
     const [out, lse, ...saved] = ctx.saved as [Tensor, Tensor, ...Tensor[]];
     if (dlse || !dout) throw new Error('[attention] the log-sum-exp has no gradient; use the result alone');
     const inputs = attributes.given.map((given) => (given ? saved.shift()! : null)) as unknown as Inputs;
-    const [q, k, v] = inputs;
-    // The first kernel also makes delta, which the second reads.
-    const [dq, delta] = [ctx.gradient(0), empty(device, lse.shape)];
-    const lists = listsOf(device, inputs, attributes, 'dq');
-    run('dq', [q, k, v, lists.tensor, out, dout, lse, dq, delta], lists, inputs, attributes);
-    const dmask = ctx.needs[3] ? ctx.gradient(3) : null;
-    if (dmask) runMask([q, k, v, lists.tensor, dout, lse, delta, dmask], lists, inputs, attributes);
+    // The first pass also makes delta, which the second reads.
+    const [dq, dmask] = [ctx.gradient(0), ctx.needs[3] ? ctx.gradient(3) : null];
+    const delta = queryPass(inputs, attributes, { out, dout, lse }, dq, dmask);
     if (!ctx.needs[1] && !ctx.needs[2]) return [dq, null, null, dmask];
     const [dk, dv] = [ctx.gradient(1), ctx.gradient(2)];
-    const transposed = listsOf(device, inputs, attributes, 'dkv');
-    run('dkv', [q, k, v, transposed.tensor, dout, lse, delta, dk, dv], transposed, inputs, attributes);
+    keyPass(inputs, attributes, { dout, lse, delta }, [dk, dv]);
     return [dq, dk, dv, dmask];
   },
 });

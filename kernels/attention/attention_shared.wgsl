@@ -1,4 +1,5 @@
-// What the kernels of this family share: the parameters, rows of D elements in quads, and who sees whom.
+// What the kernels of this family share: the parameters, rows of D elements in quads, and who sees whom. With TREE that is a
+// matter of kernels/tree.
 
 struct Params {
   batch: u32, // B
@@ -8,12 +9,19 @@ struct Params {
   keys: u32, // Tk: room for them; how many count is the list's to say
   dim: u32, // D
   positionsFirst: u32, // 1: (B, T, H, D); 0: (B, H, T, D)
+#if TREE
+  tiles: u32, // of a leaf
+  block: u32, // keys of a leaf
+  leaves: u32, // of all keys
+  beam: u32, // leaves of a query, at most
+#else
   maskHeads: u32, // 1 or H
   tiles: u32, // tiles of a head
   listTiles: u32, // tiles that share a list
   listWords: u32, // words of a list
   listHeads: u32, // KV, or 1 where all heads share the lists
   listBatches: u32, // B, or 1 where all samples do
+#endif
   columns: u32, // PART of attention_staged.wgsl
   scale: f32,
 }
@@ -59,6 +67,8 @@ fn store(into: ptr<storage, array<$ROW>, read_write>, at: u32, c: u32, quad: vec
 #endif
 }
 
+#if !TREE
+
 // A list (attention_lists.wgsl): six words of rule, then runs of blocks as (first, end · 2 + partial), then (0, 0).
 struct Rule {
   queries: u32, // that count in this sequence
@@ -101,6 +111,7 @@ fn outside(span: Span, column: u32) -> vec4<bool> {
   let at = vec4i(i32(column));
   return (at >= span.high) | ((at < span.low) & (at >= span.sinks));
 }
+#endif
 #if MASK
 
 fn masked(score: f32, batch: u32, head: u32, query: u32, key: u32) -> f32 {

@@ -40,6 +40,7 @@ fn products(
     }
   }
 }
+#if !TREE
 
 // Products become scores: scaled, masked, and HIDDEN where a row does not see a column. The block begins at column `first`;
 // `partial`: some of its pairs are hidden. Rows are queries and columns keys; with KEYS it is the other way round.
@@ -77,6 +78,7 @@ fn scores(tile: ptr<function, Tile>, batch: u32, head: u32, rows: vec4u, first: 
     }
   }
 }
+#endif
 
 // sums = sums · shrink + tileᵀ · columns
 fn accumulate(

@@ -82,14 +82,21 @@ type Operations = Callable<typeof operations>;
 
 /** Helpers that `kernels/` exports and that are no operations. */
 type NotAnOperation =
+  | 'appendSummaries'
   | 'attentionWithLogSumExp'
   | 'cacheGather'
   | 'cacheWrite'
+  | 'clearCounts'
   | 'composedGuidedStep'
+  | 'decodeSamples'
+  | 'emptySummaries'
+  | 'encodeSampling'
   | 'fromBlocks'
   | 'quantize'
   | 'ropeFrequencies'
   | 'ropeTable'
+  | 'sampledTokens'
+  | 'samplingParameters'
   | 'tokenIds';
 
 /** Every exported operation must have a row: leaving one out does not compile. */

@@ -16,8 +16,10 @@ import { reduceRows } from './reduce.ts';
 import { resizeRows } from './resize.ts';
 import { ropeRows } from './rope.ts';
 import { samplerRows } from './sampler.ts';
+import { samplingRows } from './sampling.ts';
 import { softmaxRows } from './softmax.ts';
 import { sortRows } from './sort.ts';
+import { treeRows } from './tree.ts';
 
 /** Every operation, its float64 reference and its samples. A missing row does not compile. */
 export const table: Table = {
@@ -38,6 +40,8 @@ export const table: Table = {
   ...resizeRows,
   ...ropeRows,
   ...samplerRows,
+  ...samplingRows,
   ...softmaxRows,
   ...sortRows,
+  ...treeRows,
 };
