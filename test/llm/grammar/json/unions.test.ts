@@ -33,28 +33,30 @@ describe('300 kinds', () => {
     required: ['kind'],
     ...more,
   });
-  const values = range(300).flatMap((i) => [
-    { kind: `kind ${i}` },
-    { kind: `kind ${i}`, value: 1 },
-    { value: 'a', kind: `kind ${i}` },
-    { [`own ${i}`]: null, kind: `kind ${i}` },
-    { kind: `kind ${i}`, [`own ${(i + 1) % 300}`]: null },
-    { value: 1 },
-    { kind: `kind ${i + 300}` },
-    { kind: i },
-  ]);
+  const values = range(300)
+    .filter((i) => i % 12 === 0 || i % 12 === 7)
+    .flatMap((i) => [
+      { kind: `kind ${i}` },
+      { kind: `kind ${i}`, value: 1 },
+      { value: 'a', kind: `kind ${i}` },
+      { [`own ${i}`]: null, kind: `kind ${i}` },
+      { kind: `kind ${i}`, [`own ${(i + 1) % 300}`]: null },
+      { value: 1 },
+      { kind: `kind ${i + 300}` },
+      { kind: i },
+    ]);
 
   it.each(['anyOf', 'oneOf'])('of closed objects, %s', (union) => {
-    agrees({ [union]: range(300).map((i) => kind(i, { additionalProperties: false })) }, values, [900, 900]);
+    agrees({ [union]: range(300).map((i) => kind(i, { additionalProperties: false })) }, values, [150, 150]);
   });
 
   it.each(['anyOf', 'oneOf'])('of open objects, %s', (union) => {
-    agrees({ [union]: range(300).map((i) => kind(i, {})) }, values, [1200, 900]);
+    agrees({ [union]: range(300).map((i) => kind(i, {})) }, values, [200, 150]);
   });
 
   it('that overlap, one by one', () => {
     const overlapping = { oneOf: [...range(300).map((i) => kind(i, {})), kind(7, {}), kind(9, { required: [] })] };
-    agrees(overlapping, values, [1000, 900]);
+    agrees(overlapping, values, [150, 150]);
   });
 
   it.each(['anyOf', 'oneOf'])('that hold one another, %s', (union) => {
@@ -68,18 +70,20 @@ describe('300 kinds', () => {
       },
     ]);
     const any = { [union]: kinds.map(([name]) => ({ $ref: `#/$defs/${name.replace(' ', '%20')}` })) };
-    const nested = range(100).flatMap((i) => [
-      {
-        kind: i,
-        of: [
-          { kind: `kind ${99 - i}`, of: [] },
-          { of: [{ kind: 0 }], kind: 'kind 1' },
-        ],
-      },
-      { kind: `kind ${i}`, of: [{ kind: 100 }] },
-      { of: [{ kind: i }, {}], kind: i },
-    ]);
-    agrees({ $ref: '#/$defs/any', $defs: { ...Object.fromEntries(kinds), any } }, nested, [100, 200]);
+    const nested = range(100)
+      .filter((i) => i % 5 === 1)
+      .flatMap((i) => [
+        {
+          kind: i,
+          of: [
+            { kind: `kind ${99 - i}`, of: [] },
+            { of: [{ kind: 0 }], kind: 'kind 1' },
+          ],
+        },
+        { kind: `kind ${i}`, of: [{ kind: 100 }] },
+        { of: [{ kind: i }, {}], kind: i },
+      ]);
+    agrees({ $ref: '#/$defs/any', $defs: { ...Object.fromEntries(kinds), any } }, nested, [20, 40]);
   });
 });
 
@@ -121,7 +125,7 @@ describe('few kinds, of random members', () => {
           agrees(schema, values, [0, 0]);
         },
       ),
-      { numRuns: 150, seed: 11 },
+      { numRuns: 60, seed: 11 },
     );
   });
 
@@ -142,7 +146,7 @@ describe('few kinds, of random members', () => {
           agrees({ type: 'object', properties: { b: { type: 'string' }, c: false }, allOf }, values, [0, 0]);
         },
       ),
-      { numRuns: 200, seed: 12 },
+      { numRuns: 120, seed: 12 },
     );
   });
 });
@@ -175,7 +179,7 @@ describe('arrays of what must be in them and what must not', () => {
       fc.property(schema, fc.array(value, { minLength: 20, maxLength: 20 }), (one, values) => {
         agrees({ type: 'array', ...one }, values, [0, 0]);
       }),
-      { numRuns: 300, seed: 13 },
+      { numRuns: 150, seed: 13 },
     );
   });
 });
