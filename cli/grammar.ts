@@ -53,7 +53,7 @@ const command = new Command('node cli/grammar.js')
 --check prints {"id", "verdict", "reason"?, "compileMs", "maskUs"} for each line:
   accepted     every token of the instance (its JSON as JSON.stringify writes it, by the vocabulary's own tokenizer) is
                in its mask, and the end at the end; members may come in any order
-  rejected     one is not: "reason" has the place and what was allowed there
+  rejected     one is not: "reason" has the place, what was allowed there, and by which keywords
   unsupported  the schema is none, or has what is not followed exactly; "reason" has the place and the keyword
   error        the line could not be checked: "reason" says why, with its number; the exit status will be 1
 compileMs is the time from the schema to the first mask, what is remembered of schemas before included; maskUs those of

@@ -3,6 +3,7 @@ import { Matcher } from '../../llm/grammar/matcher.ts';
 import { Unsupported } from '../../llm/grammar/refusal.ts';
 import { compile, type SchemaOptions } from '../../llm/grammar/schema/compile.ts';
 import { SchemaError } from '../../llm/grammar/schema/errors.ts';
+import { refusal, whyRejected } from './explain.ts';
 import { jsonText } from './json.ts';
 import { replay } from './replay.ts';
 import type { Tokens } from './tokens.ts';
@@ -31,11 +32,11 @@ export function check(schema: unknown, instance: unknown, tokens: Tokens, option
     const matcher = new Matcher(tokens.vocabulary, grammar);
     const first = matcher.mask();
     const compileMs = elapsed();
-    const { rejected, steps } = replay(matcher, first, tokens, text);
+    const { accepted, steps } = replay(matcher, first, tokens, text);
     const maskUs = steps.length === 0 ? null : statistics(steps);
-    return rejected === null
+    return accepted
       ? { verdict: 'accepted', compileMs, maskUs }
-      : { verdict: 'rejected', reason: rejected, compileMs, maskUs };
+      : { verdict: 'rejected', reason: refusal(grammar, text), compileMs, maskUs };
   } catch (error) {
     if (!(error instanceof Unsupported || error instanceof SchemaError)) throw error;
     return { verdict: 'unsupported', reason: error.message, compileMs: elapsed(), maskUs: null };
@@ -55,7 +56,10 @@ export function checkLine(text: string, number: number, tokens: Tokens, options:
     if (typeof line !== 'object' || line === null || !('schema' in line) || !('instance' in line)) {
       throw new Error('no object with "schema" and "instance"');
     }
-    return { id, ...check(line.schema, line.instance, tokens, options) };
+    const verdict = check(line.schema, line.instance, tokens, options);
+    if (verdict.verdict !== 'rejected') return { id, ...verdict };
+    const because = whyRejected(line.schema, jsonText(line.instance), options);
+    return { id, ...verdict, reason: `${verdict.reason}, because of ${because}` };
   } catch (error) {
     return { id, verdict: 'error', reason: `line ${number}: ${(error as Error).message}` };
   }

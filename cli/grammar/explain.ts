@@ -6,7 +6,7 @@ import { Masks } from '../../llm/grammar/mask.ts';
 import { namesAt, schemasAt } from '../../llm/grammar/schema/at.ts';
 import { compile, type SchemaOptions } from '../../llm/grammar/schema/compile.ts';
 import { advanceAll, start } from '../../llm/grammar/stack.ts';
-import { inWords, mayCome, NEXT, nextInWords, type Next } from './next.ts';
+import { END, inWords, mayCome, NEXT, nextInWords, type Next } from './next.ts';
 import { placeOf } from './place.ts';
 import { reasonInWords, Reasons, type Question, type Reason } from './reasons.ts';
 import type { Tokens } from './tokens.ts';
@@ -47,13 +47,9 @@ export function explain(grammar: Frame, prefix: string, tokens: Tokens): string[
 export function explainSchema(schema: unknown, prefix: string, options: SchemaOptions, tokens: Tokens): string[] {
   const { algebra, formula } = compile(schema, options);
   const grammar = document(algebra, formula, { whitespace: Infinity });
-  if (!grammar) {
-    const reason = new Reasons(schema, options, '').why((stack) => stack !== null);
-    const words = reason ? reasonInWords(reason) : '#: false';
-    return [`No JSON value satisfies the schema: ${words}.`];
-  }
+  if (!grammar) return [`No JSON value satisfies the schema: ${whyNothing(schema, options)}.`];
   const { read, refused, stack } = reading(grammar, prefix);
-  const json = advanceAll(start(jsonSchema(true, { whitespace: Infinity })), encode(read))!;
+  const json = behindAsJson(read);
   const reasons = new Reasons(schema, options, read);
   const lines = [behind(read)];
   if (refused !== null) lines.push(`  \`${refused}\` may not come: ${whyNot(refused, json, read, reasons)}.`);
@@ -63,6 +59,33 @@ export function explainSchema(schema: unknown, prefix: string, options: SchemaOp
     ...keys(schema, options, read, stack, json),
   );
   return [...lines, ...placeInWords(schema, read, options)];
+}
+
+/** The stack behind the beginning of a document of which nothing is asked. */
+const behindAsJson = (read: string): Stack =>
+  advanceAll(start(jsonSchema(true, { whitespace: Infinity })), encode(read))!;
+
+/** Why no document of a schema exists. */
+function whyNothing(schema: unknown, options: SchemaOptions): string {
+  const reason = new Reasons(schema, options, '').why((stack) => stack !== null);
+  return reason ? reasonInWords(reason) : '#: false';
+}
+
+/** Where a text that is no document of the grammar leaves it, and what might have come there. */
+export function refusal(grammar: Frame, text: string): string {
+  const { read, refused, stack } = reading(grammar, text);
+  if (refused === null) return `at the end: ${nextInWords(stack)} may come, not the end`;
+  const place = `at character ${read.length}, behind \`${[...read].slice(-40).join('')}\``;
+  return `${place}: \`${refused}\` may not come, but ${nextInWords(stack)}`;
+}
+
+/** By which keywords a JSON text is no document of a schema. */
+export function whyRejected(schema: unknown, text: string, options: SchemaOptions): string {
+  const { algebra, formula } = compile(schema, options);
+  const grammar = document(algebra, formula, { whitespace: Infinity });
+  if (!grammar) return whyNothing(schema, options);
+  const { read, refused } = reading(grammar, text);
+  return whyNot(refused ?? END, behindAsJson(read), read, new Reasons(schema, options, read));
 }
 
 const behind = (read: string): string =>

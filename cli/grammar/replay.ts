@@ -1,11 +1,9 @@
-import { advance, complete } from '../../llm/grammar/stack.ts';
+import { advanceAll, complete } from '../../llm/grammar/stack.ts';
 import type { Matcher } from '../../llm/grammar/matcher.ts';
-import { nextInWords } from './next.ts';
 import type { Tokens } from './tokens.ts';
 
 export interface Replay {
-  /** Why the text is rejected: the place, and what was allowed there. */
-  readonly rejected: string | null;
+  readonly accepted: boolean;
   /** Of each token after the first: taking the one before and making its mask, in µs. */
   readonly steps: readonly number[];
 }
@@ -14,37 +12,23 @@ export interface Replay {
 export function replay(matcher: Matcher, first: Uint32Array, { vocabulary, encode }: Tokens, text: string): Replay {
   const steps: number[] = [];
   let mask = first;
-  let written = 0;
   for (const token of encode(text)) {
-    if (!has(mask, token)) return { rejected: refusal(matcher, vocabulary.bytes(token), text, written), steps };
+    if (!has(mask, token)) return refused(matcher, vocabulary.bytes(token), steps, text);
     const start = performance.now();
     if (!matcher.accept(token)) throw new Error(`[grammar] token ${token} is in the mask and not accepted, in ${text}`);
     mask = matcher.mask();
     steps.push((performance.now() - start) * 1000);
-    written += vocabulary.bytes(token).length;
   }
   const ends = vocabulary.end.some((token) => has(mask, token));
   if (ends !== complete(matcher.stack)) throw new Error(`[grammar] the mask is wrong about the end of ${text}`);
-  return { rejected: ends ? null : `at the end: ${nextInWords(matcher.stack)} may come, not the end`, steps };
+  return { accepted: ends, steps };
 }
 
 function has(mask: Uint32Array, token: number): boolean {
   return ((mask[token >>> 5]! >>> (token & 31)) & 1) === 1;
 }
 
-function refusal(matcher: Matcher, bytes: Uint8Array, text: string, written: number): string {
-  let stack = matcher.stack;
-  for (const [index, byte] of bytes.entries()) {
-    const next = advance(stack, byte);
-    if (next) {
-      stack = next;
-      continue;
-    }
-    const all = new TextEncoder().encode(text);
-    const before = new TextDecoder().decode(all.subarray(0, written + index));
-    const after = new TextDecoder().decode(all.subarray(written + index));
-    const place = `at character ${before.length}, behind \`${before.slice(-40)}\``;
-    return `${place}: \`${after.slice(0, 1)}\` may not come, but ${nextInWords(stack)}`;
-  }
+function refused(matcher: Matcher, bytes: Uint8Array, steps: readonly number[], text: string): Replay {
+  if (advanceAll(matcher.stack, bytes) === null) return { accepted: false, steps };
   throw new Error(`[grammar] a token that may come byte by byte is not in the mask, in ${text}`);
 }

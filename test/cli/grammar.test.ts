@@ -82,6 +82,19 @@ describe('--check', () => {
     });
   });
 
+  it('names the keywords that reject an instance', () => {
+    const reason = (schema: unknown, instance: unknown): string => {
+      const line = checkLine(JSON.stringify({ schema, instance }), 1, tokens, {});
+      return 'reason' in line ? line.reason! : line.verdict;
+    };
+    expect(reason(person, { age: 3 })).toMatch(/white space, because of #\/required\/0: "name" is required$/);
+    expect(reason({ minimum: 10 }, 1)).toMatch(/not the end, because of #\/minimum: 10$/);
+    expect(reason({ pattern: '^\\p{Lu}' }, 'é')).toMatch(
+      /^at character 1, behind `"`: `é` may not come, but .*pattern/,
+    );
+    expect(reason(false, 1)).toBe('no JSON value satisfies the schema, because of #: false');
+  });
+
   it('takes a byte order mark for none, and lines by their id', () => {
     const text = '\uFEFF{"id":"a","schema":{"minimum":1e15,"multipleOf":2},"instance":1e16}';
     expect(checkLine(text, 1, tokens, {})).toMatchObject({ id: 'a', verdict: 'accepted' });
