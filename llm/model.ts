@@ -8,7 +8,7 @@ import { add, affine, AttentionLists, cast, geluTanh, linear, mul, rope, ropeTab
 import { Embedding, like, Linear, RmsNorm } from '../nn/layers.ts';
 import { Module } from '../nn/module.ts';
 import { attend } from './attend.ts';
-import type { Cached } from './attend.ts';
+import type { Cached, Documents } from './attend.ts';
 import type { Step } from './cache.ts';
 import { parseTransformerConfig } from './config.ts';
 import type { LayerConfig, TransformerConfig } from './config.ts';
@@ -27,6 +27,7 @@ interface Pass {
   readonly positions: Tensor;
   readonly turn: (rope: RopeConfig) => Turn;
   readonly cached: Cached | null;
+  readonly documents: Documents | null;
 }
 
 class Attention extends Module {
@@ -53,7 +54,7 @@ class Attention extends Module {
   }
 
   /** x (B, T, C) → (B, T, C) */
-  forward(x: Tensor, { positions, turn, cached }: Pass): Tensor {
+  forward(x: Tensor, { positions, turn, cached, documents }: Pass): Tensor {
     const { heads, keyHeads, headDim, attentionScale } = this.#config;
     const [b, t] = x.shape as [number, number, number];
     const split = (y: Tensor, heads: number) => reshape(y, [b, t, heads, headDim]);
@@ -67,7 +68,7 @@ class Attention extends Module {
       q = rope(q, positions, table, { layout: 'bthd', scale });
       k = rope(k, positions, table, { layout: 'bthd', scale });
     }
-    const y = attend(q, k, v, this.#layer, attentionScale, cached);
+    const y = attend(q, k, v, this.#layer, attentionScale, cached, documents);
     return this.o_proj.forward(reshape(y, [b, t, heads * headDim]));
   }
 }
@@ -147,6 +148,8 @@ const norm = (device: Device, { normEps: eps, normOffset: offset }: TransformerC
 export interface ForwardOptions {
   /** Of a cache (`KeyValueCache.step`): the texts go on where it ends, and are added to it. */
   step?: Step;
+  /** Where several share a sequence, without a cache. */
+  documents?: Documents;
   /** Of all that is computed; f32 by default. */
   dtype?: 'f32' | 'f16';
 }
@@ -173,7 +176,7 @@ export class Transformer extends Module {
    * The last layer's states after the final norm, (B, T, C). ids: i32 (B, T) on the device, or texts of one length.
    * Throws where ids are not in the vocabulary (of a tensor that can't be seen).
    */
-  forward(ids: Tensor | readonly ArrayLike<number>[], { step, dtype = 'f32' }: ForwardOptions = {}): Tensor {
+  forward(ids: Tensor | readonly ArrayLike<number>[], { step, documents, dtype = 'f32' }: ForwardOptions = {}): Tensor {
     const { device, config } = this;
     return scope(device, () => {
       const given = ids instanceof Tensor ? ids : this.#upload(ids);
@@ -184,24 +187,33 @@ export class Transformer extends Module {
         throw new Error(
           `[transformer] the step is for ids ${formatShape(step.positions.shape)}, not ${formatShape(given.shape)}`,
         );
-      const positions = step?.positions ?? tensor(device, Int32Array.from({ length }, (_, t) => t), [length]); // prettier-ignore
+      const positions = step?.positions ?? documents?.positions ?? tensor(device, Int32Array.from({ length }, (_, t) => t), [length]); // prettier-ignore
       const reach = step?.cache.capacity ?? length;
       const lists = new AttentionLists(device);
       let x = cast(this.model.embed_tokens.forward(given), dtype);
       if (config.embeddingScale !== 1) x = affine(x, config.embeddingScale);
       this.model.layers.forEach((layer, i) => {
         const cached = step ? { step, lists, ...step.cache.layers[i]! } : null;
-        x = layer.forward(x, { positions, turn: (rope) => this.#turn(rope, reach), cached });
+        x = layer.forward(x, {
+          positions,
+          turn: (rope) => this.#turn(rope, reach),
+          cached,
+          documents: documents ?? null,
+        });
       });
       step?.end();
       return this.model.norm.forward(x);
     });
   }
 
+  /** What the last states meet, (V, C): a row a token. */
+  get head(): Tensor {
+    return (this.lm_head ?? this.model.embed_tokens).weight;
+  }
+
   /** Scores of the next token: states (…, C) → (…, V). */
   logits(states: Tensor): Tensor {
-    const { weight } = this.lm_head ?? this.model.embed_tokens;
-    return linear(states, like(weight, states));
+    return linear(states, like(this.head, states));
   }
 
   override release(): void {

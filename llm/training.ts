@@ -1,0 +1,163 @@
+/** Training a decoder on packed documents to predict each token's next; what it is measured by; what it says meanwhile. */
+import { affine } from '../kernels/index.ts';
+import { HostRandom, noGrad, randomKey, release, reshape, scope } from '../engine/index.ts';
+import type { Tensor } from '../engine/index.ts';
+import { linearCrossEntropy, linearLogProbabilities } from '../kernels/index.ts';
+import { DataOrder } from '../nn/order.ts';
+import type { Losses, Pass } from '../nn/trainer.ts';
+import { KeyValueCache } from './cache.ts';
+import type { Transformer } from './model.ts';
+import { upload } from './packing.ts';
+import type { Batch, Packing } from './packing.ts';
+
+/** The mean of −log p(next token) over a batch's targets, in nats. */
+export function nextTokenLoss(model: Transformer, batch: Batch): Tensor {
+  const { ids, targets, documents } = upload(model.device, batch);
+  const states = model.forward(ids, { documents }); // (B, T, C)
+  return linearCrossEntropy(reshape(states, [targets.size, model.config.width]), model.head, targets);
+}
+
+/** The forward pass of a run, for the trainer: which sequences it takes is a function of the seed and the pass. */
+export class NextTokenTask {
+  readonly #model: Transformer;
+  readonly #packing: Packing;
+  readonly #order: DataOrder;
+  readonly #batch: number;
+  readonly #accumulate: number;
+
+  constructor(
+    model: Transformer,
+    packing: Packing,
+    { seed, batch, accumulate }: { seed: number; batch: number; accumulate: number },
+  ) {
+    this.#model = model;
+    this.#packing = packing;
+    this.#order = new DataOrder(packing.count, seed);
+    this.#batch = batch;
+    this.#accumulate = accumulate;
+  }
+
+  /** Each pass weighs as much as it has targets, so that a step's gradient is that of the mean over all of its targets. */
+  loss({ step, pass }: Pass): Losses {
+    const sequences = this.#order.batch(pass, this.#batch);
+    const loss = nextTokenLoss(this.#model, this.#packing.batch(sequences));
+    if (this.#accumulate === 1) return { loss };
+    const targetsOf = (sequences: readonly number[]) =>
+      sequences.reduce((sum, sequence) => sum + this.#packing.targets(sequence), 0);
+    const all = targetsOf(this.#order.batch(step, this.#batch * this.#accumulate));
+    return { loss: affine(loss, (targetsOf(sequences) * this.#accumulate) / all) };
+  }
+}
+
+/** The mean of −log p(next token) in nats over the targets of these sequences, or of all, `batch` at once. */
+export async function heldOutLoss(
+  model: Transformer,
+  packing: Packing,
+  batch: number,
+  sequences: readonly number[] = Array.from({ length: packing.count }, (_, i) => i),
+): Promise<number> {
+  const { device, config } = model;
+  let [sum, targets] = [0, 0];
+  for (let from = 0; from < sequences.length; from += batch) {
+    const some = sequences.slice(from, from + batch);
+    const rows = noGrad(device, () =>
+      scope(device, () => {
+        const { ids, targets, documents } = upload(device, packing.batch(some));
+        const states = model.forward(ids, { documents });
+        return linearLogProbabilities(reshape(states, [targets.size, config.width]), model.head, targets); // (B · T)
+      }),
+    );
+    for (const row of await rows.read()) sum -= row;
+    release(rows);
+    for (const sequence of some) targets += packing.targets(sequence);
+  }
+  return sum / targets;
+}
+
+/**
+ * What counting gives for the same targets, in nats a token: the mean of −log p for n-grams of 1 to `order` tokens of the
+ * training documents, each interpolated with the shorter ones (Witten & Bell 1991). The first is the unigram entropy.
+ */
+export function countingLosses(
+  training: readonly Int32Array[],
+  heldOut: readonly Int32Array[],
+  { order, vocabulary }: { order: number; vocabulary: number },
+): number[] {
+  // Of each history of n − 1 tokens: what followed how often.
+  const counts = Array.from({ length: order }, () => new Map<string, Map<number, number>>());
+  const history = (tokens: Int32Array, at: number, n: number) => tokens.subarray(at - n, at).join();
+  for (const tokens of training)
+    for (let at = 1; at < tokens.length; at++)
+      for (let n = 0; n < Math.min(order, at + 1); n++) {
+        const key = history(tokens, at, n);
+        let followers = counts[n]!.get(key);
+        if (!followers) counts[n]!.set(key, (followers = new Map()));
+        followers.set(tokens[at]!, (followers.get(tokens[at]!) ?? 0) + 1);
+      }
+  const totals = counts.map(
+    (some) => new Map([...some].map(([key, followers]) => [key, [...followers.values()].reduce((a, b) => a + b, 0)])),
+  );
+  const losses = new Array<number>(order).fill(0);
+  let targets = 0;
+  for (const tokens of heldOut)
+    for (let at = 1; at < tokens.length; at++, targets++) {
+      let probability = 1 / vocabulary;
+      for (let n = 0; n < order; n++) {
+        const key = n <= at ? history(tokens, at, n) : '';
+        const followers = n <= at ? counts[n]!.get(key) : undefined;
+        if (followers) {
+          const [total, kinds] = [totals[n]!.get(key)!, followers.size];
+          probability = ((followers.get(tokens[at]!) ?? 0) + kinds * probability) / (total + kinds);
+        }
+        losses[n]! -= Math.log(probability);
+      }
+    }
+  return losses.map((loss) => loss / targets);
+}
+
+export interface SampleOptions {
+  /** Tokens at most. */
+  tokens: number;
+  /** 0 takes the likeliest each time. */
+  temperature: number;
+  seed: number;
+}
+
+/** What the model says behind `prompt`, up to a token that ends a text: for a look at it while it trains. */
+export async function continueText(
+  model: Transformer,
+  prompt: readonly number[],
+  { tokens, temperature, seed }: SampleOptions,
+): Promise<number[]> {
+  const { device, config } = model;
+  const random = new HostRandom(randomKey(seed, 'sample'));
+  const cache = new KeyValueCache(device, config, { batch: 1, capacity: prompt.length + tokens });
+  const said: number[] = [];
+  let fresh: readonly number[] = prompt;
+  try {
+    while (said.length < tokens) {
+      const logits = noGrad(device, () =>
+        scope(device, () => model.logits(model.forward([fresh], { step: cache.step(fresh.length) }))),
+      );
+      const scores = (await logits.read()).slice(-config.vocabulary);
+      release(logits);
+      const next = choose(scores, temperature, random);
+      if (config.ends.includes(next)) break;
+      said.push(next);
+      fresh = [next];
+    }
+    return said;
+  } finally {
+    cache.release();
+  }
+}
+
+function choose(scores: ArrayLike<number>, temperature: number, random: HostRandom): number {
+  const all = Array.from(scores);
+  const top = all.reduce((a, b) => Math.max(a, b));
+  if (temperature === 0) return all.indexOf(top);
+  const weights = all.map((score) => Math.exp((score - top) / temperature));
+  let left = random.uniform() * weights.reduce((a, b) => a + b, 0);
+  const chosen = weights.findIndex((weight) => (left -= weight) < 0);
+  return chosen < 0 ? all.indexOf(top) : chosen;
+}
