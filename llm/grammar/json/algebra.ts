@@ -187,10 +187,18 @@ export class Algebra {
     return this.assert(String(value.id), { kind: 'child', value });
   }
 
-  /** The formula with its parts replaced, one level deep; a formula without parts is itself. */
+  /** The formula with its parts replaced, one level deep, as far as that matters; a formula without parts is itself. */
   over(formula: Formula, replace: (part: Formula) => Formula): Formula {
     if (formula.kind === 'not') return this.not(replace(formula.of));
-    return 'of' in formula ? this[formula.kind](...formula.of.map(replace)) : formula;
+    if (!('of' in formula)) return formula;
+    const absorbing = formula.kind === 'and' ? this.no : formula.kind === 'or' ? this.yes : null;
+    const parts: Formula[] = [];
+    for (const part of formula.of) {
+      const other = replace(part);
+      if (other === absorbing) return other;
+      parts.push(other);
+    }
+    return this[formula.kind](...parts);
   }
 
   /** Exactly this value: numbers by what they are worth, objects whatever the order of their members. */

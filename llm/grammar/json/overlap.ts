@@ -18,6 +18,8 @@ const EVERY: ReadonlyMap<Type, Values> = new Map([
 interface Members {
   readonly required: readonly string[];
   readonly asserted: readonly Extract<Assert, { kind: 'members' }>[];
+  /** The values that a member may have, as far as they have been asked for. */
+  readonly values: Map<string, Values | null>;
 }
 
 /**
@@ -54,21 +56,24 @@ export class Overlaps {
   }
 
   /** Whether a member that objects of the second kind must have is in none of the first. */
-  private refuses({ asserted }: Members, { required, asserted: others }: Members): boolean {
-    return required.some((name) => {
-      const here = this.member(asserted, name);
-      return here !== ANY && (here.size === 0 || disjoint(here, this.member(others, name)));
+  private refuses(one: Members, other: Members): boolean {
+    return other.required.some((name) => {
+      const here = this.member(one, name);
+      return here !== ANY && (here.size === 0 || disjoint(here, this.member(other, name)));
     });
   }
 
   /** The values that a member may have. */
-  private member(asserted: Members['asserted'], name: string): Values | null {
-    return asserted
-      .map(({ names, patterns, rest }) => {
+  private member({ asserted, values }: Members, name: string): Values | null {
+    let found = values.get(name);
+    if (found === undefined) {
+      const each = asserted.map(({ names, patterns, rest }) => {
         const value = names.get(name) ?? (patterns.length === 0 ? rest : null);
         return value && this.scalars(value);
-      })
-      .reduce<Values | null>(both, ANY);
+      });
+      values.set(name, (found = each.reduce<Values | null>(both, ANY)));
+    }
+    return found;
   }
 
   /** The values among which all are that satisfy a formula, where it lists them; null where it may be any. */
@@ -141,5 +146,5 @@ function membersOf(formula: Formula): Members {
     if (part.assert.kind === 'required') required.push(part.assert.name);
     else if (part.assert.kind === 'members') asserted.push(part.assert);
   }
-  return { required, asserted };
+  return { required, asserted, values: new Map() };
 }
