@@ -1,5 +1,5 @@
 /** What ajv says of documents whose numbers are read digit by digit, not as doubles. */
-import { Ajv2020, type DataValidationCxt } from 'ajv/dist/2020.js';
+import { Ajv2020 } from 'ajv/dist/2020.js';
 import { compare, decimal, isMultiple, scientific, type Decimal } from '../../../../llm/grammar/json/decimal.ts';
 
 /** A document, and its numbers by their JSON pointers. */
@@ -21,7 +21,7 @@ export function exactAjv(schema: unknown): (text: string) => boolean {
     holds: (schema: unknown, at: string, data: unknown) => boolean,
   ): void => {
     ajv.removeKeyword(keyword);
-    const validate = (schema: unknown, data: unknown, _parent: unknown, cxt?: DataValidationCxt): boolean =>
+    const validate = (schema: unknown, data: unknown, _parent: unknown, cxt?: { readonly instancePath: string }): boolean =>
       holds(schema, cxt!.instancePath, data);
     ajv.addKeyword({ keyword, ...(type && { type }), validate });
   };
