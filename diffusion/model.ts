@@ -41,7 +41,7 @@ export const readVae = (device: Device, files: ModelFiles, part = ''): Promise<V
 /** A text encoder from its `config.json` and weights. */
 export const readClipText = (device: Device, files: ModelFiles, part = ''): Promise<ClipTextModel> =>
   // Older files store the positions 0, 1, 2, … as if they were weights.
-  readPart(files, part, TRANSFORMERS_WEIGHTS, (json, name) => ClipTextModel.fromConfig(device, json, name), /position_ids$/); // prettier-ignore
+  readPart(files, part, TRANSFORMERS_WEIGHTS, (json, name) => ClipTextModel.fromConfig(device, json, name), { ignore: /position_ids$/ }); // prettier-ignore
 
 const part = z.tuple([z.string().nullable(), z.string().nullable()]);
 

@@ -49,6 +49,15 @@ export interface Pending {
   discard(): void;
 }
 
+/** Which block a storage is given; see `Pool.allocate`. */
+interface Taking {
+  readonly unused?: boolean;
+  readonly exact?: boolean;
+}
+
+/** Of storages whose content is nobody's yet; see `Pool.declare`. */
+const UNWRITTEN: Pending = { make: () => {}, discard: () => {} };
+
 /**
  * Memory with a count of its holders (a scope, the tape, an owner); its block returns to the pool when nobody holds it.
  * A *pending* storage has no block yet: asking for it computes the content.
@@ -61,13 +70,14 @@ export class Storage {
   #block: Block | null = null;
   #pending: Pending | null;
 
-  constructor(pool: Pool, bytes: number, tag: string, pending: Pending | null, unused = false) {
+  constructor(pool: Pool, bytes: number, tag: string, pending: Pending | null, how: Taking = {}) {
     this.#pool = pool;
     this.bytes = bytes;
     this.tag = tag;
     this.#pending = pending;
+    if (pending === UNWRITTEN) return;
     if (pending) pool.pendings.add(this);
-    else this.#block = pool.take(bytes, tag, unused);
+    else this.#block = pool.take(bytes, tag, how);
   }
 
   get block(): Block {
@@ -157,11 +167,11 @@ export class Pool {
 
   /**
    * A buffer of at least `bytes`, held once. Its content is undefined. Throws when the budget does not allow it. `unused`: in a
-   * captured step, none that the step has used already.
+   * captured step, none that the step has used already. `exact`: of no size class, for what is large and lives long.
    */
-  allocate(bytes: number, tag = this.tag, unused = false): Storage {
+  allocate(bytes: number, tag = this.tag, { unused = false, exact = false } = {}): Storage {
     this.#check(bytes);
-    return new Storage(this, bytes, tag, null, unused);
+    return new Storage(this, bytes, tag, null, { unused, exact });
   }
 
   /** The same, but the memory is taken, and `pending.make()` called, when the content is first asked for. */
@@ -170,9 +180,17 @@ export class Pool {
     return new Storage(this, bytes, tag, pending);
   }
 
+  /**
+   * The same, but the memory is taken when it is first bound or written to: a parameter's, before it is known in which format
+   * its weights come.
+   */
+  declare(bytes: number, tag = this.tag): Storage {
+    return new Storage(this, bytes, tag, UNWRITTEN);
+  }
+
   /** For storages: a block of at least `bytes`, counted as live. */
-  take(bytes: number, tag: string, unused = false): Block {
-    const size = sizeClass(bytes, this.#limit);
+  take(bytes: number, tag: string, { unused = false, exact = false }: Taking = {}): Block {
+    const size = exact ? Math.max(1, Math.ceil(bytes / ALIGNMENT)) * ALIGNMENT : sizeClass(bytes, this.#limit);
     const reservation = this.#reservation;
     const own = unused ? undefined : reservation?.free.get(size)?.pop();
     const block = own ?? this.#free.get(size)?.pop() ?? this.#create(size, tag);

@@ -2,7 +2,8 @@
  * The files of a model in the layout of Hugging Face's libraries, `config.json` and safetensors beside it, from wherever
  * they are: on a disk (folder.ts) or behind URLs (below). Nothing here imports from Node.
  */
-import type { Module, Weights } from './module.ts';
+import { declare } from './module.ts';
+import type { LoadOptions, Module, Weights } from './module.ts';
 import { bytesSource, readSafetensors } from './safetensors.ts';
 import type { Safetensors } from './safetensors.ts';
 
@@ -103,21 +104,26 @@ export async function readPart<M extends Module>(
   part: string,
   stem: string,
   make: (json: unknown, name: string) => M,
-  ignore?: RegExp,
+  options: LoadOptions = {},
 ): Promise<M> {
   const config = `${part}config.json`;
   const json = await readJson(files, config);
   const weights = await files.weights(part, stem);
   try {
-    const model = make(json, `${files.name}/${config}`);
-    await model.load(weights, ignore ? { ignore } : {}).catch((error: unknown) => {
-      model.release();
-      throw error;
-    });
-    return model;
+    return await loaded(() => make(json, `${files.name}/${config}`), weights, options);
   } finally {
     await weights.close();
   }
+}
+
+/** The module that `make` makes, with these weights. */
+export async function loaded<M extends Module>(make: () => M, weights: Weights, options: LoadOptions = {}): Promise<M> {
+  const model = declare(make);
+  await model.load(weights, options).catch((error: unknown) => {
+    model.release();
+    throw error;
+  });
+  return model;
 }
 
 /** Text of a file that must be there. */

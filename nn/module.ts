@@ -1,17 +1,23 @@
 import {
+  byteLength,
   checkpoint,
   clearGradient,
   empty,
+  formatMultiple,
   formatShape,
   HostRandom,
+  isStorageFormat,
   keep,
   randomKey,
   sameShape,
   scope,
+  sizeOf,
   Tensor,
+  tensor,
   write,
 } from '../engine/index.ts';
-import type { Device, Shape } from '../engine/index.ts';
+import type { Blocks, Device, Shape, StorageFormat } from '../engine/index.ts';
+import { fromBlocks } from '../kernels/index.ts';
 
 /** How a fresh parameter is filled. */
 export type Distribution = { normal: number } | { uniform: number } | { constant: number };
@@ -23,6 +29,36 @@ export interface Weights {
   readonly tensors: ReadonlyMap<string, { readonly shape: Shape }>;
   /** The values of one tensor as f32. */
   floats(name: string): Promise<Float32Array>;
+  /** The blocks of one that is stored in this format; null where it is in another. */
+  blocks?(name: string, format: 'q8' | 'q4'): Promise<Blocks | null>;
+}
+
+/** What parameters are kept in. Those in other formats than f32 are not trained. */
+export type WeightFormat = 'f32' | 'f16' | StorageFormat;
+export const WEIGHT_FORMATS = ['f32', 'f16', 'bf16', 'q8', 'q4'] as const satisfies readonly WeightFormat[];
+
+export interface LoadOptions {
+  /** Turns a parameter's path into the file's key. */
+  readonly rename?: (path: string) => string;
+  /** Keys that a file may hold besides. */
+  readonly ignore?: RegExp;
+  /** What a parameter is kept in; f32 by default. */
+  readonly format?: (path: string, shape: Shape) => WeightFormat;
+}
+
+let declaring = false;
+
+/**
+ * Makes modules by `make` (synchronous) whose parameters take no memory before they are filled: so a model that is loaded
+ * in another format is never there in f32.
+ */
+export function declare<T>(make: () => T): T {
+  declaring = true;
+  try {
+    return make();
+  } finally {
+    declaring = false;
+  }
 }
 
 /**
@@ -42,8 +78,11 @@ export abstract class Module {
   /** A parameter for the field `name`, uninitialised until `initialize` or `load`. It belongs to the module. */
   protected parameter(name: string, shape: Shape, distribution: Distribution): Tensor {
     this.#distributions.set(name, distribution);
-    const tensor = empty(this.device, shape, 'f32', 'parameters');
-    if (this.device.scope) keep(tensor); // the scope's part ends with it, the module's stays
+    const { device } = this;
+    const tensor = declaring
+      ? new Tensor(device, device.memory.declare(byteLength(sizeOf(shape), 'f32'), 'parameters'), 0, shape, 'f32')
+      : empty(device, shape, 'f32', 'parameters');
+    if (device.scope) tensor.storage.retain(); // the scope's part ends with it, the module's stays
     tensor.requiresGrad = true;
     return tensor;
   }
@@ -75,7 +114,11 @@ export abstract class Module {
 
   /** Whether `backward` computes gradients for this module's parameters. A frozen branch stores nothing. */
   setTrainable(trainable: boolean): void {
-    for (const tensor of this.namedParameters().values()) tensor.requiresGrad = trainable;
+    for (const [path, tensor] of this.namedParameters()) {
+      if (trainable && tensor.dtype !== 'f32')
+        throw new Error(`[module] ${path} is kept in ${tensor.dtype}; parameters that are trained are f32`);
+      tensor.requiresGrad = trainable;
+    }
   }
 
   /**
@@ -113,36 +156,42 @@ export abstract class Module {
   }
 
   /**
-   * Loads every parameter from `weights`, strictly: throws, before anything is changed, on missing names, unknown names and
-   * other shapes. `rename` turns a parameter's path into the file's key; `ignore` names keys that a file may hold besides.
+   * Loads every parameter from `weights`, strictly: throws, before anything is changed, on missing names, unknown names, other
+   * shapes and rows that a format doesn't hold. One tensor at a time is on the host.
    */
   async load(
     weights: Weights,
-    { rename = (path: string) => path, ignore = /^$/ }: { rename?: (path: string) => string; ignore?: RegExp } = {},
+    { rename = (path) => path, ignore = /^$/, format = () => 'f32' }: LoadOptions = {},
   ): Promise<void> {
-    const parameters = [...this.namedParameters()].map(([path, tensor]) => ({ key: rename(path), tensor }));
+    const parameters = [...this.namedParameters()].map(([path, tensor]) => ({
+      path,
+      key: rename(path),
+      tensor,
+      dtype: format(path, tensor.shape),
+    }));
+    const fail = (...faults: (string | false)[]): void => {
+      const found = faults.filter(Boolean);
+      if (found.length > 0) throw new Error(`[load] ${weights.name} does not fit this model: ${found.join('; ')}`);
+    };
     const missing = parameters.filter(({ key }) => !weights.tensors.has(key)).map(({ key }) => key);
     const known = new Set(parameters.map(({ key }) => key));
     const unknown = [...weights.tensors.keys()].filter((key) => !known.has(key) && !ignore.test(key));
-    if (missing.length > 0 || unknown.length > 0)
-      throw new Error(
-        `[load] ${weights.name} does not fit this model: ` +
-          [missing.length > 0 && `missing ${list(missing)}`, unknown.length > 0 && `unknown ${list(unknown)}`]
-            .filter(Boolean)
-            .join('; '),
+    fail(missing.length > 0 && `missing ${list(missing)}`, unknown.length > 0 && `unknown ${list(unknown)}`);
+    const shapes = parameters
+      .filter(({ key, tensor }) => !sameShape(weights.tensors.get(key)!.shape, tensor.shape))
+      .map(
+        ({ key, tensor }) =>
+          `${key} is ${formatShape(weights.tensors.get(key)!.shape)}, the model's is ${formatShape(tensor.shape)}`,
       );
-    const shapes = parameters.filter(({ key, tensor }) => !sameShape(weights.tensors.get(key)!.shape, tensor.shape));
-    if (shapes.length > 0)
-      throw new Error(
-        `[load] ${weights.name} does not fit this model: ` +
-          list(
-            shapes.map(
-              ({ key, tensor }) =>
-                `${key} is ${formatShape(weights.tensors.get(key)!.shape)}, the model's is ${formatShape(tensor.shape)}`,
-            ),
-          ),
-      );
-    for (const { key, tensor } of parameters) write(tensor, await weights.floats(key));
+    fail(shapes.length > 0 && list(shapes));
+    const rows = parameters
+      .filter(({ tensor, dtype }) => isStorageFormat(dtype) && (tensor.shape.at(-1) ?? 1) % formatMultiple(dtype) !== 0)
+      .map(({ key, tensor, dtype }) => `${key} is ${formatShape(tensor.shape)}, and rows in ${dtype} are multiples of ${formatMultiple(dtype as StorageFormat)}`); // prettier-ignore
+    fail(rows.length > 0 && `${list(rows)}; take f16`);
+    for (const { path, key, tensor, dtype } of parameters) {
+      if (dtype === tensor.dtype) write(tensor, await weights.floats(key));
+      else this.replaceParameters(new Map([[path, await converted(this.device, weights, key, tensor.shape, dtype)]]));
+    }
   }
 
   /** Releases the parameters and their gradients. */
@@ -160,6 +209,26 @@ export abstract class Module {
       else if (Array.isArray(value))
         value.forEach((item, i) => item instanceof Module && item.#visit(`${path}${key}.${i}.`, visitor));
     }
+  }
+}
+
+/** A tensor of a file in another format than f32. It belongs to the caller. */
+async function converted(
+  device: Device,
+  weights: Weights,
+  key: string,
+  shape: Shape,
+  dtype: WeightFormat,
+): Promise<Tensor> {
+  const own = (made: Tensor) => (device.scope ? keep(made) : made);
+  const blocks = dtype === 'q8' || dtype === 'q4' ? await weights.blocks?.(key, dtype) : null;
+  if (blocks)
+    return device.memory.withTag('parameters', () => own(fromBlocks(device, blocks, shape, dtype as 'q8' | 'q4')));
+  const values = await weights.floats(key);
+  try {
+    return own(scope(device, () => tensor(device, values, shape, { dtype, tag: 'parameters' })));
+  } catch (error) {
+    throw new Error(`[load] ${weights.name}: ${key}: ${(error as Error).message}`, { cause: error });
   }
 }
 

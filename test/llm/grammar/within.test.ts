@@ -22,23 +22,31 @@ function tokensOf(mask: Uint32Array): number[] {
 }
 
 /**
- * Takes tokens of the masks, each as likely as the others, until the end of text or the budget's; `compare`: each mask has to
- * say what `accept` does of every token.
+ * Takes tokens of the masks, each as likely as the others, until the end of text or the budget's. One in so many masks is
+ * compared with what `accept` does: what it holds has to be taken, and `exact`, nothing else.
  */
-function written(vocabulary: Vocabulary, grammar: Frame, room: number, draw: Random, compare: boolean): string {
+function written(
+  vocabulary: Vocabulary,
+  grammar: Frame,
+  room: number,
+  draw: Random,
+  compared: number,
+  exact = true,
+): string {
   const closing = new Closing();
   const tokens = closing.cost(start(grammar)) + room;
   const matcher = new Matcher(vocabulary, grammar, { tokens, closing: (stack) => closing.cost(stack) });
   for (;;) {
     const may = tokensOf(matcher.mask());
-    if (compare) {
+    if (draw(compared) === 0) {
       const ends = matcher.complete() ? vocabulary.end : [];
       const accepted = Array.from({ length: vocabulary.size }, (_, id) => id).filter((id) => {
         const takes = matcher.accept(id);
         if (takes) matcher.rollback(1);
         return takes;
       });
-      expect(may).toEqual([...accepted, ...ends]);
+      if (exact) expect(may).toEqual([...accepted, ...ends]);
+      else expect([...accepted, ...ends]).toEqual(expect.arrayContaining(may));
     }
     const token = may[draw(may.length)]!;
     if (vocabulary.end.includes(token)) break;
@@ -119,7 +127,7 @@ describe('within a budget', () => {
       fc.property(grammars, fc.nat(12), fc.integer({ min: 1 }), (text, room, seed) => {
         const grammar = made(text);
         if (grammar === null || new Closing().cost(start(grammar)) > 200) return;
-        written(pieces, grammar, room, random(seed), true);
+        written(pieces, grammar, room, random(seed), 1);
       }),
       { seed: 6, numRuns: 300 },
     );
@@ -140,7 +148,7 @@ describe('within a budget', () => {
     );
     for (const room of [0, 0, 1, 2, 5, 10, 20, 40, 80, 160]) {
       for (let i = 0; i < 5; i++) {
-        const document = written(vocabulary, grammar, room, draw, i === 0 && room < 20);
+        const document = written(vocabulary, grammar, room, draw, 30);
         expect(complete(advanceAll(start(grammar), utf8(document))!)).toBe(true);
       }
     }
@@ -164,7 +172,7 @@ describe('within a budget', () => {
       expect(new Closing().cost(start(sums))).toBe(least * '<c>a</c>'.length);
       for (const room of [0, 3, 10, 30]) {
         for (const each of [grammar, sums]) {
-          const text = written(vocabulary, each, room, draw, room < 10);
+          const text = written(vocabulary, each, room, draw, 20, false);
           expect(complete(advanceAll(start(each), utf8(text))!)).toBe(true);
         }
       }
@@ -205,7 +213,7 @@ describe('within a budget', () => {
     const vocabulary = vocabularyOf(['{"', 'name', '{"name', 's', 'am', 'age', 'xyz', '":', '"a'].map(utf8));
     const draw = random(37);
     for (let i = 0; i < 40; i++) {
-      const text = written(vocabulary, grammar, i % 20, draw, i < 20);
+      const text = written(vocabulary, grammar, i % 20, draw, 10, false);
       expect(JSON.parse(text)).toHaveProperty('age');
     }
   });

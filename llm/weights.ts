@@ -1,0 +1,41 @@
+/** What rounding weights to a format costs. */
+import { decode, encode, f16ToF32, f32ToF16 } from '../engine/index.ts';
+import type { WeightFormat, Weights } from '../nn/module.ts';
+
+export interface WeightError {
+  readonly name: string;
+  readonly shape: readonly number[];
+  readonly format: WeightFormat;
+  /** ‖w − ŵ‖ / ‖w‖; 0 where all weights are. */
+  readonly relative: number;
+  /** The largest |w − ŵ|. */
+  readonly largest: number;
+}
+
+/** Values as a format holds them. */
+export function rounded(values: Float32Array, format: WeightFormat): Float32Array {
+  if (format === 'f32') return values;
+  if (format === 'f16') return f16ToF32(f32ToF16(values));
+  return decode(encode(values, format).buffer, values.length, format);
+}
+
+/**
+ * The error of each tensor of a file that a model would keep in `format`: of those with two dimensions, as
+ * `loadTransformer` does. On the host, one tensor at a time; what the file has in the format's own blocks has none.
+ */
+export async function* weightErrors(weights: Weights, format: WeightFormat): AsyncGenerator<WeightError> {
+  for (const [name, { shape }] of weights.tensors) {
+    if (shape.length !== 2) continue;
+    const own = (format === 'q8' || format === 'q4') && (await weights.blocks?.(name, format));
+    const values = own ? new Float32Array(0) : await weights.floats(name);
+    const kept = rounded(values, format);
+    let [errors, squares, largest] = [0, 0, 0];
+    for (let i = 0; i < values.length; i++) {
+      const error = Math.abs(values[i]! - kept[i]!);
+      errors += error ** 2;
+      squares += values[i]! ** 2;
+      if (error > largest) largest = error;
+    }
+    yield { name, shape, format, relative: squares === 0 ? 0 : Math.sqrt(errors / squares), largest };
+  }
+}
