@@ -108,12 +108,26 @@ export function windowOf(storage: Storage, offset: number, bytes: number): Windo
 export const computedDType = (device: Device, dtype: DType): DType =>
   dtype === 'f16' && !device.profile.f16 ? 'f32' : dtype;
 
-/** Uninitialised memory of the given shape; f16 as `computedDType` says. */
-export const empty = (device: Device, shape: Shape, dtype: DType = 'f32', tag?: string): Tensor =>
-  allocate(device, shape, dtype, tag, false);
+/**
+ * Uninitialised memory of the given shape; f16 as `computedDType` says. Sizes are rounded up to classes, so that memory is
+ * found again; `exact`: not so, for what is large and lives long.
+ */
+export const empty = (
+  device: Device,
+  shape: Shape,
+  dtype: DType = 'f32',
+  tag?: string,
+  { exact = false }: { exact?: boolean } = {},
+): Tensor => allocate(device, shape, dtype, tag, { exact });
 
-/** `unused`: see `Pool.allocate`. */
-function allocate(device: Device, shape: Shape, asked: DType, tag: string | undefined, unused: boolean): Tensor {
+/** `how`: see `Pool.allocate`. */
+function allocate(
+  device: Device,
+  shape: Shape,
+  asked: DType,
+  tag: string | undefined,
+  how: { exact?: boolean; unused?: boolean },
+): Tensor {
   checkShape('empty', shape);
   requireDType('empty', asked);
   const dtype = computedDType(device, asked);
@@ -121,7 +135,7 @@ function allocate(device: Device, shape: Shape, asked: DType, tag: string | unde
     throw new Error(
       `[empty] rows in ${dtype} are multiples of ${formatMultiple(dtype)} values; ${formatShape(shape)} has rows of ${shape.at(-1) ?? 1}`,
     );
-  const storage = device.memory.allocate(byteLength(sizeOf(shape), dtype), tag, unused);
+  const storage = device.memory.allocate(byteLength(sizeOf(shape), dtype), tag, how);
   return new Tensor(device, storage, 0, shape, dtype);
 }
 
@@ -163,7 +177,7 @@ export function tensor(
   requireDType('tensor', dtype);
   if (data.length !== sizeOf(shape))
     throw new Error(`[tensor] ${formatShape(shape)} needs ${sizeOf(shape)} values, got ${data.length}`);
-  const result = allocate(device, shape, dtype, tag, true); // a replay writes no host values: they stay where they are
+  const result = allocate(device, shape, dtype, tag, { unused: true }); // a replay writes no host values: they stay where they are
   write(result, data);
   return result;
 }
