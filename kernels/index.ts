@@ -28,7 +28,7 @@ export * from './sampler/sampler.ts';
 export * from './sampling/sampling.ts';
 export * from './softmax/softmax.ts';
 export * from './sort/sort.ts';
-export { appendSummaries, emptySummaries, treeSummaries } from './tree/summaries.ts';
+export { appendSummaries, emptySummaries, nodeCount, treeSummaries } from './tree/summaries.ts';
 export type { AppendOptions, SummariesOptions, TreeShape, TreeSummaries } from './tree/summaries.ts';
 export { selectLeaves } from './tree/selection.ts';
 export type { Selection, SelectionOptions } from './tree/selection.ts';
