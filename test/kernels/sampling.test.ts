@@ -144,14 +144,20 @@ describe('sampleTokens', () => {
   });
 
   it.each(['f32', 'f16'] as const)('takes the largest vocabulary, and flat distributions: %s', async (dtype) => {
-    const cases = [0.05, 1].flatMap((scale, seed) =>
-      [{ topP: 0.9 }, { topK: 50_000, topP: 0.97 }, { topK: 200_000 }, { temperature: 4, topP: 0.999 }].map((settings): Case => {
-        const logits = normal(seed, 2 ** 18 - 3, scale);
-        return { logits: dtype === 'f16' && device.profile.f16 ? halved(logits) : logits, settings: { seed, ...settings } };
-      }),
-    ); // prettier-ignore
+    const all: [scale: number, settings: SamplingSettings][] = [
+      [0.05, { topK: 50_000, topP: 0.97 }],
+      [1, { topP: 0.9, temperature: 4 }],
+      [1, { topK: 200_000 }],
+    ];
+    const cases = all.slice(dtype === 'f16' ? 1 : 0).map(([scale, settings], seed): Case => {
+      const logits = normal(seed, 2 ** 18 - 3, scale);
+      return {
+        logits: dtype === 'f16' && device.profile.f16 ? halved(logits) : logits,
+        settings: { seed, ...settings },
+      };
+    });
     const drawn = await draw(cases, 20, dtype);
-    // Among so many some lie close: those at the end of top-p's sum, next to one another, differ by less than f32 knows.
+    // Of so many some lie closer than f32 knows, so what hangs on their order isn't compared.
     cases.forEach((one, b) => {
       const expected = expectedSample(one, one.settings);
       expect(expected.kept.has(drawn[b]!.token)).toBe(true);

@@ -85,7 +85,7 @@ export function expectedSample({ logits, counts, bias, allowed }: Sequence, sett
   const words = ids.map(() => random.word());
   const score = (id: number) => (z[id]! - z[best]!) / temperature - Math.log(-Math.log((words[id]! + 0.5) / 2 ** 32));
   const scores = kept.map(score);
-  const first = scores.indexOf(Math.max(...scores));
+  const first = scores.indexOf(scores.reduce((most, value) => Math.max(most, value), -Infinity));
   close ||= scores.some((value, i) => i !== first && scores[first]! - value < slack);
   const token = kept[first]!;
   return { token, logProbability: logits[token]! - logSum, top, kept: new Set(kept), close };
