@@ -2,6 +2,7 @@ import type { SchemaOptions } from '../../llm/grammar/schema/compile.ts';
 import { SchemaGraph, type Node } from '../../llm/grammar/schema/graph.ts';
 import { escapeToken } from '../../llm/grammar/schema/keywords.ts';
 import { Documents, where } from '../../llm/grammar/schema/load.ts';
+import { jsonText } from './json.ts';
 
 /** A keyword in a schema that asks something of values, or a part of one: what can be taken out of the schema by itself. */
 export interface Clause {
@@ -64,7 +65,7 @@ export function clausesOf(schema: Readonly<Record<string, unknown>>, options: Sc
       if (shape === undefined || graph.value(node, keyword) === undefined || SILENT.has(keyword)) continue;
       if (keyword === 'format' && options.formats !== 'assert' && !node.place.resource.dialect.assertsFormats) continue;
       const all = keyword === 'if' ? ['if', 'then', 'else'] : [keyword];
-      const says = JSON.stringify(entry);
+      const says = jsonText(entry);
       add(where(node.place, `/${keyword}`), says.length > 80 ? `${says.slice(0, 79)}…` : says, () =>
         undo(all.map((name) => replace(entries, name, undefined))),
       );

@@ -5,6 +5,7 @@ import { compile, type SchemaOptions } from '../../llm/grammar/schema/compile.ts
 import { SchemaError } from '../../llm/grammar/schema/errors.ts';
 import { advanceAll, start } from '../../llm/grammar/stack.ts';
 import { clausesOf, type Clause } from './clauses.ts';
+import { jsonText } from './json.ts';
 
 /** Whether something may be written, by the stack behind what has been; null: not even that may. */
 export type Question = (stack: Stack | null) => boolean;
@@ -16,6 +17,8 @@ export interface Reason {
   readonly kept: readonly Clause[];
 }
 
+/** Of so many clauses at most it is told which are to blame: the schema is compiled for each that is, and again. */
+const MOST = 1000;
 /** Of what is left of a schema and cannot be followed: it forbids nothing. */
 const UNKNOWN = Symbol('unknown');
 
@@ -28,7 +31,8 @@ export class Reasons {
   private readonly stacks = new Map<string, Stack | null | typeof UNKNOWN>();
 
   constructor(schema: unknown, options: SchemaOptions, prefix: string) {
-    this.schema = structuredClone(schema);
+    // A copy that is changed; structuredClone has no room for deep ones.
+    this.schema = JSON.parse(jsonText(schema));
     this.options = options;
     this.prefix = new TextEncoder().encode(prefix);
     this.clauses =
@@ -37,11 +41,12 @@ export class Reasons {
 
   /**
    * A least set of clauses that forbids what `may` asks for: without the others it is still forbidden, without any of them it
-   * is not. Found by halving (Junker 2004, "QuickXplain"). Null where no clauses are to blame, or they cannot be told.
+   * is not. Found by halving (Junker 2004, "QuickXplain"). Null where no clauses are to blame, or they cannot be told,
+   * being too many.
    */
   why(may: Question): Reason | null {
     const forbidden = (kept: readonly Clause[]): boolean => this.forbids(kept, may);
-    if (!forbidden(this.clauses)) return null;
+    if (this.clauses.length > MOST || !forbidden(this.clauses)) return null;
     // First whether several schemas of a `oneOf` are in each other's way: what these ask is then left as it is.
     let ones = this.clauses.filter(({ over }) => over !== null);
     const others = this.clauses.filter(({ over }) => over === null);

@@ -95,6 +95,15 @@ describe('--check', () => {
     expect(reason(false, 1)).toBe('no JSON value satisfies the schema, because of #: false');
   });
 
+  it('names them in schemas that nest deep', () => {
+    const nested = `${'{"items":'.repeat(3000)}{"type":"null"}${'}'.repeat(3000)}`;
+    const text = `{"schema":${nested},"instance":${'['.repeat(3000)}1${']'.repeat(3000)}}`;
+    expect(checkLine(text, 1, tokens, {})).toMatchObject({
+      verdict: 'rejected',
+      reason: expect.stringMatching(/because of #(\/items)+.*type: "null"$/) as string,
+    });
+  });
+
   it('takes a byte order mark for none, and lines by their id', () => {
     const text = '\uFEFF{"id":"a","schema":{"minimum":1e15,"multipleOf":2},"instance":1e16}';
     expect(checkLine(text, 1, tokens, {})).toMatchObject({ id: 'a', verdict: 'accepted' });
