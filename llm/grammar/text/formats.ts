@@ -1,7 +1,8 @@
 import { Unsupported } from '../refusal.ts';
-import { complement, intersect, union } from './combine.ts';
+import { complement, intersect } from './combine.ts';
 import { IDNA_GAPS, idnHostname } from './idna.ts';
 import type { Language } from './language.ts';
+import { leapSeconds } from './leap.ts';
 import { atMost } from './lengths.ts';
 import { regex } from './regex.ts';
 
@@ -40,30 +41,11 @@ const DATE =
 const HOUR = '(?:[01]\\d|2[0-3])';
 const FRACTION = '(?:\\.\\d+)?';
 
-/** Behind `before`, which is empty or a date. */
+/** Behind `before`, which is empty or a date and a letter. A second 60 ends a day of UTC, whatever the offset. */
 function time(before: string): Language {
-  const usual = `${HOUR}:[0-5]\\d:[0-5]\\d${FRACTION}(?:[Zz]|[+-]${HOUR}:[0-5]\\d)`;
-  return union(exactly(before + usual), leapSecond(before));
-}
-
-/**
- * A second 60 ends a day of UTC, whatever the offset: it comes at 23:59 plus or minus the offset. Plus is one minute less
- * than the offset itself. Hours and minutes each decide about their own part.
- */
-function leapSecond(before: string): Language {
-  const two = (part: number): string => String(part).padStart(2, '0');
-  const minutes = Array.from({ length: 60 }, (_, minute) => {
-    const zulu = minute === 59 ? '[Zz]|' : '';
-    return `\\d\\d:${two(minute)}:60${FRACTION}(?:${zulu}\\+\\d\\d:${two((minute + 1) % 60)}|-\\d\\d:${two(59 - minute)})`;
-  });
-  const hours = Array.from({ length: 24 }, (_, hour) => {
-    const zulu = hour === 23 ? '[Zz]|' : '';
-    return (
-      `${two(hour)}:(?:59:60${FRACTION}(?:${zulu}\\+${two((hour + 1) % 24)}:\\d\\d|-${two(23 - hour)}:\\d\\d)` +
-      `|(?:[0-4]\\d|5[0-8]):60${FRACTION}(?:\\+${two(hour)}:\\d\\d|-${two(23 - hour)}:\\d\\d))`
-    );
-  });
-  return intersect(exactly(`${before}(?:${minutes.join('|')})`), exactly(`${before}(?:${hours.join('|')})`));
+  const second = '(?:[0-5]\\d|60)';
+  const whole = `${HOUR}:[0-5]\\d:${second}${FRACTION}(?:[Zz]|[+-]${HOUR}:[0-5]\\d)`;
+  return intersect(exactly(before + whole), leapSeconds(before === '' ? 0 : 'yyyy-mm-ddT'.length));
 }
 
 function duration(): string {

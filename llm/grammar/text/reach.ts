@@ -1,7 +1,7 @@
 import { Unsupported } from '../refusal.ts';
 
 /** So many states may be looked at to decide one question. */
-const LIMIT = 50_000;
+const LIMIT = 20_000;
 
 /**
  * Which states of a graph lead to an accepting one, decided when asked by a search that goes in breadth and in depth by
