@@ -1,42 +1,49 @@
 import { HostRandom, randomKey } from '../../engine/random.ts';
 import type { Frame, Stack } from '../../llm/grammar/automaton.ts';
 import { Closing } from '../../llm/grammar/budget.ts';
-import { Matcher } from '../../llm/grammar/matcher.ts';
+import { Matcher, type Budget } from '../../llm/grammar/matcher.ts';
 import { start } from '../../llm/grammar/stack.ts';
 import type { Vocabulary } from '../../llm/grammar/vocabulary.ts';
 import type { Tokens } from './tokens.ts';
 
-/** How a random document is written. */
-interface Walk {
-  /** In this share of the steps a token that begins with what closes or goes on is taken, where one may come. */
-  readonly closing: number;
-  /** Tokens at most; more where the shortest document needs them. */
-  readonly tokens: number;
-}
+/** So many tokens may be written beyond what the shortest document takes. */
+const ROOM = 60;
+/** In this share of the steps nothing is begun that makes the document longer to close, where that can be. */
+const HOLD = 0.3;
+/** So many tokens are looked at for one that can be printed and makes nothing longer. */
+const TRIES = 50;
 
-const CLOSING: ReadonlySet<number> = new Set([...'"]},:'].map((character) => character.charCodeAt(0)));
-
-/** A document whose tokens are drawn from the masks, until the end of text is drawn. */
-export function randomDocument(
-  vocabulary: Vocabulary,
-  grammar: Frame,
-  random: HostRandom,
-  { closing, tokens: most }: Walk,
-): string {
-  const close = new Closing();
-  const least = close.cost(start(grammar));
-  const budget = { tokens: Math.max(most, least), closing: (stack: Stack) => close.cost(stack) };
+/** A document whose tokens are drawn from the masks, those that can be printed first, until the end of text. */
+function randomDocument(vocabulary: Vocabulary, grammar: Frame, random: HostRandom, budget: Required<Budget>): string {
   const matcher = new Matcher(vocabulary, grammar, budget);
   const bytes: number[] = [];
   for (;;) {
     const tokens = bits(matcher.mask());
-    const near = tokens.filter((token) => vocabulary.end.includes(token) || CLOSING.has(vocabulary.bytes(token)[0]!));
-    const among = near.length > 0 && random.uniform() < closing ? near : tokens;
-    const token = among[random.below(among.length)]!;
-    if (vocabulary.end.includes(token)) return new TextDecoder('utf-8', { fatal: true }).decode(Uint8Array.from(bytes));
+    const hold = random.uniform() < HOLD;
+    if (hold && matcher.complete()) break;
+    const before = budget.closing(matcher.stack);
+    let token = draw(vocabulary, tokens, random);
+    for (let i = 0; hold && i < TRIES && matcher.accept(token); i++) {
+      const longer = budget.closing(matcher.stack) > before;
+      matcher.rollback(1);
+      if (!longer) break;
+      token = draw(vocabulary, tokens, random);
+    }
+    if (vocabulary.end.includes(token)) break;
     if (!matcher.accept(token)) throw new Error(`[grammar] token ${token} is in the mask and not accepted`);
     bytes.push(...vocabulary.bytes(token));
   }
+  return new TextDecoder('utf-8', { fatal: true }).decode(Uint8Array.from(bytes));
+}
+
+/** One of the tokens: of a few that are drawn the first of printable ASCII, else the last. */
+function draw(vocabulary: Vocabulary, tokens: readonly number[], random: HostRandom): number {
+  let token = tokens[0]!;
+  for (let i = 0; i < TRIES; i++) {
+    token = tokens[random.below(tokens.length)]!;
+    if (vocabulary.bytes(token).every((byte) => byte >= 0x20 && byte < 0x7f)) break;
+  }
+  return token;
 }
 
 /** The tokens of a mask. */
@@ -50,8 +57,12 @@ function bits(mask: Uint32Array): number[] {
 
 /** `count` random documents of a grammar. */
 export function* samples(grammar: Frame, count: number, seed: number, { vocabulary }: Tokens): Iterable<string> {
+  const closing = new Closing();
+  const budget = {
+    tokens: closing.cost(start(grammar)) + ROOM,
+    closing: (stack: Stack): number => closing.cost(stack),
+  };
   for (let sample = 0; sample < count; sample++) {
-    const random = new HostRandom(randomKey(seed, 'grammar'), sample);
-    yield randomDocument(vocabulary, grammar, random, { closing: 0.3, tokens: 1000 });
+    yield randomDocument(vocabulary, grammar, new HostRandom(randomKey(seed, 'grammar'), sample), budget);
   }
 }

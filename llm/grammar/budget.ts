@@ -173,12 +173,12 @@ export class Closing {
 
   /** The bytes that complete the document. Throws where the search was given up. */
   bytes(stack: Stack): Uint8Array {
-    if (this.sum(stack) !== null) return this.descent(stack);
-    const way = this.way(stack);
-    if (way === null) {
+    const way = this.sum(stack) === null ? this.way(stack) : null;
+    const bytes = way === null ? this.descent(stack) : Uint8Array.from(bytesOf(way));
+    if (bytes === null) {
       throw new Error(`[grammar] no way to complete the document was found within ${this.limit} states`);
     }
-    return Uint8Array.from(bytesOf(way));
+    return bytes;
   }
 
   /** Of frames that know how many bytes they take, whatever is below: all together; null where one does not. */
@@ -198,18 +198,20 @@ export class Closing {
     return sum;
   }
 
-  /** Bytes each of which lowers the sum by one. */
-  private descent(stack: Stack): Uint8Array {
+  /** Bytes each of which lowers the cost; null where none does. */
+  private descent(stack: Stack): Uint8Array | null {
     const bytes: number[] = [];
-    for (let at = stack, left = this.sum(at)!; left > 0; left -= 1) {
-      for (let byte = 0; byte < 256; byte += 1) {
-        if (at.frame.alive?.[byte] === 0) continue;
-        const next = advance(at, byte);
-        if (next === null || this.sum(next) !== left - 1) continue;
+    for (let at = stack; !complete(at);) {
+      const cost = this.cost(at);
+      let below: Stack | null = null;
+      for (let byte = 0; byte < 256 && below === null; byte += 1) {
+        const next = at.frame.alive?.[byte] === 0 ? null : advance(at, byte);
+        if (next === null || this.cost(next) >= cost) continue;
         bytes.push(byte);
-        at = next;
-        break;
+        below = next;
       }
+      if (below === null) return null;
+      at = below;
     }
     return Uint8Array.from(bytes);
   }
@@ -539,11 +541,28 @@ function flat(written: Written | null): number[] {
 /** Of the hexadecimal digits of an escape, any of which goes on, so many are tried. */
 const HEXADECIMAL = 3;
 
-/** One byte for all that do the same, printable ones first. */
+/** One byte for all that do the same, printable ones first; where the shortest way is known, the first that is on it. */
 function different(frame: Frame): number[] {
+  const first = frame.fewest === null || frame.fewest === 0 ? null : lowering(frame, frame.fewest);
+  if (first !== null) return [first];
   const bytes = tellingApart(frame);
   const text = String.fromCharCode(...bytes);
   return /^[\da-f]*[a-f]$/i.test(text) ? bytes.slice(0, HEXADECIMAL) : bytes;
+}
+
+function lowering(frame: Frame, fewest: number): number | null {
+  for (let byte = 0; byte < 256; byte++) {
+    const move = frame.alive?.[byte] === 0 ? null : frame.move(byte);
+    if (move === null || (move.kind === 'pop' && !move.consumed)) continue;
+    const left =
+      move.kind === 'pop' ? 0 : move.kind === 'push' ? sumOf(move.frame.fewest, move.child.fewest) : move.fewest;
+    if (left === fewest - 1) return byte;
+  }
+  return null;
+}
+
+function sumOf(a: number | null, b: number | null): number | null {
+  return a === null || b === null ? null : a + b;
 }
 
 function tellingApart(frame: Frame): number[] {

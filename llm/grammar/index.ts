@@ -1,6 +1,7 @@
 /** Output that cannot be malformed: schemas, regular expressions and grammars as masks of a vocabulary's tokens. */
 import type { Frame } from './automaton.ts';
 import { document, type DocumentOptions } from './json/value.ts';
+import { checkOptions } from './options.ts';
 import { compile, type SchemaOptions } from './schema/compile.ts';
 import { SchemaError } from './schema/errors.ts';
 
@@ -19,6 +20,7 @@ export { SchemaError };
  * followed exactly.
  */
 export function jsonSchema(schema: unknown, options: SchemaOptions & Partial<DocumentOptions> = {}): Frame {
+  checkOptions('jsonSchema(schema, options)', options, ['whitespace', 'order', 'formats', 'draft', 'remotes']);
   const { algebra, formula } = compile(schema, options);
   const grammar = document(algebra, formula, options);
   if (grammar === null) throw new SchemaError('#', 'no JSON value satisfies it');

@@ -1,22 +1,27 @@
-import type { Frame, Stack } from './automaton.ts';
+import { Frame, type Stack } from './automaton.ts';
+import { Closing } from './budget.ts';
 import { forcedBytes, forcedTokens, type Encode } from './forced.ts';
 import { Masks } from './mask.ts';
+import { checkOptions, shown } from './options.ts';
 import { advanceAll, complete, start } from './stack.ts';
-import type { Mask, Vocabulary } from './vocabulary.ts';
+import { Vocabulary, type Mask } from './vocabulary.ts';
 import { keepWithin } from './within.ts';
 
 /** How many tokens a document may have, its end of text not among them. */
 export interface Budget {
   readonly tokens: number;
-  /** The number of bytes of the shortest way to complete the document from a stack; a token a byte is enough for it. */
-  readonly closing: (stack: Stack) => number;
+  /**
+   * The number of bytes of the shortest way to complete the document from a stack; a token a byte is enough for it. Where
+   * left out, that of a Closing, one for all matchers of a grammar.
+   */
+  readonly closing?: (stack: Stack) => number;
 }
 
 /** A document being written token by token under a grammar. */
 export class Matcher {
   readonly vocabulary: Vocabulary;
   private readonly grammar: Frame;
-  private readonly budget: Budget | null;
+  private readonly budget: Required<Budget> | null;
   private readonly masks: Masks;
   private readonly own: Mask;
   /** Before the first token, and after each. */
@@ -25,21 +30,30 @@ export class Matcher {
 
   /** From the grammar's first frame. Throws where the budget is too small for any document. */
   constructor(vocabulary: Vocabulary, grammar: Frame, budget: Budget | null = null) {
+    const where = 'new Matcher(vocabulary, grammar, budget)';
+    if (!(vocabulary instanceof Vocabulary)) {
+      throw new Error(`[grammar] ${where}: vocabulary is ${shown(vocabulary)}; it must be a Vocabulary`);
+    }
+    if (!(grammar instanceof Frame)) {
+      throw new Error(
+        `[grammar] ${where}: grammar is ${shown(grammar)}; it must be what jsonSchema, regular, contextFree or triggered give`,
+      );
+    }
     this.vocabulary = vocabulary;
     this.grammar = grammar;
-    this.budget = budget;
+    this.budget = budget === null ? null : wholeBudget(budget, grammar, where);
     this.masks = masksOf(vocabulary);
     this.own = new Uint32Array(vocabulary.words);
     this.stacks = [start(grammar)];
     this.accepted = [];
-    const least = budget === null ? 0 : budget.closing(this.stack);
-    if (budget !== null && least === Infinity) {
-      throw new Error(
-        `[grammar] a budget of ${budget.tokens} tokens; how many the shortest document takes was not found`,
-      );
+    if (this.budget === null) return;
+    const { tokens } = this.budget;
+    const least = this.budget.closing(this.stack);
+    if (least === Infinity) {
+      throw new Error(`[grammar] a budget of ${tokens} tokens; how many the shortest document takes was not found`);
     }
-    if (budget !== null && !(budget.tokens >= least)) {
-      throw new Error(`[grammar] a budget of ${budget.tokens} tokens; the shortest document takes up to ${least}`);
+    if (tokens < least) {
+      throw new Error(`[grammar] a budget of ${tokens} tokens; the shortest document takes up to ${least}`);
     }
   }
 
@@ -118,17 +132,36 @@ export class Matcher {
   }
 
   /** Takes out of the mask the tokens behind which the budget would not close what is open. */
-  private keep(mask: Mask, budget: Budget): void {
+  private keep(mask: Mask, budget: Required<Budget>): void {
     const { closing } = budget;
     const left = this.left(budget) - 1;
     const most = this.masks.most(this.stack, closing);
     if (most === null || most > left) keepWithin(mask, this.vocabulary, this.stack, left, closing);
   }
 
-  private left(budget: Budget): number {
+  private left(budget: Required<Budget>): number {
     return budget.tokens - this.accepted.length;
   }
 }
+
+/** The budget with what closes documents of the grammar. */
+function wholeBudget(budget: Budget, grammar: Frame, where: string): Required<Budget> {
+  checkOptions(where, budget, ['tokens', 'closing']);
+  const { tokens, closing } = budget;
+  if (typeof tokens !== 'number' || !(tokens >= 0)) {
+    throw new Error(`[grammar] ${where}: budget.tokens is ${shown(tokens)}; it must be a number from 0 up`);
+  }
+  if (closing !== undefined && typeof closing !== 'function') {
+    throw new Error(
+      `[grammar] ${where}: budget.closing is ${shown(closing)}; it must be a function, such as (stack) => closing.cost(stack)`,
+    );
+  }
+  let own = CLOSINGS.get(grammar);
+  if (closing === undefined && own === undefined) CLOSINGS.set(grammar, (own = new Closing()));
+  return { tokens, closing: closing ?? ((stack) => own!.cost(stack)) };
+}
+
+const CLOSINGS = new WeakMap<Frame, Closing>();
 
 const MASKS = new WeakMap<Vocabulary, Masks>();
 

@@ -1,6 +1,9 @@
 import { Frame, Interned, type Move, type Outcome, type Pop } from './automaton.ts';
+import { Closing } from './budget.ts';
 import { Sentence } from './cfg/pushdown.ts';
 import { begun, continued, type Begun } from './cfg/utf8.ts';
+import { checkOptions, shown } from './options.ts';
+import { start } from './stack.ts';
 
 /**
  * Free text with triggers: anything may be written until the text of a trigger comes (`<tool_call>`), then what its grammar
@@ -39,7 +42,9 @@ export interface TriggerOptions {
  * nearly the whole trie, once for each state: the beginnings of triggers and of characters.
  */
 export function triggered(options: TriggerOptions): Frame {
+  checkOptions('triggered(options)', options, ['triggers', 'least', 'most', 'then']);
   const { triggers, least = 0, most = Infinity, then = 'text' } = options;
+  checkShapes(triggers, { least, most, then });
   if (least > most) throw new Error(`[grammar] at least ${least} calls and at most ${most} can't be`);
   if (least > 0 && triggers.every(({ grammar }) => grammar === null)) {
     throw new Error(`[grammar] at least ${least} calls, but no trigger has a grammar`);
@@ -64,6 +69,30 @@ export function triggered(options: TriggerOptions): Frame {
   return new Document({ triggers, least, most, then }).start();
 }
 
+function checkShapes(triggers: unknown, { least, most, then }: Omit<Required<TriggerOptions>, 'triggers'>): void {
+  const where = '[grammar] triggered(options):';
+  if (!Array.isArray(triggers)) {
+    throw new Error(`${where} triggers is ${shown(triggers)}; it must be a list of { begin, grammar, end }`);
+  }
+  for (const [place, trigger] of triggers.entries()) {
+    checkOptions(`triggered(options): triggers[${place}]`, trigger, ['begin', 'grammar', 'end']);
+    const { begin, grammar, end } = trigger as Record<string, unknown>;
+    for (const [key, text] of Object.entries({ begin, end })) {
+      if (typeof text !== 'string')
+        throw new Error(`${where} triggers[${place}].${key} is ${shown(text)}; it must be a text`);
+    }
+    if (grammar === null || grammar instanceof Frame) continue;
+    throw new Error(
+      `${where} triggers[${place}].grammar is ${shown(grammar)}; it must be null, or what jsonSchema, regular or contextFree give`,
+    );
+  }
+  for (const [key, count] of Object.entries({ least, most })) {
+    const whole = Number.isInteger(count) || (key === 'most' && count === Infinity);
+    if (!whole || count < 0) throw new Error(`${where} ${key} is ${shown(count)}; it must be an integer from 0 up`);
+  }
+  if (then !== 'text' && then !== 'end') throw new Error(`${where} then is ${shown(then)}; it must be "text" or "end"`);
+}
+
 /** The outcome of text that the document ends with; the others are the triggers' places. */
 const ENDED: Outcome = -1;
 
@@ -75,6 +104,8 @@ class Document {
   private readonly least: number;
   private readonly most: number;
   private readonly then: 'text' | 'end';
+  private cheapestCall: number | null = null;
+  private closing: Closing | null = null;
   /** The triggers' texts, and which of them are calls. */
   readonly texts: string;
   private readonly known = new Interned<Text>();
@@ -129,16 +160,27 @@ class Document {
     return count >= this.least;
   }
 
-  /** The fewest bytes of the calls that are required after `count`, the text before them empty. */
+  /** The fewest bytes of the calls that are required after `count`, no text before them; null where that was not found. */
   fewest(count: number): number | null {
     if (this.mayEnd(count)) return 0;
-    let call = Infinity;
-    for (const { begin, grammar, end } of this.triggers) {
-      if (grammar === null) continue;
-      if (grammar.fewest === null) return null;
-      call = Math.min(call, utf8(begin).length + grammar.fewest + utf8(end).length);
-    }
-    return (this.least - count) * call;
+    return this.cheapest === Infinity ? null : (this.least - count) * this.cheapest;
+  }
+
+  /** The fewest bytes of a call, its trigger among them; Infinity where that was not found. */
+  get cheapest(): number {
+    this.cheapestCall ??= this.triggers.reduce(
+      (least, { begin, grammar }, place) =>
+        grammar === null ? least : Math.min(least, utf8(begin).length + this.inside(place)),
+      Infinity,
+    );
+    return this.cheapestCall;
+  }
+
+  /** The fewest bytes behind a trigger's beginning to its end. */
+  inside(place: number): number {
+    const { grammar } = this.triggers[place]!;
+    const inside = grammar === null ? 0 : (grammar.fewest ?? (this.closing ??= new Closing()).cost(start(grammar)));
+    return inside + this.ends[place]!.length;
   }
 }
 
@@ -188,6 +230,7 @@ class Text extends Frame {
   private readonly character: Begun | null;
   private readonly calls: Calls;
   private readonly key: string;
+  private bytes: number | null | undefined;
 
   constructor(document: Document, key: string, node: number, character: Begun | null, calls: Calls) {
     super();
@@ -198,24 +241,58 @@ class Text extends Frame {
     this.key = `text ${key} before ${document.texts}`;
   }
 
-  override get signature(): string {
-    return this.key;
+  /** How many bytes a required call takes hangs on the grammars behind the triggers. */
+  override get signature(): string | null {
+    return this.calls === 'required' ? null : this.key;
   }
 
   override end(): Outcome | null {
     return this.character === null ? ENDED : null;
   }
 
-  /** Where a call is required, which of them comes says what is to be done below. */
+  /**
+   * Where a call is required, the frame below counts the cheapest one whole: here only what it is made longer, or shorter
+   * by what is written of it.
+   */
   override get fewest(): number | null {
-    if (this.calls === 'required') return null;
+    if (this.bytes === undefined) this.bytes = this.calls === 'required' ? this.toCall() : this.toCharacter();
+    return this.bytes;
+  }
+
+  private toCharacter(): number | null {
     if (this.character === null) return 0;
     const { left } = this.character;
-    for (let byte = 0x80; byte < 0xc0; byte++) {
-      const move = this.move(byte);
-      if (move?.kind === 'frame' && move.fewest === left - 1) return left;
+    return this.continued().some((move) => move.kind === 'frame' && move.fewest === left - 1) ? left : null;
+  }
+
+  /** By way of the trigger behind which the least follows, a search in breadth. */
+  private toCall(): number | null {
+    const { document } = this;
+    let least = Infinity;
+    let level = new Set<Text>([this]);
+    const seen = new Set<Text>(level);
+    for (let bytes = 1; level.size > 0; bytes++) {
+      const next = new Set<Text>();
+      for (const text of level) {
+        for (const move of text.continued()) {
+          if (move.kind === 'pop') {
+            const call = document.triggers[move.outcome]!.grammar === null ? 0 : document.cheapest;
+            least = Math.min(least, bytes + document.inside(move.outcome) - call);
+          } else if (!seen.has(move)) {
+            seen.add(move);
+            next.add(move);
+          }
+        }
+      }
+      level = next;
     }
-    return null;
+    return Number.isFinite(least) ? least : null;
+  }
+
+  /** What the bytes lead to that a character goes on with, or a trigger has. */
+  private continued(): (Text | Pop)[] {
+    const bytes = this.character === null ? this.document.finder.bytes : CONTINUATION;
+    return [...bytes].flatMap((byte) => (this.move(byte) as Text | Pop | null) ?? []);
   }
 
   protected override step(byte: number): Text | Pop | null {
@@ -266,10 +343,22 @@ class Call extends Frame {
   }
 
   override get fewest(): number | null {
-    const { inside, ending, closing } = this;
-    const behind = this.document.fewest(this.document.counted(this.place, this.count));
-    if (inside.fewest === null || behind === null) return null;
-    return Math.min(inside.fewest + ending.length, ...closing.map((length) => ending.length - length)) + behind;
+    return this.inside.fewest === null || this.behind === null ? null : this.closed(this.inside.fewest) + this.behind;
+  }
+
+  override get least(): number {
+    return this.closed(this.inside.least) + (this.behind ?? 0);
+  }
+
+  /** The bytes to the end of the trigger, where its grammar takes so many. */
+  private closed(inside: number): number {
+    const { ending, closing } = this;
+    return Math.min(inside + ending.length, ...closing.map((length) => ending.length - length));
+  }
+
+  /** The fewest bytes of what has to follow. */
+  private get behind(): number | null {
+    return this.document.fewest(this.document.counted(this.place, this.count));
   }
 
   protected override after(outcome: Outcome): Frame | null {
@@ -310,8 +399,11 @@ class Finder {
   private readonly texts: (number | null)[] = [null];
   /** The longest proper suffix of a node's text that has a node. */
   private readonly suffix: number[] = [0];
+  /** Those of the texts. */
+  readonly bytes: ReadonlySet<number>;
 
   constructor(texts: readonly Uint8Array[]) {
+    this.bytes = new Set(texts.flatMap((text) => [...text]));
     texts.forEach((text, place) => {
       let node = 0;
       for (const byte of text) {
@@ -402,6 +494,8 @@ class Anything extends Frame {
     return CHARACTERS.get(`${from} ${to} ${left}`, () => new Anything(character));
   }
 }
+
+const CONTINUATION = Array.from({ length: 64 }, (_, i) => 0x80 + i);
 
 const NOTHING = new Nothing();
 const DEAD = new Dead();

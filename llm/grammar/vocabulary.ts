@@ -1,4 +1,5 @@
 import type { Uniform } from './automaton.ts';
+import { checkOptions, shown } from './options.ts';
 import { PLAIN_LIMIT, plainSuffixes } from './plain.ts';
 import { readRanks } from './tokenizer/ranks.ts';
 import { readTokenizer } from './tokenizer/json.ts';
@@ -92,9 +93,15 @@ export class Vocabulary {
    * names the tokens that end a text, by text or id; they stand in the model's other files. Spaces that the decoder drops
    * at the very beginning of a text are kept: documents follow a prompt.
    */
-  static fromTokenizer(tokenizer: unknown, { end }: { readonly end: readonly TokenName[] }): Vocabulary {
+  static fromTokenizer(tokenizer: unknown, options: { readonly end: readonly TokenName[] }): Vocabulary {
+    const where = 'Vocabulary.fromTokenizer(tokenizer, options)';
+    checkOptions(where, options, ['end']);
+    const { end } = options;
+    if (!Array.isArray(end)) {
+      throw new Error(`[grammar] ${where}: end is ${shown(end)}; it must be a list of tokens, such as ['</s>']`);
+    }
     const { tokens, special, named } = readTokenizer(tokenizer);
-    const ends = end.map((name) => {
+    const ends = (end as readonly TokenName[]).map((name) => {
       const id = typeof name === 'number' ? name : named.get(name);
       if (id === undefined) throw new Error(`[grammar] the tokenizer has no token "${name}" to end a text with`);
       return id;

@@ -32,6 +32,9 @@ const SMALL = Vocabulary.of(
 const id = (text: string): number =>
   [...Array(SMALL.size).keys()].find((i) => String.fromCharCode(...SMALL.bytes(i)) === text)!;
 
+const tokensOf = (mask: Uint32Array): number[] =>
+  [...Array(SMALL.size).keys()].filter((i) => (mask[i >>> 5]! >>> (i & 31)) & 1);
+
 /** Of a stack: the number of bytes of the shortest way to complete it, by breadth first search. */
 function shortest(stack: Stack): number {
   let level = new Map([[name(stack), stack]]);
@@ -147,9 +150,27 @@ describe('matchers', () => {
   it('refuse a token that opens more than the budget closes', () => {
     const closing = (stack: Stack): number => (stack.below === null ? 1 : 500);
     const matcher = new Matcher(SMALL, toyJson(), { tokens: 400, closing });
-    expect(() => matcher.accept(id('['))).toThrow(
-      '[grammar] behind token 59 the document takes 500 more tokens to close; of the budget of 400 there are 399 left',
-    );
+    expect(matcher.accept(id('['))).toBe(false);
+    expect(tokensOf(matcher.mask())).not.toContain(id('['));
+  });
+
+  it('say what is wrong in how they are made', () => {
+    const make = (vocabulary: unknown, grammar: unknown, budget: unknown): Matcher =>
+      new Matcher(vocabulary as Vocabulary, grammar as Frame, budget as null);
+    const where = '[grammar] new Matcher(vocabulary, grammar, budget): ';
+    for (const [vocabulary, grammar, budget, message] of [
+      [SMALL, null, null, 'grammar is null; it must be what jsonSchema'],
+      [SMALL, { type: 'string' }, null, 'grammar is an object { type }; it must be'],
+      [null, toyJson(), null, 'vocabulary is null; it must be a Vocabulary'],
+      [SMALL, toyJson(), {}, 'budget.tokens is undefined; it must be a number'],
+      [SMALL, toyJson(), { tokens: NaN }, 'budget.tokens is NaN'],
+      [SMALL, toyJson(), 5, 'options are 5; they must be { tokens, closing }'],
+      [SMALL, toyJson(), { token: 5 }, 'option token is not known; did you mean tokens?'],
+      [SMALL, toyJson(), { tokens: 5, closing: {} }, 'budget.closing is an object'],
+    ] as const) {
+      expect(() => make(vocabulary, grammar, budget)).toThrow(where + message);
+    }
+    expect(new Matcher(SMALL, toyJson(), { tokens: 5 }).accept(id('['))).toBe(true);
   });
 
   it('know the bytes that have to come next', () => {

@@ -198,4 +198,26 @@ describe('text with triggers', () => {
   ])('refuses: %s', (message, options) => {
     expect(() => triggered(options)).toThrow(`[grammar] ${message}`);
   });
+
+  it('says what is wrong in options of another shape', () => {
+    const make = (options: unknown): Frame => triggered(options as TriggerOptions);
+    const trigger = { begin: 'a', grammar: regular('x'), end: 'b' };
+    for (const [options, message] of [
+      [{}, 'triggered(options): triggers is undefined; it must be a list'],
+      [undefined, 'triggered(options): options are undefined; they must be { triggers, least, most, then }'],
+      [{ triggers: [], lest: 1 }, 'triggered(options): option lest is not known; did you mean least?'],
+      [
+        { triggers: [{ ...trigger, end: undefined }] },
+        'triggered(options): triggers[0].end is undefined; it must be a text',
+      ],
+      [
+        { triggers: [{ ...trigger, grammar: {} }] },
+        'triggered(options): triggers[0].grammar is an object {  }; it must be',
+      ],
+      [{ triggers: [trigger], least: 0.5 }, 'triggered(options): least is 0.5; it must be an integer'],
+      [{ triggers: [trigger], then: 'stop' }, 'triggered(options): then is "stop"; it must be'],
+    ] as const) {
+      expect(() => make(options)).toThrow(`[grammar] ${message}`);
+    }
+  });
 });

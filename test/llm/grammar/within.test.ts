@@ -158,7 +158,7 @@ describe('within a budget', () => {
     const draw = random(31);
     const sum = 'root ::= operand ("+" operand)*\noperand ::= "a" | "(" root ")"';
     const vocabulary = vocabularyOf(['<c>', '</c>', '<j>{"', 'a<', '((((', 'é<', '<think>', '>]'].map(utf8));
-    for (const least of [0, 1, 3]) {
+    for (const least of [0, 2]) {
       const grammar = triggered({
         triggers: [
           { begin: '<c>', grammar: contextFree(sum, '</c>'), end: '' },
@@ -170,7 +170,7 @@ describe('within a budget', () => {
       });
       const sums = triggered({ triggers: [{ begin: '<c>', grammar: contextFree(sum, '</c>'), end: '' }], least });
       expect(new Closing().cost(start(sums))).toBe(least * '<c>a</c>'.length);
-      for (const room of [0, 3, 10, 30]) {
+      for (const room of [0, 10]) {
         for (const each of [grammar, sums]) {
           const text = written(vocabulary, each, room, draw, 20, false);
           expect(complete(advanceAll(start(each), utf8(text))!)).toBe(true);
