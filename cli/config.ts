@@ -7,6 +7,7 @@ import { complaint } from './complaint.ts';
 import { SAMPLERS } from '../diffusion/schedule.ts';
 import type { SamplerName } from '../diffusion/schedule.ts';
 import type { WorldName } from '../diffusion/world.ts';
+import type { CorpusName } from '../llm/corpus.ts';
 
 export const seed = z.int().min(0).max(Number.MAX_SAFE_INTEGER);
 export const count = z.int().min(1);
@@ -183,6 +184,51 @@ const TASKS = {
         every: z.int().min(0).default(500),
         prompts: z.array(z.string()).default(['cat face']),
         seeds: z.array(seed).min(1).default([0]),
+      })
+      .prefault({}),
+  }),
+  lm: z.strictObject({
+    task: z.literal('lm'),
+    ...run,
+    model: z.string().describe("a folder with the model's config.json and tokenizer.json"),
+    start: z
+      .string()
+      .nullable()
+      .default(null)
+      .describe('a model folder of the same shapes whose weights training begins with; null: random ones'),
+    tokenizer: z
+      .string()
+      .nullable()
+      .default(null)
+      .describe("another tokenizer.json, or cl100k; null: the model folder's"),
+    data: z
+      .strictObject({
+        corpora: z
+          .array(z.enum(['factbook', 'udhr'] satisfies CorpusName[]))
+          .default([])
+          .describe('texts that come with the project, by name: factbook, udhr (docs/language-model.md)'),
+        files: z.array(z.string()).default([]).describe('text files in UTF-8, or folders of them'),
+        document: count
+          .default(16384)
+          .describe('characters after which the next paragraph of a file begins a new document'),
+        heldOut: fraction.default(0.05).describe('share of the documents that are never trained on'),
+      })
+      .prefault({}),
+    length: count.default(256).describe('tokens of a sequence, a multiple of 32; documents are packed into it'),
+    batch: count.default(8).describe('sequences at once'),
+    validation: validation
+      .unwrap()
+      .extend({
+        sequences: count.default(64).describe('of the held-out ones while training; all of them at the end'),
+      })
+      .prefault({}),
+    optimizer,
+    sample: z
+      .strictObject({
+        every: z.int().min(0).default(500).describe('steps between sample texts; 0: none'),
+        prompts: z.array(z.string()).default(['']),
+        tokens: count.default(64).describe('at most, of a sample'),
+        temperature: z.number().min(0).default(0.7).describe('0: the likeliest token each time'),
       })
       .prefault({}),
   }),

@@ -1,8 +1,7 @@
 /** Training a decoder on packed documents to predict each token's next; what it is measured by; what it says meanwhile. */
-import { affine } from '../kernels/index.ts';
 import { HostRandom, noGrad, randomKey, release, reshape, scope } from '../engine/index.ts';
 import type { Tensor } from '../engine/index.ts';
-import { linearCrossEntropy, linearLogProbabilities } from '../kernels/index.ts';
+import { affine, linearCrossEntropy, linearLogProbabilities } from '../kernels/index.ts';
 import { DataOrder } from '../nn/order.ts';
 import type { Losses, Pass } from '../nn/trainer.ts';
 import { KeyValueCache } from './cache.ts';
@@ -121,13 +120,15 @@ export interface SampleOptions {
   /** 0 takes the likeliest each time. */
   temperature: number;
   seed: number;
+  /** The token that ends a text. */
+  end: number;
 }
 
-/** What the model says behind `prompt`, up to a token that ends a text: for a look at it while it trains. */
+/** What the model says behind `prompt`, up to the end of the text: for a look at it while it trains. */
 export async function continueText(
   model: Transformer,
   prompt: readonly number[],
-  { tokens, temperature, seed }: SampleOptions,
+  { tokens, temperature, seed, end }: SampleOptions,
 ): Promise<number[]> {
   const { device, config } = model;
   const random = new HostRandom(randomKey(seed, 'sample'));
@@ -142,7 +143,7 @@ export async function continueText(
       const scores = (await logits.read()).slice(-config.vocabulary);
       release(logits);
       const next = choose(scores, temperature, random);
-      if (config.ends.includes(next)) break;
+      if (next === end) break;
       said.push(next);
       fresh = [next];
     }

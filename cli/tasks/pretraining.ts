@@ -1,4 +1,4 @@
-/** What both pre-training tasks do: the pictures, validation as a file, the record, the curves of the loss. */
+/** What the pre-training tasks do alike: the pictures, validation as a file, the record, the curves of the loss. */
 import { existsSync } from 'node:fs';
 import { readFile } from 'node:fs/promises';
 import path from 'node:path';
@@ -14,13 +14,16 @@ import type { Config } from '../config.ts';
 import { ROOT, writeText } from '../run.ts';
 import type { TaskContext } from '../run.ts';
 
-type PretrainingConfig = Config<'vae'> | Config<'diffusion'>;
+type PretrainingConfig = Config<'vae'> | Config<'diffusion'> | Config<'lm'>;
 
 /** What a task takes of a world. */
 export type Pictures = Pick<World, 'training' | 'heldOut' | 'key' | 'record'>;
 
 /** The world of a configuration, rendered where the cache has it not; its record names the packages that it is made of. */
-export async function loadPictures({ cache, world }: PretrainingConfig, size: number): Promise<Pictures> {
+export async function loadPictures(
+  { cache, world }: Config<'vae'> | Config<'diffusion'>,
+  size: number,
+): Promise<Pictures> {
   const pictures = await loadWorld(cache, { name: world, size, onProgress: reporter('Pictures rendered') });
   const { dependencies } = JSON.parse(await readFile(path.join(ROOT, 'package.json'), 'utf8')) as {
     dependencies: Record<string, string>;
