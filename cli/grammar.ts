@@ -46,6 +46,10 @@ const command = new Command('node cli/grammar.js')
   .option('--remotes <folder>', 'documents that references may lead to; nothing is fetched')
   .option('--base <url>', 'the URL under which --remotes stands', SUITE_BASE)
   .option('--vocabulary <name>', 'cl100k, or a tokenizer.json', 'cl100k')
+  .option(
+    '--end <token>',
+    'the token that ends a text, where no tokenizer_config.json beside the tokenizer.json says it',
+  )
   .option('--seed <n>', 'of --sample', count, 0)
   .addHelpText(
     'after',
@@ -78,6 +82,7 @@ interface GrammarOptions {
   readonly remotes?: string;
   readonly base: string;
   readonly vocabulary: string;
+  readonly end?: string;
   readonly seed: number;
 }
 
@@ -92,7 +97,7 @@ await main(async () => {
   const given = options.remotes === undefined ? [] : remotesOf(folder(options.remotes), options.base);
   const remotes = new Map([...metaschemas(), ...given]);
   const { formats, draft } = options;
-  const tokens = await loadTokens(options.vocabulary);
+  const tokens = await loadTokens(options.vocabulary, options.end);
   if (options.check !== undefined) return checkLines(options.check, tokens, { formats, draft, remotes });
   if (options.suite !== undefined) return suite(folder(options.suite), tokens);
   if (file === undefined) throw new Error(`[grammar] --${tasks[0]} needs the file of a schema, or of a grammar`);

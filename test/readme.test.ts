@@ -50,5 +50,5 @@ it('README’s program on grammars runs', async () => {
     './dist/llm/grammar/index.js': grammar,
   });
   expect(printed).toEqual(said);
-  expect(printed.length).toBe(3);
+  expect(printed.length).toBe(5);
 });

@@ -1,3 +1,4 @@
+import { existsSync } from 'node:fs';
 import { readFile } from 'node:fs/promises';
 import { createRequire } from 'node:module';
 import path from 'node:path';
@@ -10,9 +11,15 @@ export interface Tokens {
   readonly encode: (text: string) => readonly number[];
 }
 
-/** `cl100k`, or that of a `tokenizer.json`, whose `tokenizer_config.json` beside it names the token that ends a text. */
-export function loadTokens(name: string): Promise<Tokens> {
-  return name === 'cl100k' ? cl100k() : huggingFace(name);
+/**
+ * `cl100k`, or that of a `tokenizer.json`. The token that ends a text is `end`, or the eos_token of the `tokenizer_config.json`
+ * beside it, or the one added token that reads like it.
+ */
+export function loadTokens(name: string, end?: string): Promise<Tokens> {
+  if (name !== 'cl100k') return huggingFace(name, end);
+  if (end !== undefined)
+    throw new Error(`[grammar] --end ${end} is for a tokenizer.json; cl100k has its own end of text`);
+  return cl100k();
 }
 
 async function cl100k(): Promise<Tokens> {
@@ -24,22 +31,38 @@ async function cl100k(): Promise<Tokens> {
   };
 }
 
-async function huggingFace(file: string): Promise<Tokens> {
+/** Added tokens that end texts are named so. */
+const ENDS = /^(<\|endoftext\|>|<\/s>|<\|end_of_text\|>|<eos>|<\|im_end\|>|\[EOS\])$/;
+
+async function huggingFace(file: string, given: string | undefined): Promise<Tokens> {
   const { Tokenizer } = await import('@huggingface/tokenizers');
   const json = await readJson(file);
-  const config = await readJson(path.join(path.dirname(file), 'tokenizer_config.json'));
-  const end =
-    typeof config.eos_token === 'object'
-      ? (config.eos_token as { content?: unknown } | null)?.content
-      : config.eos_token;
-  if (typeof end !== 'string') {
-    throw new Error(`[grammar] ${file}: tokenizer_config.json beside it names no eos_token, with which texts end`);
+  const beside = path.join(path.dirname(file), 'tokenizer_config.json');
+  const config = existsSync(beside) ? await readJson(beside) : {};
+  const end = given ?? textOf(config.eos_token) ?? onlyEnd(json);
+  if (end === undefined) {
+    throw new Error(
+      `[grammar] ${file} does not say which token ends a text; say --end TOKEN, or put its tokenizer_config.json beside it, ` +
+        'with an eos_token',
+    );
   }
   const tokenizer = new Tokenizer(json, config);
   return {
     vocabulary: Vocabulary.fromTokenizer(json, { end: [end] }),
     encode: (text) => tokenizer.encode(text, { add_special_tokens: false }).ids,
   };
+}
+
+/** The text of a token, which stands alone or in an object. */
+function textOf(token: unknown): string | undefined {
+  const text = typeof token === 'object' ? (token as { content?: unknown } | null)?.content : token;
+  return typeof text === 'string' ? text : undefined;
+}
+
+/** The added token that reads like an end of text, where there is one alone. */
+function onlyEnd({ added_tokens: added }: Record<string, unknown>): string | undefined {
+  const texts = Array.isArray(added) ? added.map(textOf).filter((text) => text !== undefined && ENDS.test(text)) : [];
+  return texts.length === 1 ? texts[0] : undefined;
 }
 
 export async function readJson(file: string): Promise<Record<string, unknown>> {

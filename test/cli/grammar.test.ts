@@ -142,6 +142,27 @@ it('--sample writes valid documents, the same by the same seed', () => {
   for (const text of draw(1)) expect(check(person, JSON.parse(text), tokens, {}).verdict).toBe('accepted');
 });
 
+it('a tokenizer.json says by itself which token ends a text, or --end does', async () => {
+  const folder = await mkdtemp(path.join(tmpdir(), 'dawngrad-tokenizer-'));
+  const file = path.join(folder, 'tokenizer.json');
+  const write = (added: readonly string[]): Promise<void> =>
+    writeFile(
+      file,
+      `\uFEFF${JSON.stringify({
+        added_tokens: added.map((content, i) => ({ id: i + 2, content, special: true })),
+        pre_tokenizer: { type: 'ByteLevel', add_prefix_space: false, trim_offsets: true, use_regex: true },
+        decoder: { type: 'ByteLevel' },
+        model: { type: 'BPE', vocab: { a: 0, b: 1 }, merges: [] },
+      })}`,
+    );
+  await write(['<|endoftext|>']);
+  expect((await loadTokens(file)).vocabulary.end).toEqual([2]);
+  await write(['<x>', '<y>']);
+  await expect(loadTokens(file)).rejects.toThrow('does not say which token ends a text; say --end TOKEN');
+  expect((await loadTokens(file, '<y>')).vocabulary.end).toEqual([3]);
+  await expect(loadTokens('cl100k', '<y>')).rejects.toThrow('--end <y> is for a tokenizer.json');
+});
+
 it('--suite writes its tables between their marks', async () => {
   const rows = new Map([
     ['a', { tests: 3, right: 2, refused: 1, wrong: 0 }],
