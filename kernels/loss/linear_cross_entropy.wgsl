@@ -4,6 +4,9 @@
 //
 // SOFTCAP: z = cap · tanh(logit / cap), whose slope is 1 − (z / cap)².
 //
+// Head and loss of (1024, 256) over 16,384 columns, forward and backward, on the software adapter: 1.8 s of the processor's time
+// and 145 MiB by plain operations; 1.8 and 81 MiB in chunks of 64 MiB, 1.7 and 25 MiB in chunks of 8, 1.9 and 19 MiB of 2.
+//
 // An ignored row gives 0 and no derivative; a target that is neither a column nor ignored gives NaN.
 
 @group(0) @binding(0) var<storage, read_write> logits: array<Stored>; // (rows, columns); becomes the derivative

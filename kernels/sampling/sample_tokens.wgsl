@@ -14,7 +14,12 @@
 // of the logits themselves would crowd it into three or four. Mass is counted in whole numbers, 64 bits by two atomics, in
 // units of 2⁻⁴⁴ of the best token's: so sums are exact, and no order of additions shows.
 //
-// On the software adapter, one sequence: MEASURED.
+// Software adapter, one sequence of 50,257, time of the processor: greedy 0.8 ms, plain 1.1, top-p 0.95 2.2, top-p 0.99 at a
+// temperature of 3 2.5, greedy with a list of 20 1.5; of 262,144, 1.8 to 16 on a busy machine. On a GPU it is unmeasured: a
+// walk is there to be read four tokens at a time by 512 lanes.
+//
+// Barriers turn the shader into coroutines on that adapter, and unrolled loops multiply what they carry: with a tree over the
+// lanes and loops of constant length it compiled in 7.3 s, as it stands in 2.5.
 
 #include ../random/turns.wgsl
 #include ../random/philox.wgsl
