@@ -150,6 +150,8 @@ it('a tokenizer.json says by itself which token ends a text, or --end does', asy
       file,
       `\uFEFF${JSON.stringify({
         added_tokens: added.map((content, i) => ({ id: i + 2, content, special: true })),
+        normalizer: null,
+        post_processor: null,
         pre_tokenizer: { type: 'ByteLevel', add_prefix_space: false, trim_offsets: true, use_regex: true },
         decoder: { type: 'ByteLevel' },
         model: { type: 'BPE', vocab: { a: 0, b: 1 }, merges: [] },
