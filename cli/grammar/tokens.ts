@@ -15,7 +15,7 @@ export interface Tokens {
  * `cl100k`, or that of a `tokenizer.json`. The token that ends a text is `end`, or the eos_token of the `tokenizer_config.json`
  * beside it, or the one added token that reads like it.
  */
-export function loadTokens(name: string, end?: string): Promise<Tokens> {
+export async function loadTokens(name: string, end?: string): Promise<Tokens> {
   if (name !== 'cl100k') return huggingFace(name, end);
   if (end !== undefined)
     throw new Error(`[grammar] --end ${end} is for a tokenizer.json; cl100k has its own end of text`);
