@@ -93,7 +93,10 @@ class Automaton {
     const { behind } = this;
     const { fewest } = this.network;
     const least = (list: readonly Return[]): number =>
-      list.reduce((bytes, { state, node }) => Math.min(bytes, fewest[state]! + (behind.get(node) ?? Infinity)), Infinity);
+      list.reduce(
+        (bytes, { state, node }) => Math.min(bytes, fewest[state]! + (behind.get(node) ?? Infinity)),
+        Infinity,
+      );
     const fresh = new Set(items.flatMap(({ node }) => (behind.has(node) ? [] : [node])));
     for (const { returns } of fresh) for (const { node } of returns) if (!behind.has(node)) fresh.add(node);
     // Nodes return to each other where rules are left recursive.
