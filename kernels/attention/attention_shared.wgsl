@@ -14,6 +14,7 @@ struct Params {
   block: u32, // keys of a leaf
   leaves: u32, // of all keys
   beam: u32, // leaves of a query, at most
+  slot: u32, // which of them
 #else
   maskHeads: u32, // 1 or H
   tiles: u32, // tiles of a head

@@ -3,6 +3,7 @@ import { apply, empty, formatShape, operation, view, wgsl } from '../../engine/i
 import type { Tensor } from '../../engine/index.ts';
 import { check as checkAttention, cut, forwardPass, keyPass, queryPass } from '../attention/attention.ts';
 import type { AttentionLists, Attributes as Attention, Inputs as AttentionInputs } from '../attention/attention.ts';
+import { cast } from '../elementwise/elementwise.ts';
 import { transpose } from '../layout/layout.ts';
 import { sortedPairs } from '../sort/order.ts';
 
@@ -12,9 +13,14 @@ const keyGradientSources = {
   staged: wgsl(import.meta.url, './tree_attention_key_gradient.wgsl'),
   subgroup: wgsl(import.meta.url, './tree_attention_key_gradient_subgroup.wgsl'),
 };
+const leafSources = {
+  out: wgsl(import.meta.url, './tree_leaf_attention.wgsl'),
+  dq: wgsl(import.meta.url, './tree_leaf_query_gradient.wgsl'),
+};
 // Included by these.
 wgsl(import.meta.url, './tree_entries.wgsl');
-wgsl(import.meta.url, './tree_columns.wgsl');
+wgsl(import.meta.url, './tree_runs.wgsl');
+wgsl(import.meta.url, './tree_leaf.wgsl');
 
 export interface TreeAttentionOptions {
   /**
@@ -94,49 +100,74 @@ function byQuery([q, k, , selected]: Inputs, { window, block, scale }: Attribute
 /** Whether the kernel of the leaves walks the windows too: few queries fill no tile of the window's kernels. */
 const few = ([q, k]: Inputs) => (q.shape[2]! / k.shape[2]!) * q.shape[1]! <= 16;
 
-/** Adds the leaves' part to dk and dv. */
-function addKeyGradients(
-  inputs: Inputs,
-  { block, scale }: Attributes,
-  [dout, lse, delta]: readonly [Tensor, Tensor, Tensor],
-  [dk, dv]: readonly [Tensor, Tensor],
-): void {
-  const [q, k, v, selected] = inputs;
-  const { device } = q;
+/** (B · KV · n, Tq, 2): for each place in the queries' lists, the queries in the order of the leaf that they have there. */
+function runsOf(selected: Tensor): Tensor {
+  const [batch, queries, kvHeads, beam] = selected.shape as [number, number, number, number];
+  return sortedPairs(view(transpose(selected, [0, 2, 3, 1]), 0, [batch * kvHeads * beam, queries]), 1);
+}
+
+/** What the kernels that walk runs are specialised by, their parameters and workgroups; rows are queries, or keys for dk, dv. */
+function byLeaf([q, k, , selected]: Inputs, { block, scale }: Attributes, kernel: 'out' | 'dq' | 'dkv') {
   const [batch, queries, heads, dim] = q.shape as [number, number, number, number];
   const [, keys, kvHeads] = k.shape as [number, number, number];
-  const beam = selected.shape[3]!;
-  const byHead = transpose(selected, [0, 2, 1, 3]); // (B, KV, Tq, n)
-  const pairs = sortedPairs(view(byHead, 0, [batch * kvHeads, queries * beam]), 1);
-  const { variant, tile, part, defines } = cut(device, dim, null, 'dkv');
-  const tiles = Math.ceil(block / tile);
+  const { variant, tile, part, defines } = cut(q.device, dim, null, kernel);
+  const [row, column] = kernel === 'dkv' ? [k, q] : [q, k];
   const leaves = Math.floor(keys / block);
-  const kernel = device.kernel(keyGradientSources[variant], {
-    SUBGROUPS: variant === 'subgroup',
-    F16: k.dtype === 'f16',
-    TREE: true,
-    VEC4: true,
-    MASK: false,
-    ROW: `vec4<${k.dtype}>`,
-    COLUMN: `vec4<${q.dtype}>`,
-    ...defines,
-  });
-  const params = {
-    batch,
-    heads,
-    kvHeads,
-    queries,
-    keys,
-    dim,
-    positionsFirst: 1,
-    tiles,
-    block,
-    leaves,
-    beam,
-    columns: part,
-    scale,
+  const tiles = kernel === 'dkv' ? Math.ceil(block / tile) : 1;
+  return {
+    variant,
+    defines: {
+      SUBGROUPS: variant === 'subgroup',
+      F16: k.dtype === 'f16',
+      TREE: true,
+      VEC4: true,
+      MASK: false,
+      ROW: `vec4<${row.dtype}>`,
+      COLUMN: `vec4<${column.dtype}>`,
+      ...defines,
+    },
+    params: {
+      batch, heads, kvHeads, queries, keys, dim, positionsFirst: 1, tiles, block, leaves, beam: selected.shape[3]!, slot: 0,
+      columns: part, scale,
+    }, // prettier-ignore
+    groups: tiles * leaves * kvHeads * batch,
   };
-  device.run(kernel, [q, k, v, pairs, dout, lse, delta, dk, dv], params, tiles * leaves * kvHeads * batch);
+}
+
+/** Whether leaves are gone through one by one, with all their queries: on software adapters. */
+const leafByLeaf = ([q]: Inputs) => cut(q.device, q.shape[3]!, null, 'out').variant === 'subgroup';
+
+/** Runs one of the two kernels that go leaf by leaf, for each place in the queries' lists. */
+function runLeaves(kernel: 'out' | 'dq', tensors: readonly Tensor[], inputs: Inputs, attributes: Attributes): void {
+  const { device } = inputs[0];
+  const { defines, params, groups } = byLeaf(inputs, attributes, kernel);
+  const compiled = device.kernel(leafSources[kernel], defines);
+  for (let slot = 0; slot < params.beam; slot++) device.run(compiled, tensors, { ...params, slot }, groups);
+}
+
+/** Result and log-sum-exp over window and leaves. */
+function attend(inputs: Inputs, attributes: Attributes): [out: Tensor, lse: Tensor] {
+  const [q, k, v, selected, queryLengths, keyLengths] = inputs;
+  const { device } = q;
+  if (!few(inputs) && leafByLeaf(inputs)) {
+    const [seen, lse] = forwardPass(...windowPart(inputs, attributes));
+    const out = cast(seen, 'f32');
+    runLeaves('out', [q, k, v, runsOf(selected), out, lse], inputs, attributes);
+    return [cast(out, q.dtype), lse];
+  }
+  const { defines, params, groups } = byQuery(inputs, attributes);
+  const out = empty(device, q.shape, q.dtype);
+  const lse = empty(device, [q.shape[0]!, q.shape[2]!, q.shape[1]!]);
+  const data = [q, k, v, selected, out, lse];
+  if (few(inputs)) {
+    const binding = (given: Tensor | null) => given !== null && data.push(given) - 1;
+    const lengths = { QUERY_LENGTHS: binding(queryLengths), KEY_LENGTHS: binding(keyLengths) };
+    device.run(device.kernel(forwardSource, { ...defines, WINDOW: true, ...lengths }), data, params, groups);
+  } else {
+    const seen = forwardPass(...windowPart(inputs, attributes));
+    device.run(device.kernel(forwardSource, { ...defines, WINDOW: false }), [...data, ...seen], params, groups);
+  }
+  return [out, lse];
 }
 
 const treeAttentionOp = operation<Inputs, Attributes, readonly [Tensor, Tensor]>({
@@ -165,22 +196,9 @@ const treeAttentionOp = operation<Inputs, Attributes, readonly [Tensor, Tensor]>
     return q.shape;
   },
   forward(ctx, inputs, attributes) {
-    const [q, k, v, selected, queryLengths, keyLengths] = inputs;
-    const { device } = q;
-    const { defines, params, groups } = byQuery(inputs, attributes);
-    const out = empty(device, q.shape, q.dtype);
-    const lse = empty(device, [q.shape[0]!, q.shape[2]!, q.shape[1]!]);
-    const data = [q, k, v, selected, out, lse];
-    if (few(inputs)) {
-      const binding = (given: Tensor | null) => given !== null && data.push(given) - 1;
-      const lengths = { QUERY_LENGTHS: binding(queryLengths), KEY_LENGTHS: binding(keyLengths) };
-      device.run(device.kernel(forwardSource, { ...defines, WINDOW: true, ...lengths }), data, params, groups);
-    } else {
-      const seen = forwardPass(...windowPart(inputs, attributes));
-      device.run(device.kernel(forwardSource, { ...defines, WINDOW: false }), [...data, ...seen], params, groups);
-    }
-    ctx.save(out, lse, ...inputs.filter((input) => input !== null));
-    return [out, lse];
+    const results = attend(inputs, attributes);
+    ctx.save(...results, ...inputs.filter((input) => input !== null));
+    return results;
   },
   backward(ctx, [dout, dlse], attributes) {
     if (dlse || !dout) throw new Error('[treeAttention] the log-sum-exp has no gradient; use the result alone');
@@ -188,19 +206,24 @@ const treeAttentionOp = operation<Inputs, Attributes, readonly [Tensor, Tensor]>
     const [queryLengths, keyLengths] = attributes.given.map((given) => (given ? (lengths as Tensor[]).shift()! : null));
     const inputs: Inputs = [q, k, v, selected, queryLengths!, keyLengths!];
     const [windowInputs, window] = windowPart(inputs, attributes);
-    const dq = ctx.gradient(0);
+    const runs = runsOf(selected);
+    let dq = ctx.gradient(0);
     const delta = queryPass(windowInputs, window, { out, dout, lse }, dq);
-    const { defines, params, groups } = byQuery(inputs, attributes);
-    ctx.device.run(
-      ctx.device.kernel(queryGradientSource, defines),
-      [q, k, v, selected, dout, lse, delta, dq],
-      params,
-      groups,
-    );
+    if (leafByLeaf(inputs)) {
+      const sum = dq.dtype === 'f32' ? dq : cast(dq, 'f32');
+      runLeaves('dq', [q, k, v, runs, dout, lse, delta, sum], inputs, attributes);
+      if (sum !== dq) dq = cast(sum, 'f16');
+    } else {
+      const { defines, params, groups } = byQuery(inputs, attributes);
+      const kernel = ctx.device.kernel(queryGradientSource, defines);
+      ctx.device.run(kernel, [q, k, v, selected, dout, lse, delta, dq], params, groups);
+    }
     if (!ctx.needs[1] && !ctx.needs[2]) return [dq, null, null, null, null, null];
     const [dk, dv] = [ctx.gradient(1), ctx.gradient(2)];
     keyPass(windowInputs, window, { dout, lse, delta }, [dk, dv]);
-    addKeyGradients(inputs, attributes, [dout, lse, delta], [dk, dv]);
+    const { variant, defines, params, groups } = byLeaf(inputs, attributes, 'dkv');
+    const kernel = ctx.device.kernel(keyGradientSources[variant], defines);
+    ctx.device.run(kernel, [q, k, v, runs, dout, lse, delta, dk, dv], params, groups);
     return [dq, dk, dv, null, null, null];
   },
 });

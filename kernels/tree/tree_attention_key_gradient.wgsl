@@ -8,7 +8,7 @@
 @group(0) @binding(0) var<storage, read> q: array<$COLUMN>; // (B, Tq, H, D)
 @group(0) @binding(1) var<storage, read> k: array<$ROW>; // (B, Tk, KV, D)
 @group(0) @binding(2) var<storage, read> v: array<$ROW>; // as k
-@group(0) @binding(3) var<storage, read> pairs: array<vec2u>; // (B, KV, Tq · beam): leaves in ascending order, and their places
+@group(0) @binding(3) var<storage, read> pairs: array<vec2u>; // (B, KV, beam, Tq): leaves in ascending order, and their queries
 @group(0) @binding(4) var<storage, read> dout: array<$COLUMN>; // as q
 @group(0) @binding(5) var<storage, read> lse: array<f32>; // (B, H, Tq)
 @group(0) @binding(6) var<storage, read> delta: array<f32>; // (B, H, Tq)
@@ -25,13 +25,11 @@ fn main(
   @builtin(local_invocation_index) index: u32,
 ) {
   let group = wg.x + wg.y * groups.x;
-  let line = group / (params.tiles * params.leaves);
+  let line = group / (params.tiles * params.leaves); // (sample, key head)
   let kvHead = line % params.kvHeads;
   let batch = line / params.kvHeads;
   if (batch >= params.batch) { return; }
   let leaf = (group / params.tiles) % params.leaves;
-  let columns = columnsOf(line, leaf);
-  if (columns.count == 0u) { return; }
   let lane = index % LANES;
   let part = index / LANES;
   let end = (leaf + 1u) * params.block;
@@ -44,30 +42,34 @@ fn main(
   loadPart(&value, &v, at, part);
   var keySum: Part; // Σ ds q
   var valueSum: Part; // Σ p dout
-  for (var first = 0u; first < columns.count; first += BLOCK) {
-    workgroupBarrier(); // the tiles of before are read
-    for (var i = index; i < BLOCK * PARTS * PART; i += LANES * PARTS) {
-      let c = i % (PARTS * PART);
-      let column = columnOf(columns, batch, kvHead, first + i / (PARTS * PART));
-      queryTile[i] = vec4f(0.0);
-      upstreamTile[i] = vec4f(0.0);
-      if (c * 4u < params.dim) {
-        queryTile[i] = loadColumn(&q, column.at, c);
-        upstreamTile[i] = loadColumn(&dout, column.at, c);
+  for (var slot = 0u; slot < params.beam; slot++) {
+    let run = runOf(line, slot, leaf);
+    for (var first = 0u; first < run.count; first += BLOCK) {
+      workgroupBarrier(); // the tiles of before are read
+      for (var i = index; i < BLOCK * PARTS * PART; i += LANES * PARTS) {
+        let c = i % (PARTS * PART);
+        let row = rowOf(run, batch, kvHead, first + i / (PARTS * PART));
+        queryTile[i] = vec4f(0.0);
+        upstreamTile[i] = vec4f(0.0);
+        if (c * 4u < params.dim) {
+          queryTile[i] = loadColumn(&q, row.at, c);
+          upstreamTile[i] = loadColumn(&dout, row.at, c);
+        }
       }
+      workgroupBarrier();
+      var p: Scores; // first the scores
+      products(&p, &key, &queryTile, lane, part);
+      var ds: Scores; // first v · dout
+      products(&ds, &value, &upstreamTile, lane, part);
+      for (var i = 0u; i < BLOCK; i++) {
+        let row = rowOf(run, batch, kvHead, first + i);
+        let counts = first + i < run.count && lse[row.statistics] > 0.5 * UNSEEN;
+        p[i] = select(0.0, exp2((p[i] * params.scale - lse[row.statistics]) * LOG2E), counts);
+        ds[i] = p[i] * (ds[i] - delta[row.statistics]);
+      }
+      accumulate(&valueSum, &p, &upstreamTile, part);
+      accumulate(&keySum, &ds, &queryTile, part);
     }
-    workgroupBarrier();
-    var p: Scores; // first the scores
-    products(&p, &key, &queryTile, lane, part);
-    var ds: Scores; // first v · dout
-    products(&ds, &value, &upstreamTile, lane, part);
-    for (var i = 0u; i < BLOCK; i++) {
-      let column = columnOf(columns, batch, kvHead, first + i);
-      p[i] = exp2((p[i] * params.scale - column.lse) * LOG2E);
-      ds[i] = p[i] * (ds[i] - column.delta);
-    }
-    accumulate(&valueSum, &p, &upstreamTile, part);
-    accumulate(&keySum, &ds, &queryTile, part);
   }
 
   if (row < end) {
@@ -81,5 +83,5 @@ fn main(
   }
 }
 
-#include ./tree_columns.wgsl
+#include ./tree_runs.wgsl
 #include ../attention/attention_staged.wgsl
