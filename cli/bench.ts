@@ -7,6 +7,8 @@ import { openNodeDevice } from '../engine/node.ts';
 import { tuningFile, writeTuning } from '../engine/tuning.ts';
 import { adapterFacts } from './bench/adapter.ts';
 import { coldStarts } from './bench/cold.ts';
+import { benchDecode, formatDecode } from './bench/decode.ts';
+import type { DecodeBenchOptions } from './bench/decode.ts';
 import { dispatchCosts } from './bench/dispatch.ts';
 import { measure, toJson } from './bench/measure.ts';
 import type { Measurement } from './bench/measure.ts';
@@ -24,6 +26,7 @@ import { samplingStep, trainingStep } from './bench/steps.ts';
 import type { StepResult } from './bench/steps.ts';
 import { FAMILIES, formatTuning, tune } from './bench/tune.ts';
 import type { Family } from '../kernels/variants.ts';
+import { WEIGHT_FORMATS } from '../nn/module.ts';
 import { loadConfig } from './config.ts';
 import type { Config } from './config.ts';
 import { main } from './errors.ts';
@@ -190,6 +193,30 @@ before. "At first" each schema is new, but for what is remembered of other schem
 `,
   )
   .action((options: GrammarBenchOptions) => benchGrammar(options, (line) => console.log(line)));
+
+const whole = (text: string) => {
+  const value = positive(text);
+  if (!Number.isInteger(value)) throw new InvalidArgumentError('a whole number is needed.');
+  return value;
+};
+
+command
+  .command('decode')
+  .description(
+    'Times decoding by a Llama of random weights: composed operations, fused kernels and a replayed step, in turn.',
+  )
+  .option('--width <n>', 'width, a multiple of 256', whole, 512)
+  .option('--layers <n>', 'layers', whole, 4)
+  .option('--batch <n>', 'sequences', whole, 1)
+  .option('--context <n>', 'tokens in the cache', whole, 256)
+  .option('--steps <n>', 'steps of each way', whole, 20)
+  .addOption(new Option('--weights <format>', 'of the weights').choices(WEIGHT_FORMATS).default('f32'))
+  .addOption(new Option('--cache <format>', 'of keys and values').choices(['f32', 'f16', 'q8']).default('f32'))
+  .action(async (options: DecodeBenchOptions) => {
+    const device = await openNodeDevice();
+    console.log(formatDecode(options, await benchDecode(device, options)));
+    device.destroy();
+  });
 
 const round = (ms: number): number => Number(ms.toFixed(3));
 

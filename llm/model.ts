@@ -2,7 +2,18 @@
  * A decoder-only transformer of the Llama family (Touvron et al. 2023), by configuration: which keys a layer sees, how
  * positions turn, which norms and biases there are. Fields carry the names of transformers' weight files.
  */
-import { formatShape, keep, reshape, sameShape, scope, Tensor, tensor } from '../engine/index.ts';
+import {
+  ALIGNMENT,
+  empty,
+  formatShape,
+  keep,
+  reshape,
+  sameShape,
+  scope,
+  Tensor,
+  tensor,
+  view,
+} from '../engine/index.ts';
 import type { Device } from '../engine/index.ts';
 import { add, affine, AttentionLists, cast, geluTanh, linear, mul, rope, ropeTable, swiglu } from '../kernels/index.ts';
 import { Embedding, like, Linear, RmsNorm } from '../nn/layers.ts';
@@ -11,6 +22,7 @@ import { attend } from './attend.ts';
 import type { Cached, Documents } from './attend.ts';
 import type { Step } from './cache.ts';
 import { parseTransformerConfig } from './config.ts';
+import { decodable, decodeLayer } from './decode.ts';
 import type { LayerConfig, TransformerConfig } from './config.ts';
 import { ropeValues } from './rope.ts';
 import type { RopeConfig } from './rope.ts';
@@ -25,9 +37,11 @@ interface Turn {
 interface Pass {
   /** (B, T), i32 */
   readonly positions: Tensor;
-  readonly turn: (rope: RopeConfig) => Turn;
+  /** Null: by nothing. */
+  readonly turn: (rope: RopeConfig | null) => Turn;
   readonly cached: Cached | null;
   readonly documents: Documents | null;
+  readonly composed: boolean;
 }
 
 class Attention extends Module {
@@ -101,19 +115,48 @@ class Layer extends Module {
   post_attention_layernorm: RmsNorm;
   pre_feedforward_layernorm: RmsNorm | null;
   post_feedforward_layernorm: RmsNorm | null;
+  readonly #config: TransformerConfig;
+  readonly #layer: LayerConfig;
 
   constructor(device: Device, config: TransformerConfig, layer: LayerConfig) {
     super(device);
     const { width, postNorms } = config;
+    this.#config = config;
+    this.#layer = layer;
     this.self_attn = new Attention(device, config, layer);
     this.mlp = new Mlp(device, config);
     this.input_layernorm = norm(device, config, width);
     this.post_attention_layernorm = norm(device, config, width);
     this.pre_feedforward_layernorm = postNorms ? norm(device, config, width) : null;
     this.post_feedforward_layernorm = postNorms ? norm(device, config, width) : null;
+    this.#putTogether();
+  }
+
+  /** Norms and biases become windows of one buffer: kernels of decoding bind that. */
+  #putTogether(): void {
+    const vectors = [...this.namedParameters()].filter(([, { shape }]) => shape.length === 1);
+    const step = ALIGNMENT / 4; // elements
+    const room = ({ size }: Tensor) => Math.ceil(size / step) * step;
+    const { device } = this;
+    const whole = empty(device, [vectors.reduce((sum, [, vector]) => sum + room(vector), 0)], 'f32', 'parameters');
+    let at = 0;
+    const windows = vectors.map(([path, vector]): [string, Tensor] => {
+      const window = view(whole, 4 * at, vector.shape);
+      window.requiresGrad = true;
+      at += room(vector);
+      return [path, device.scope ? keep(window) : window];
+    });
+    this.replaceParameters(new Map(windows));
+    if (!device.scope) whole.storage.drop(); // the windows hold it
   }
 
   forward(x: Tensor, pass: Pass): Tensor {
+    const { cached, composed, turn } = pass;
+    const { activation, attentionScale, normEps: eps, normOffset: offset, postNorms } = this.#config;
+    if (cached && !composed && !postNorms && !this.#layer.tree && decodable(this, x, cached)) {
+      const options = { layer: this.#layer, activation, attentionScale, eps, offset, turn: turn(this.#layer.rope) };
+      return decodeLayer(this, x, cached, options);
+    }
     const body = (x: Tensor) => {
       const attended = this.self_attn.forward(this.input_layernorm.forward(x), pass);
       const { pre_feedforward_layernorm: before, post_feedforward_layernorm: after } = this;
@@ -152,6 +195,8 @@ export interface ForwardOptions {
   documents?: Documents;
   /** Of all that is computed; f32 by default. */
   dtype?: 'f32' | 'f16';
+  /** Whether one token of each sequence, too, goes through the operations of longer texts: for comparison. */
+  composed?: boolean;
 }
 
 export class Transformer extends Module {
@@ -176,7 +221,10 @@ export class Transformer extends Module {
    * The last layer's states after the final norm, (B, T, C). ids: i32 (B, T) on the device, or texts of one length.
    * Throws where ids are not in the vocabulary (of a tensor that can't be seen).
    */
-  forward(ids: Tensor | readonly ArrayLike<number>[], { step, documents, dtype = 'f32' }: ForwardOptions = {}): Tensor {
+  forward(
+    ids: Tensor | readonly ArrayLike<number>[],
+    { step, documents, dtype = 'f32', composed = false }: ForwardOptions = {},
+  ): Tensor {
     const { device, config } = this;
     return scope(device, () => {
       const given = ids instanceof Tensor ? ids : this.#upload(ids);
@@ -199,6 +247,7 @@ export class Transformer extends Module {
           turn: (rope) => this.#turn(rope, reach),
           cached,
           documents: documents ?? null,
+          composed,
         });
       });
       step?.end();
@@ -239,12 +288,13 @@ export class Transformer extends Module {
   }
 
   /** A layer's turn for texts of up to `length` tokens, made once. */
-  #turn(rope: RopeConfig, length: number): Turn {
-    const reach = rope.scaling.rope_type === 'dynamic' ? Math.max(length, rope.context) : 0;
+  #turn(rope: RopeConfig | null, length: number): Turn {
+    const reach = rope?.scaling.rope_type === 'dynamic' ? Math.max(length, rope.context) : 0;
     const key = JSON.stringify([rope, reach]);
     let turn = this.#turns.get(key);
     if (!turn) {
-      const { frequencies, scale } = ropeValues(rope, reach);
+      const still = { frequencies: new Float64Array(this.config.headDim / 2), scale: 1 };
+      const { frequencies, scale } = rope ? ropeValues(rope, reach) : still;
       this.#turns.set(key, (turn = { table: keep(ropeTable(this.device, frequencies)), scale }));
     }
     return turn;

@@ -21,8 +21,11 @@ const texts = new Map<string, string>();
 /** Formats that bind their scales beside their values. */
 export const hasScales = (dtype: DType): dtype is 'q8' | 'q4' => dtype === 'q8' || dtype === 'q4';
 
-/** The text that declares input `name` at `binding` (and its scales at `scales`, if it has any) and `load_<name>`. */
-export function reader(name: string, dtype: DType, binding: number, scales: number): string {
+/**
+ * The text that declares input `name` at `binding` (and its scales at `scales`, if it has any) and `load_<name>`. Scales
+ * that are read by the same binding, `'inside'`, begin at the word that the kernel's `scales_at_<name>()` says.
+ */
+export function reader(name: string, dtype: DType, binding: number, scales: number | 'inside'): string {
   const key = `${name} ${dtype} ${binding} ${scales}`;
   let text = texts.get(key);
   if (text === undefined) {
@@ -30,6 +33,7 @@ export function reader(name: string, dtype: DType, binding: number, scales: numb
       NAME: name,
       BINDING: binding,
       SCALES: scales,
+      INSIDE: scales === 'inside',
       BLOCKS: hasScales(dtype),
       [dtype.toUpperCase()]: true,
     };

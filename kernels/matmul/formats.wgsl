@@ -8,9 +8,14 @@
 
 #if BLOCKS
 @group(0) @binding($BINDING) var<storage, read> $NAME: array<u32>; // quants: four bytes or eight nibbles a word
-@group(0) @binding($SCALES) var<storage, read> scales_of_$NAME: array<u32>; // f16, two a word, one for 32 values
+// Scales are f16, two a word, one for 32 values.
+#if INSIDE
+fn scale_of_$NAME(i: u32) -> f32 { return unpack2x16float($NAME[scales_at_$NAME() + i / 16u])[i / 8u % 2u]; }
+#else
+@group(0) @binding($SCALES) var<storage, read> scales_of_$NAME: array<u32>;
 
 fn scale_of_$NAME(i: u32) -> f32 { return unpack2x16float(scales_of_$NAME[i / 16u])[i / 8u % 2u]; }
+#endif
 #endif
 #if Q8
 fn load_$NAME(i: u32) -> vec4f {

@@ -1,0 +1,54 @@
+// One token of each sequence: RMS norm, both products of a gated MLP, and act(gate) · up (Shazeer 2020), for eight columns.
+
+@group(0) @binding(0) var<storage, read> x: array<vec4<$T>>; // (B, C)
+@group(0) @binding(1) var<storage, read> vectors: array<vec4f>;
+$GATE
+$UP
+@group(0) @binding(4) var<storage, read_write> out: array<vec4<$T>>; // (B, hidden)
+
+struct Params {
+  batch: u32,
+  width: u32, // C
+  hidden: u32,
+  eps: f32,
+  offset: f32, // what is added to the norm's weights
+  norm: u32, // where vectors begin, in elements
+#if BIAS
+  gateBias: u32,
+  upBias: u32,
+#endif
+}
+
+#include ./shared.wgsl
+
+fn act(z: vec4f) -> vec4f {
+#if GELU
+  let u = 0.7978845608 * (z + 0.044715 * z * z * z);
+  return z / (1.0 + exp(-2.0 * u)); // ½ z (1 + tanh u)
+#else
+  return z / (1.0 + exp(-z));
+#endif
+}
+
+@compute @workgroup_size(LANES)
+fn main(@builtin(workgroup_id) wg: vec3u, @builtin(num_workgroups) groups: vec3u, @builtin(local_invocation_index) lane: u32) {
+  let across = params.hidden / 8u;
+  let group = wg.x + wg.y * groups.x;
+  let token = group / across * ROWS;
+  if (token >= params.batch) { return; }
+  let column = group % across * 8u;
+  var gate = normed(dots_gate(column, column + 4u, token, lane), lane);
+  var up = normed(dots_up(column, column + 4u, token, lane), lane);
+#if BIAS
+  for (var j = 0u; j < ROWS; j++) {
+    gate.first[j] += vectors[(params.gateBias + column) / 4u];
+    gate.second[j] += vectors[(params.gateBias + column) / 4u + 1u];
+    up.first[j] += vectors[(params.upBias + column) / 4u];
+    up.second[j] += vectors[(params.upBias + column) / 4u + 1u];
+  }
+#endif
+  if (lane >= ROWS || token + lane >= params.batch) { return; }
+  let at = ((token + lane) * params.hidden + column) / 4u;
+  out[at] = vec4<$T>(act(gate.first[lane]) * up.first[lane]);
+  out[at + 1u] = vec4<$T>(act(gate.second[lane]) * up.second[lane]);
+}
