@@ -70,7 +70,7 @@ export class Satisfiability {
       if (type === 'number') return numbers(testsOf(assertions), (truths) => (holds(truths) ? 0 : null)) !== null;
       if (type === 'string') {
         const wanted = (labels: readonly number[]): 0 | null => (holds(labels.map((label) => label >= 0)) ? 0 : null);
-        return strings(languagesOf(assertions), wanted) !== null;
+        return strings(languagesOf(assertions), wanted, { wanted: wantedOf(restricted) }) !== null;
       }
       return holds([]);
     });
@@ -420,6 +420,14 @@ export function languagesOf(assertions: readonly Assertion[]): readonly Language
     if (assert.kind !== 'text') throw new Error(`[grammar] a string was asked for ${assert.kind}`);
     return assert.language;
   });
+}
+
+/** Which texts satisfy a formula of strings, where it is the same to each of its languages. */
+export function wantedOf(formula: Formula): 'every' | 'some' | undefined {
+  if (formula.kind === 'assertion') return 'every';
+  if (!('of' in formula) || formula.kind === 'not' || !formula.of.every((part) => part.kind === 'assertion'))
+    return undefined;
+  return formula.kind === 'and' ? 'every' : formula.kind === 'or' ? 'some' : undefined;
 }
 
 export function testsOf(assertions: readonly Assertion[]): readonly NumberTest[] {

@@ -13,6 +13,8 @@ export interface StringOptions {
   readonly unique?: boolean;
   /** Whatever is written can become a string that is wanted, by plain text alone. */
   readonly open?: boolean;
+  /** Those in every language are wanted, or those in some: where that is said, less has to be searched for. */
+  readonly wanted?: 'every' | 'some' | undefined;
 }
 
 /**
@@ -22,9 +24,9 @@ export interface StringOptions {
 export function strings(
   languages: readonly Language[],
   outcome: (labels: readonly number[]) => Outcome | null,
-  { unique = false, open = false }: StringOptions = {},
+  { unique = false, open = false, wanted }: StringOptions = {},
 ): Strings | null {
-  const language = combine('', languages, (labels) => outcome(labels) ?? NONE);
+  const language = combine('', languages, (labels) => outcome(labels) ?? NONE, wanted);
   if (language.start === DEAD) return null;
   return { open: new StringFrames(language, { unique, open }).content(language.start) };
 }
@@ -79,7 +81,7 @@ class StringFrames {
   private readonly parts = new Interned<Frame>();
   private readonly firsts: string[] = [];
 
-  constructor(language: Language, { unique, open }: Required<StringOptions>) {
+  constructor(language: Language, { unique, open }: { readonly unique: boolean; readonly open: boolean }) {
     this.language = language;
     this.unique = unique;
     this.open = open;

@@ -4,7 +4,7 @@ import { Derivatives, type KeyAlphabet, type KeyClass, type Truths } from './der
 import type { Formula, Type } from './formula.ts';
 import { missing } from './missing.ts';
 import { numbers, type Numbers } from './number.ts';
-import { assertionsOf, evaluate, keyClass, languagesOf, Satisfiability, testsOf } from './satisfy.ts';
+import { assertionsOf, evaluate, keyClass, languagesOf, Satisfiability, testsOf, wantedOf } from './satisfy.ts';
 import { strings, type Strings } from './string.ts';
 
 export interface DocumentOptions {
@@ -143,11 +143,12 @@ class Values {
     const { key, tracked, goal } = restricted;
     return this.stringsOf.get(String(key), () => {
       const assertions = assertionsOf([...tracked, goal]);
-      return strings(languagesOf(assertions), (labels) => {
+      const outcome = (labels: readonly number[]): Outcome | null => {
         const truths = new Map(assertions.map((assertion, i) => [assertion, labels[i]! >= 0]));
         const holds = (formula: Formula): boolean => evaluate(formula, (assertion) => truths.get(assertion)!);
         return holds(goal) ? this.outcome(tracked.map(holds)) : null;
-      });
+      };
+      return strings(languagesOf(assertions), outcome, { wanted: tracked.length === 0 ? wantedOf(goal) : undefined });
     });
   }
 

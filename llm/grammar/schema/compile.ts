@@ -38,6 +38,18 @@ const FORMATS: ReadonlySet<string> = new Set(
     'uuid uri-template json-pointer relative-json-pointer regex'
   ).split(' '),
 );
+/** Schemas that are compiled, at most: with so many it takes about a second. */
+const SCHEMAS = 50_000;
+const keywords = (names: string): ReadonlySet<string> => new Set(names.split(' '));
+const OF_NUMBERS = keywords('minimum exclusiveMinimum maximum exclusiveMaximum multipleOf');
+const OF_STRINGS = keywords('minLength maxLength pattern format');
+const OF_ARRAYS = keywords(
+  'prefixItems items additionalItems minItems maxItems contains minContains maxContains uniqueItems unevaluatedItems',
+);
+const OF_OBJECTS = keywords(
+  'properties patternProperties additionalProperties propertyNames required minProperties maxProperties ' +
+    'dependentRequired dependencies unevaluatedProperties',
+);
 /** Schemas compiled within one another before the rest waits its turn: the depth of a document is not the call stack's. */
 const DEEP = 64;
 
@@ -89,6 +101,9 @@ class Compiler {
       if (!this.open.has(node)) this.waiting.push(node);
       return this.algebra.later(node.key, () => this.formulas.get(node)!);
     }
+    if (this.formulas.size + this.open.size >= SCHEMAS) {
+      throw new Unsupported(`[grammar] schema #: it is made of more than ${SCHEMAS} schemas`);
+    }
     this.open.add(node);
     const { value } = node.place;
     const formula = typeof value === 'boolean' ? this.constant(value) : this.algebra.and(...this.conjuncts(node));
@@ -107,13 +122,15 @@ class Compiler {
   }
 
   private conjuncts(node: Node): Formula[] {
+    const said = (keywords: ReadonlySet<string>): boolean =>
+      this.graph.keywords(node).some((name) => keywords.has(name));
     return [
       ...this.applied(node),
       ...this.values(node),
-      ...this.numbers(node),
-      ...this.strings(node),
-      ...this.arrays(node),
-      ...this.objects(node),
+      ...(said(OF_NUMBERS) ? this.numbers(node) : []),
+      ...(said(OF_STRINGS) ? this.strings(node) : []),
+      ...(said(OF_ARRAYS) ? this.arrays(node) : []),
+      ...(said(OF_OBJECTS) ? this.objects(node) : []),
     ];
   }
 

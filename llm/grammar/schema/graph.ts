@@ -39,6 +39,11 @@ export class SchemaGraph {
     return this.documents.keyword(node.place, keyword) as T | undefined;
   }
 
+  /** The names that stand in a schema, whether they mean something or not. */
+  keywords({ place }: Node): readonly string[] {
+    return typeof place.value === 'boolean' ? [] : Object.keys(place.value);
+  }
+
   has(node: Node, keyword: string): boolean {
     return this.value(node, keyword) !== undefined;
   }

@@ -18,7 +18,9 @@ export function combine(
   if (lists.length > 1) return combineLists(key, languages, label, wanted);
   const [language] = languages;
   const combined =
-    languages.length === 1 ? new Relabelled(key, language!, label) : new Combined(key, languages, label, wanted);
+    languages.length === 1
+      ? new Relabelled(key, language!, label, wanted)
+      : new Combined(key, languages, label, wanted);
   return combined.empty ? none : combined;
 }
 
@@ -44,7 +46,8 @@ function combineLists(
         }),
       );
     },
-    wanted,
+    // A text of their list is one of some of them; of every one it need not be.
+    wanted === 'every' && others.length === 0 ? undefined : wanted,
   );
 }
 
@@ -57,9 +60,16 @@ class Relabelled implements Language {
   private readonly labels = new Map<number, number>();
   private readonly rangesOf: (readonly Range[] | undefined)[] = [];
   private readonly spansOf: (readonly Span[] | null | undefined)[] = [];
+  private readonly wanted: 'every' | 'some' | undefined;
   private readonly reach: Reach;
 
-  constructor(key: string, language: Language, relabelled: (labels: readonly number[]) => number) {
+  constructor(
+    key: string,
+    language: Language,
+    relabelled: (labels: readonly number[]) => number,
+    wanted: 'every' | 'some' | undefined,
+  ) {
+    this.wanted = wanted;
     this.key = key;
     this.language = language;
     this.relabelled = relabelled;
@@ -72,16 +82,20 @@ class Relabelled implements Language {
   }
 
   get empty(): boolean {
-    return !this.reach.from(this.start);
+    return !this.alive(this.start);
   }
 
   step(state: number, codePoint: number): number {
     const next = state === OUTSIDE ? OUTSIDE : outward(this.language.step(state - 1, codePoint));
-    return this.reach.from(next) ? next : DEAD;
+    return this.alive(next) ? next : DEAD;
   }
 
   ranges(state: number): readonly Range[] {
-    return (this.rangesOf[state] ??= this.edges(state).filter((range) => this.reach.from(range.state)));
+    return (this.rangesOf[state] ??= this.edges(state).filter((range) => this.alive(range.state)));
+  }
+
+  private alive(state: number): boolean {
+    return this.wanted ? state !== OUTSIDE : this.reach.from(state);
   }
 
   label(state: number): number {
