@@ -30,11 +30,16 @@ Examples:
   node cli/train.js --data photos/rex --class dog              your own subject; its name is then "sks dog"
   node cli/train.js steps=300 optimizer.lr=1e-4 name=slower    the default run, changed
   node cli/train.js assets/configs/vae.yaml                    pre-training (see also: npm run pretrain)
+  node cli/train.js assets/configs/lm.yaml                     a small language model, in about ten minutes without a GPU
+  node cli/train.js assets/configs/lm.yaml data.corpora=[] 'data.files=[notes.txt, books]'     the same on your own texts
   node cli/train.js steps=3 optimizer.warmup=0 --profile trace.json     where the time goes (each kernel is timed alone: slower)
   node cli/train.js --resume runs/grey-cat                     after Ctrl-C, or a crash: the same bits as never having stopped
 
 Keys of a dreambooth configuration, with their defaults:
 ${describeKeys('dreambooth')}
+
+Keys of a language model's configuration:
+${describeKeys('lm')}
 `,
   );
 

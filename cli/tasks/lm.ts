@@ -83,7 +83,8 @@ function check({ length, model: folder, data, sample }: Config<'lm'>, model: Tra
   }
 }
 
-async function loadTexts({ data: { corpora, files, document } }: Config<'lm'>): Promise<Text[]> {
+/** The texts that a configuration names. */
+export async function loadTexts({ data: { corpora, files, document } }: Config<'lm'>): Promise<Text[]> {
   const named = await Promise.all(corpora.map((name) => CORPORA[name]()));
   return [...named.flat(), ...(files.length > 0 ? await readTexts(files.map(resolvePath), { size: document }) : [])];
 }

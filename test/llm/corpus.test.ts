@@ -144,7 +144,7 @@ describe('byte-pair encoding', () => {
     expect(ids.length).toBeLessThan(new TextEncoder().encode(plain).length);
     const vocabulary = Vocabulary.fromTokenizer(json, { end: [END] });
     expect(vocabulary.size).toBe(290);
-    expect(Buffer.concat(ids.map((id) => vocabulary.bytes(id))).toString()).toBe(plain);
+    expect(Buffer.concat(ids.map((id: number) => vocabulary.bytes(id))).toString()).toBe(plain);
     expect(trainTokenizer([text.repeat(3), 'the theory of the thesis'], 290)).toEqual(json);
   });
 
