@@ -16,7 +16,7 @@ import {
   write,
 } from '../engine/index.ts';
 import type { Device, Shape, Tensor, Window } from '../engine/index.ts';
-import { emptySummaries, nodeCount } from '../kernels/index.ts';
+import { appendSummaries, emptySummaries, nodeCount } from '../kernels/index.ts';
 import type { KeysValues, TreeSummaries } from '../kernels/index.ts';
 import type { LayerConfig, TransformerConfig } from './config.ts';
 
@@ -172,11 +172,7 @@ export class KeyValueCache {
     const now = this.lengths[sequence]!;
     if (!(Number.isInteger(length) && length >= 0 && length <= now))
       throw new Error(`[cache] sequence ${sequence} has ${now} tokens; it cannot be cut to ${length}`);
-    // A ring that has turned keeps what the next token sees, and one position more; or the sinks alone.
-    const turned = this.config.layers.find((layer, l) => {
-      const slots = this.layers[l]!.keys.shape[1]!;
-      return now > slots && length > layer.sinks && length < now - 1;
-    });
+    const turned = this.#turned(now, length);
     if (turned)
       throw new Error(
         `[cache] sequence ${sequence} has ${now} tokens, of which windows keep the last ${turned.window}` +
@@ -186,23 +182,52 @@ export class KeyValueCache {
     this.lengths[sequence] = length;
   }
 
+  /** Whether `truncate` could go back from so many tokens to the first `length` of them. */
+  keeps(length: number, now: number): boolean {
+    return length <= now && !this.#turned(now, length);
+  }
+
   /** Copies a sequence, as it stands, to others: to go on from one prefix in several ways. */
   fork(from: number, to: readonly number[]): void {
-    for (const sequence of [from, ...to]) this.#check(sequence);
-    const targets = to.filter((sequence) => sequence !== from);
-    if (targets.length === 0) return;
+    this.copyTo(from, this, to.filter((sequence) => sequence !== from)); // prettier-ignore
+  }
+
+  /** Copies a sequence to some of another cache, which has the same capacity and format. */
+  copyTo(from: number, target: KeyValueCache, to: readonly number[]): void {
+    this.#check(from);
+    for (const sequence of to) target.#check(sequence);
+    const length = this.lengths[from]!;
+    const formats = [this, target].map(({ capacity, layers }) => `${capacity} tokens in ${layers[0]?.keys.dtype}`);
+    if (target.config !== this.config || formats[0] !== formats[1])
+      throw new Error(`[cache] a sequence is copied to a cache of the same model, capacity and format, not from ${formats.join(' to ')}`); // prettier-ignore
+    if (to.length === 0) return;
     const { stream } = this.device;
-    const copies = targets.map((sequence) => this.parts(sequence, this.lengths[from]!));
-    this.parts(from, this.lengths[from]!).forEach(({ window }, i) =>
+    const copies = to.map((sequence) => target.parts(sequence, length));
+    this.parts(from, length).forEach(({ window }, i) =>
       scope(this.device, () => {
         if (window.bytes === 0) return;
         // A copy within one buffer is not allowed, so by way of another.
-        const between = empty(this.device, [window.bytes / 4], 'u32').window();
-        stream.copy(window, between, window.bytes);
+        const between = target === this ? empty(this.device, [window.bytes / 4], 'u32').window() : window;
+        if (target === this) stream.copy(window, between, window.bytes);
         for (const parts of copies) stream.copy(between, parts[i]!.window, window.bytes);
       }),
     );
-    for (const sequence of targets) this.lengths[sequence] = this.lengths[from]!;
+    for (const sequence of to) target.lengths[sequence] = length;
+    target.summarize(to);
+  }
+
+  /** Makes the summaries of trees anew from some sequences' keys. */
+  summarize(sequences: readonly number[]): void {
+    const ends = Uint32Array.from(this.lengths);
+    const starts = ends.map((length, b) => (sequences.includes(b) ? 0 : length));
+    scope(this.device, () => {
+      const extents = {
+        starts: tensor(this.device, starts, [this.batch]),
+        keyLengths: tensor(this.device, ends, [this.batch]),
+      };
+      for (const { keys, summaries } of this.layers)
+        if (summaries) appendSummaries(keys, summaries, { ...extents, added: Math.max(...ends) });
+    });
   }
 
   /** Where the first `tokens` of a sequence lie, as far as layers keep them: by layer, keys and values, quants and scales. */
@@ -237,6 +262,15 @@ export class KeyValueCache {
       ...this.#written.values(),
     );
     this.#written.clear();
+  }
+
+  /** A layer that has written over what the next token sees, after a cut from `now` tokens to `length`. */
+  #turned(now: number, length: number): LayerConfig | undefined {
+    // A ring that has turned keeps what the next token sees, and one position more; or the sinks alone.
+    return this.config.layers.find((layer, l) => {
+      const slots = this.layers[l]!.keys.shape[1]!;
+      return now > slots && length > layer.sinks && length < now - 1;
+    });
   }
 
   #check(sequence: number): void {

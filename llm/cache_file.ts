@@ -88,6 +88,7 @@ export async function restoreCache(cache: KeyValueCache, sequence: number, file:
     if (bytes.length > 0) cache.device.stream.write(window, bytes as Uint8Array<ArrayBuffer>);
   }
   cache.lengths[sequence] = length;
+  cache.summarize([sequence]);
   const notes = Object.entries(metadata).filter(([key]) => key.startsWith('note.'));
   return { length, notes: Object.fromEntries(notes.map(([key, value]) => [key.slice(5), value])) };
 }
