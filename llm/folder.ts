@@ -3,28 +3,17 @@ import { access, readFile } from 'node:fs/promises';
 import path from 'node:path';
 import type { Device } from '../engine/index.ts';
 import { makeFolder } from '../nn/checkpoint.ts';
-import { saveSafetensors, writeFileAtomic } from '../nn/files.ts';
+import { openSource, saveSafetensors, writeFileAtomic } from '../nn/files.ts';
 import { failTo, folderFiles, moduleWeights } from '../nn/folder.ts';
+import { readGguf } from '../nn/gguf.ts';
+import type { Gguf } from '../nn/gguf.ts';
 import { readPart } from '../nn/model_files.ts';
 import type { ModelFiles } from '../nn/model_files.ts';
-import { WEIGHT_FORMATS } from '../nn/module.ts';
-import type { LoadOptions, WeightFormat } from '../nn/module.ts';
+import { ggufOf, readGgufTransformer } from './gguf.ts';
+import type { GgufOptions } from './gguf.ts';
 import { Transformer } from './model.ts';
-
-export interface TransformerOptions {
-  /**
-   * What the weights of products and the table of embeddings are kept in, f32 by default; norms and biases are f32. The
-   * model is trained in f32 alone. Rows in q8 and q4 are multiples of 32 values.
-   */
-  readonly weights?: WeightFormat;
-}
-
-/** What `Module.load` is told for a decoder. */
-export const loadOptions = ({ weights = 'f32' }: TransformerOptions): LoadOptions => {
-  if (!WEIGHT_FORMATS.includes(weights))
-    throw new Error(`[load] weights are ${WEIGHT_FORMATS.join(', ')}, not ${String(weights)}`);
-  return { format: (_, shape) => (shape.length === 2 ? weights : 'f32') };
-};
+import { loadOptions } from './weights.ts';
+import type { TransformerOptions } from './weights.ts';
 
 /**
  * A decoder from its files. Buffers that older files store among the weights are passed over, and so is the head that
@@ -40,18 +29,36 @@ export const readTransformer = (
     ignore: /rotary_emb\.inv_freq$|^lm_head\.weight$/,
   });
 
-/** Loads a decoder. Throws, naming file and fault, on anything missing, damaged or not supported. */
+/**
+ * Loads a decoder from a folder or a GGUF file. Throws, naming file and fault, on anything missing, damaged or not supported.
+ */
 export async function loadTransformer(
   device: Device,
-  folder: string,
+  place: string,
   options: TransformerOptions = {},
 ): Promise<Transformer> {
-  await access(folder).catch((error: NodeJS.ErrnoException) => {
-    if (error.code === 'ENOENT')
-      throw new Error(`[folder] the model folder ${folder} does not exist`, { cause: error });
-    failTo('read', folder)(error);
+  await access(place).catch((error: NodeJS.ErrnoException) => {
+    if (error.code === 'ENOENT') throw new Error(`[folder] the model folder ${place} does not exist`, { cause: error });
+    failTo('read', place)(error);
   });
-  return readTransformer(device, folderFiles(folder), options);
+  if (!place.endsWith('.gguf')) return readTransformer(device, folderFiles(place), options);
+  const file = await openGguf(place);
+  try {
+    return await readGgufTransformer(device, file, options);
+  } finally {
+    await file.close();
+  }
+}
+
+/** Opens a GGUF file: reads and checks its header. Close it when done. */
+export async function openGguf(file: string): Promise<Gguf> {
+  const source = await openSource(file);
+  try {
+    return await readGguf(source);
+  } catch (error) {
+    await source.close();
+    throw error;
+  }
 }
 
 /** Saves a decoder's weights, and beside them `config.json` and the tokenizer's files of the folder that it came from. */
@@ -80,3 +87,7 @@ const FILES = [
   'chat_template.jinja',
   'config.json',
 ];
+
+/** Writes a decoder as a GGUF file for llama.cpp, whole or not at all. */
+export const saveGguf = (model: Transformer, file: string, options: GgufOptions = {}): Promise<void> =>
+  writeFileAtomic(file, ggufOf(model, options));

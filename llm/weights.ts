@@ -1,6 +1,22 @@
-/** What rounding weights to a format costs. */
+/** What a decoder's weights are kept in, and what rounding them costs. */
 import { decode, encode, f16ToF32, f32ToF16 } from '../engine/index.ts';
-import type { WeightFormat, Weights } from '../nn/module.ts';
+import { WEIGHT_FORMATS } from '../nn/module.ts';
+import type { LoadOptions, WeightFormat, Weights } from '../nn/module.ts';
+
+export interface TransformerOptions {
+  /**
+   * What the weights of products and the table of embeddings are kept in, f32 by default; norms and biases are f32. The
+   * model is trained in f32 alone. Rows in q8 and q4 are multiples of 32 values.
+   */
+  readonly weights?: WeightFormat;
+}
+
+/** What `Module.load` is told for a decoder. */
+export const loadOptions = ({ weights = 'f32' }: TransformerOptions): LoadOptions => {
+  if (!WEIGHT_FORMATS.includes(weights))
+    throw new Error(`[load] weights are ${WEIGHT_FORMATS.join(', ')}, not ${String(weights)}`);
+  return { format: (_, shape) => (shape.length === 2 ? weights : 'f32') };
+};
 
 export interface WeightError {
   readonly name: string;
