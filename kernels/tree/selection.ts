@@ -5,7 +5,7 @@ import { levelSizes } from './summaries.ts';
 import type { TreeShape, TreeSummaries } from './summaries.ts';
 
 const selectionSource = wgsl(import.meta.url, './tree_selection.wgsl');
-wgsl(import.meta.url, './tree_score.wgsl'); // included
+wgsl(import.meta.url, './tree_score.wgsl'); // included by the kernels that descend
 
 export interface SelectionOptions {
   /** Keys back from the query, itself included, that it attends to anyway; the window begins at the leaf of the first. */
@@ -28,9 +28,13 @@ export interface Selection {
 /** Candidates of a level, at most: what workgroup memory has room for. */
 const MOST = 1024;
 
-interface Attributes extends TreeShape {
+/** A tree, and where the windows of its queries begin. */
+export interface TreeOf extends TreeShape {
   readonly keys: number;
   readonly window: number;
+}
+
+interface Attributes extends TreeOf {
   readonly beam: number;
   readonly sinks: number;
 }
@@ -38,7 +42,7 @@ interface Attributes extends TreeShape {
 type Inputs = readonly [q: Tensor, nodes: Tensor, starts: Tensor | null];
 
 /** Throws unless queries and summaries fit each other. */
-function check(name: string, [q, nodes, starts]: Inputs, { window, kind }: Attributes): void {
+export function check(name: string, [q, nodes, starts]: Inputs, { window, kind }: TreeOf): void {
   const fail = (message: string): never => {
     throw new Error(`[${name}] ${message}`);
   };
@@ -59,8 +63,8 @@ function check(name: string, [q, nodes, starts]: Inputs, { window, kind }: Attri
 /** Lanes of a workgroup, which a query has to itself. */
 const lanesOf = ({ profile }: Device) => (profile.software ? 8 : 32);
 
-/** What both kernels are specialised by, and the parameters that they have in common. */
-function common([q, nodes]: Inputs, { kind, keys, block, fanout, window }: Attributes) {
+/** What the kernels that descend are specialised by, and the parameters that they have in common. */
+export function common([q, nodes]: Inputs, { kind, keys, block, fanout, window }: TreeOf) {
   const [batch, queries, heads, dim] = q.shape as [number, number, number, number];
   const kvHeads = nodes.shape[1]!;
   const leaves = Math.floor(keys / block);

@@ -217,7 +217,29 @@ const attending = (
   };
 };
 
-export const treeRows: Rows<'treeSummaries' | 'selectLeaves' | 'treeAttention'> = {
+/** By brute force: the first leaf of those that hold the greatest product. */
+function bestLeafReference(
+  [q, k, starts]: readonly (NdArray | null | undefined)[],
+  { window, block }: SelectionAttributes,
+): NdArray {
+  const [B, T, H, D] = q!.shape as [number, number, number, number];
+  const [, Tk, KV] = k!.shape as [number, number, number];
+  return nd([B, T, KV], (index) => {
+    const [head, t, b] = [index % KV, Math.floor(index / KV) % T, Math.floor(index / KV / T)];
+    const usable = Math.floor(Math.max(0, (starts?.data[b] ?? 0) + t - window + 1) / block);
+    let [best, leaf] = [-Infinity, NONE];
+    for (let j = 0; j < usable * block; j++)
+      for (let h = head * (H / KV); h < (head + 1) * (H / KV); h++) {
+        let product = 0;
+        for (let d = 0; d < D; d++)
+          product += q!.data[((b * T + t) * H + h) * D + d]! * k!.data[((b * Tk + j) * KV + head) * D + d]!;
+        if (product > best) [best, leaf] = [product, Math.floor(j / block)];
+      }
+    return leaf;
+  });
+}
+
+export const treeRows: Rows<'treeSummaries' | 'selectLeaves' | 'bestLeaf' | 'treeAttention'> = {
   treeSummaries: {
     call: (operation, [k, keyLengths], attributes: TreeShape) =>
       operation(k!, { ...attributes, ...(keyLengths ? { keyLengths } : {}) }).nodes,
@@ -319,6 +341,39 @@ export const treeRows: Rows<'treeSummaries' | 'selectLeaves' | 'treeAttention'> 
         (f, t) =>
           f(t([1, 8, 1, 4]), treeSummaries(t([1, 8, 1, 4]), { block: 2 }), { window: 4, beam: 2, sinks: 5 }).selected,
         /5 sinks lie in 3 leaves of 2 keys, more than the 2 selected/,
+      ],
+    ],
+  },
+  bestLeaf: {
+    call: (operation, [q, k, starts], { window, block, fanout }: SelectionAttributes) => {
+      const summaries = treeSummaries(k!, { block, fanout, kind: 'boxes' });
+      return operation(q!, k!, summaries, { window, ...(starts ? { starts } : {}) }).leaf;
+    },
+    reference: (inputs, attributes: SelectionAttributes) => bestLeafReference(inputs, attributes),
+    samples: [
+      selecting({ B: 2, T: 90, H: 2, D: 8 }, { ...boxes(4, 2), window: 6, beam: 1 }),
+      selecting({ B: 2, T: 5, Tk: 150, H: 6, KV: 2, D: 4 }, { ...boxes(3, 4), window: 1, beam: 1 }, [0, 140]),
+    ],
+    gradient: 'none',
+    f16: 0, // results are whole numbers
+    tolerance: 0,
+    arbitrary: fc
+      .record({
+        B: fc.integer({ min: 1, max: 2 }),
+        T: fc.integer({ min: 1, max: 120 }),
+        KV: fc.integer({ min: 1, max: 2 }),
+        share: fc.integer({ min: 1, max: 3 }),
+        block: fc.integer({ min: 1, max: 9 }),
+        fanout: fc.integer({ min: 2, max: 5 }),
+        window: fc.integer({ min: 1, max: 30 }),
+      })
+      .map(({ B, T, KV, share, block, fanout, window }) =>
+        selecting({ B, T, H: KV * share, KV, D: 4 }, { ...boxes(block, fanout), window, beam: 1 }),
+      ),
+    bad: [
+      [
+        (f, t) => f(t([1, 8, 1, 4]), t([1, 8, 1, 4]), treeSummaries(t([1, 8, 1, 4]), { block: 4 }), { window: 4 }).leaf,
+        /\[bestLeaf\] summaries of kind pooled bound no score; boxes are needed/,
       ],
     ],
   },
