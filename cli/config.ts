@@ -225,8 +225,8 @@ const TASKS = {
     optimizer,
     sample: z
       .strictObject({
-        every: z.int().min(0).default(500).describe('steps between sample texts; 0: none'),
-        prompts: z.array(z.string()).default(['']),
+        every: z.int().min(0).default(500).describe('steps between sample texts; 0: at the end alone'),
+        prompts: z.array(z.string()).default(['']).describe('what they continue'),
         tokens: count.default(64).describe('at most, of a sample'),
         temperature: z.number().min(0).default(0.7).describe('0: the likeliest token each time'),
       })

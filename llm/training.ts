@@ -1,10 +1,9 @@
-/** Training a decoder on packed documents to predict each token's next; what it is measured by; what it says meanwhile. */
-import { HostRandom, noGrad, randomKey, release, reshape, scope } from '../engine/index.ts';
+/** Training a decoder on packed documents to predict each token's next, and what that is measured by. */
+import { noGrad, release, reshape, scope } from '../engine/index.ts';
 import type { Tensor } from '../engine/index.ts';
 import { affine, linearCrossEntropy, linearLogProbabilities } from '../kernels/index.ts';
 import { DataOrder } from '../nn/order.ts';
 import type { Losses, Pass } from '../nn/trainer.ts';
-import { KeyValueCache } from './cache.ts';
 import type { Transformer } from './model.ts';
 import { upload } from './packing.ts';
 import type { Batch, Packing } from './packing.ts';
@@ -112,53 +111,4 @@ export function countingLosses(
       }
     }
   return losses.map((loss) => loss / targets);
-}
-
-export interface SampleOptions {
-  /** Tokens at most. */
-  tokens: number;
-  /** 0 takes the likeliest each time. */
-  temperature: number;
-  seed: number;
-  /** The token that ends a text. */
-  end: number;
-}
-
-/** What the model says behind `prompt`, up to the end of the text: for a look at it while it trains. */
-export async function continueText(
-  model: Transformer,
-  prompt: readonly number[],
-  { tokens, temperature, seed, end }: SampleOptions,
-): Promise<number[]> {
-  const { device, config } = model;
-  const random = new HostRandom(randomKey(seed, 'sample'));
-  const cache = new KeyValueCache(device, config, { batch: 1, capacity: prompt.length + tokens });
-  const said: number[] = [];
-  let fresh: readonly number[] = prompt;
-  try {
-    while (said.length < tokens) {
-      const logits = noGrad(device, () =>
-        scope(device, () => model.logits(model.forward([fresh], { step: cache.step(fresh.length) }))),
-      );
-      const scores = (await logits.read()).slice(-config.vocabulary);
-      release(logits);
-      const next = choose(scores, temperature, random);
-      if (next === end) break;
-      said.push(next);
-      fresh = [next];
-    }
-    return said;
-  } finally {
-    cache.release();
-  }
-}
-
-function choose(scores: ArrayLike<number>, temperature: number, random: HostRandom): number {
-  const all = Array.from(scores);
-  const top = all.reduce((a, b) => Math.max(a, b));
-  if (temperature === 0) return all.indexOf(top);
-  const weights = all.map((score) => Math.exp((score - top) / temperature));
-  let left = random.uniform() * weights.reduce((a, b) => a + b, 0);
-  const chosen = weights.findIndex((weight) => (left -= weight) < 0);
-  return chosen < 0 ? all.indexOf(top) : chosen;
 }

@@ -5,9 +5,10 @@ import type { Device } from '../../engine/index.ts';
 import { CORPORA, divide, hashTexts, readTexts, tokenize } from '../../llm/corpus.ts';
 import type { Text } from '../../llm/corpus.ts';
 import { loadTransformer, saveTransformer } from '../../llm/folder.ts';
+import { generate } from '../../llm/generate.ts';
 import { Transformer } from '../../llm/model.ts';
 import { Packing } from '../../llm/packing.ts';
-import { continueText, countingLosses, heldOutLoss, NextTokenTask } from '../../llm/training.ts';
+import { countingLosses, heldOutLoss, NextTokenTask } from '../../llm/training.ts';
 import { folderFiles } from '../../nn/folder.ts';
 import { readJson } from '../../nn/model_files.ts';
 import { Trainer } from '../../nn/trainer.ts';
@@ -74,7 +75,7 @@ function check({ length, model: folder, data, sample }: Config<'lm'>, model: Tra
     throw new ConfigError(
       `there is nothing to train on: give data.corpora (${Object.keys(CORPORA).join(', ')}) or data.files`,
     );
-  for (const prompt of sample.every > 0 ? sample.prompts : []) {
+  for (const prompt of sample.prompts) {
     const count = tokens.encode(prompt).length + 1;
     if (count + sample.tokens > context)
       throw new ConfigError(
@@ -197,7 +198,7 @@ async function train(
             console.log(`step ${step}, ${step * perStep} tokens: ${show(losses)} on ${some.length} held-out sequences`);
           }),
       },
-      ...(every > 0
+      ...(every > 0 && prompts.length > 0
         ? [
             {
               every,
@@ -241,21 +242,20 @@ function spread(total: number, count: number): number[] {
 /** Continues every prompt; a text begins behind the token that ends one, as in training. */
 async function writeSamples(
   model: Transformer,
-  { vocabulary, encode }: Tokens,
-  config: Config<'lm'>,
+  tokens: Tokens,
+  { sample, seed }: Config<'lm'>,
   step: number,
   folder: string,
 ): Promise<void> {
-  const end = vocabulary.end[0]!;
-  const parts: string[] = [];
-  for (const prompt of config.sample.prompts) {
-    const said = await continueText(model, [end, ...encode(prompt)], { ...config.sample, seed: config.seed, end });
-    const text = new TextDecoder().decode(Buffer.concat(said.map((id) => vocabulary.bytes(id))));
-    parts.push(`>>> ${prompt}\n${prompt}${text}\n`);
-  }
+  const end = tokens.vocabulary.end[0]!;
+  const prompts = sample.prompts.map((prompt) => [end, ...tokens.encode(prompt)]);
+  const options = { maxTokens: sample.tokens, temperature: sample.temperature, seed, ends: [end], text: tokens };
+  const texts = [...sample.prompts];
+  for await (const { prompt, text } of generate(model, prompts, options)) texts[prompt]! += text;
+  const shown = sample.prompts.map((prompt, i) => `>>> ${prompt}\n${texts[i]!}\n`);
   await writeText(
     path.join(folder, `samples-${String(step).padStart(6, '0')}.txt`),
-    `After ${step} steps\n\n${parts.join('\n')}`,
+    `After ${step} steps\n\n${shown.join('\n')}`,
   );
 }
 
