@@ -22,6 +22,8 @@ import { appendValidation, drawLosses, reporter, RunRecord, trainerOptions, with
 
 /** The longest n-grams that are counted, to compare with. */
 const LONGEST = 3;
+/** Tokens of training in which they are counted: they take the host's memory. */
+const COUNTED = 4_000_000;
 
 export async function trainLm(
   config: Config<'lm'>,
@@ -136,7 +138,7 @@ function prepareData(
     training: packed[0]!,
     heldOut: packed[1]!,
     bytes: record.heldOut.bytes,
-    counting: countingLosses(training, heldOut, { order: LONGEST, vocabulary: model.config.vocabulary }),
+    counting: countingLosses(beginning(training), heldOut, { order: LONGEST, vocabulary: model.config.vocabulary }),
     hash: hashTexts(divided),
     record,
   };
@@ -231,6 +233,13 @@ async function train(
     );
   }
   trainer.release();
+}
+
+/** The first documents, up to COUNTED tokens. */
+function beginning(documents: readonly Int32Array[]): readonly Int32Array[] {
+  let tokens = 0;
+  const end = documents.findIndex(({ length }) => (tokens += length) > COUNTED);
+  return end < 0 ? documents : documents.slice(0, end + 1);
 }
 
 /** `count` numbers below `total`, or all, evenly spread. */

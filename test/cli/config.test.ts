@@ -31,7 +31,7 @@ describe('configuration', () => {
     [['optimizer.lr=fast'], '"optimizer.lr=fast": optimizer.lr must be a number, not "fast"'],
     [['steps=1.5'], '"steps=1.5": steps must be a whole number, not 1.5'],
     [['sample.sampler=dimm'], '"sample.sampler=dimm": sample.sampler must be one of ddim, ddpm'],
-    [['task=dreamboth'], 'must be one of dreambooth, vae, diffusion, not "dreamboth"'],
+    [['task=dreamboth'], 'must be one of dreambooth, vae, diffusion, lm, not "dreamboth"'],
     [['steps'], '"steps" is not of the form key=value'],
     [['name.x=1'], 'name holds no keys'],
     [['__proto__.x=1'], 'no such key'],
