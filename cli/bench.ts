@@ -23,6 +23,8 @@ import { checkTrace } from './bench/trace.ts';
 import { comparePeers, formatRows, PASSES, PEER_CASES, PEERS } from './bench/peers.ts';
 import type { PeersOptions } from './bench/peers.ts';
 import { samplingStep, trainingStep } from './bench/steps.ts';
+import { benchTree } from './bench/tree.ts';
+import type { TreeBenchOptions } from './bench/tree.ts';
 import type { StepResult } from './bench/steps.ts';
 import { FAMILIES, formatTuning, tune } from './bench/tune.ts';
 import type { Family } from '../kernels/variants.ts';
@@ -175,6 +177,25 @@ compute on the same numbers; where the sum of squares of a result differs from o
       if (!json) console.log(formatRows(rows));
     },
   );
+
+command
+  .command('tree')
+  .description(
+    'Tree attention over sequences of growing length, in chunks: seconds (on a software adapter of the processor), beside a\n' +
+      'window alone and dense attention; nodes and keys touched; what a beam finds among Gaussian keys.',
+  )
+  .option(
+    '--lengths <list>',
+    'powers of two from 4096 on',
+    (text) => text.split(',').map(positive),
+    [4096, 8192, 16384, 32768, 65536, 131072],
+  )
+  .option('--dense <n>', 'dense attention up to this length', positive, 16384)
+  .action(async (options: TreeBenchOptions) => {
+    const device = await openNodeDevice();
+    console.log(`Adapter: ${device.profile.description}`);
+    await benchTree(device, options, (line) => console.log(line));
+  });
 
 command
   .command('grammar')
