@@ -1,10 +1,18 @@
 /**
  * A layer's step of one token a sequence by the kernels of kernels/decode: norm and projections into the cache, attention
- * (in two parts where the cache is long), output and residual, norm and gated product, second product and residual.
+ * (in two parts where the cache is long), output and residual, norm and gated product, second product and residual. Norms behind attention and MLP are dispatches of their own.
  */
-import { scope } from '../engine/index.ts';
+import { reshape, scope } from '../engine/index.ts';
 import type { Tensor } from '../engine/index.ts';
-import { decodeAdd, decodeAttention, decodeGate, decodeProject, decodes } from '../kernels/index.ts';
+import {
+  decodeAdd,
+  decodeAttention,
+  decodeGate,
+  decodeNorm,
+  decodeProject,
+  decodes,
+  linear,
+} from '../kernels/index.ts';
 import type { GateWeights, NormOptions, ProjectWeights } from '../kernels/index.ts';
 import { like } from '../nn/layers.ts';
 import type { Cached } from './attend.ts';
@@ -30,6 +38,9 @@ export interface DecodedLayer {
   readonly mlp: { readonly gate_proj: Product; readonly up_proj: Product; readonly down_proj: Product };
   readonly input_layernorm: Weighted;
   readonly post_attention_layernorm: Weighted;
+  /** Where there are norms behind attention and MLP, before and behind the MLP. */
+  readonly pre_feedforward_layernorm: Weighted | null;
+  readonly post_feedforward_layernorm: Weighted | null;
 }
 
 export interface DecodeOptions extends NormOptions {
@@ -48,8 +59,8 @@ const projectOf = ({ self_attn, input_layernorm }: DecodedLayer): ProjectWeights
   queryNorm: self_attn.q_norm,
   keyNorm: self_attn.k_norm,
 });
-const gateOf = ({ mlp, post_attention_layernorm }: DecodedLayer): GateWeights => ({
-  norm: post_attention_layernorm,
+const gateOf = ({ mlp, post_attention_layernorm, pre_feedforward_layernorm }: DecodedLayer): GateWeights => ({
+  norm: pre_feedforward_layernorm ?? post_attention_layernorm,
   gate: mlp.gate_proj,
   up: mlp.up_proj,
 });
@@ -62,13 +73,20 @@ export const decodable = (layer: DecodedLayer, x: Tensor, cached: Cached): boole
 export function decodeLayer(layer: DecodedLayer, x: Tensor, cached: Cached, options: DecodeOptions): Tensor {
   const { layer: sight, activation, attentionScale, turn, ...norms } = options;
   const { extents } = cached.step;
-  const product = ({ weight, bias }: Product) => ({ weight, bias: bias && like(bias, x) });
+  /** x += y · Wᵀ + b, or the norm of that. */
+  const addTo = (y: Tensor, { weight, bias }: Product, behind: Weighted | null) => {
+    const product = { weight, bias: bias && like(bias, x) };
+    if (behind) decodeNorm(x, linear(reshape(y, [x.shape[0]!, 1, -1]), like(weight, x), product.bias), behind, norms);
+    else decodeAdd(x, y, product);
+  };
+  const { self_attn, mlp, pre_feedforward_layernorm: before, post_feedforward_layernorm: after } = layer;
   scope(x.device, () => {
     const { sinks } = sight;
     const { table, scale: turnScale } = turn;
     const q = decodeProject(x, projectOf(layer), cached, { ...norms, extents, sinks, table, turnScale });
-    decodeAdd(x, decodeAttention(q, cached, extents, attentionScale), product(layer.self_attn.o_proj));
-    decodeAdd(x, decodeGate(x, gateOf(layer), { ...norms, activation }), product(layer.mlp.down_proj));
+    const attended = decodeAttention(q, cached, extents, attentionScale);
+    addTo(attended, self_attn.o_proj, before && layer.post_attention_layernorm);
+    addTo(decodeGate(x, gateOf(layer), { ...norms, activation }), mlp.down_proj, after);
   });
   return x;
 }

@@ -152,8 +152,8 @@ class Layer extends Module {
 
   forward(x: Tensor, pass: Pass): Tensor {
     const { cached, composed, turn } = pass;
-    const { activation, attentionScale, normEps: eps, normOffset: offset, postNorms } = this.#config;
-    if (cached && !composed && !postNorms && !this.#layer.tree && decodable(this, x, cached)) {
+    const { activation, attentionScale, normEps: eps, normOffset: offset } = this.#config;
+    if (cached && !composed && !this.#layer.tree && decodable(this, x, cached)) {
       const options = { layer: this.#layer, activation, attentionScale, eps, offset, turn: turn(this.#layer.rope) };
       return decodeLayer(this, x, cached, options);
     }

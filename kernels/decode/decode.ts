@@ -11,6 +11,7 @@ import { multiply } from '../matmul/product.ts';
 
 const projectSource = wgsl(import.meta.url, './decode_project.wgsl');
 const gateSource = wgsl(import.meta.url, './decode_gate.wgsl');
+const normSource = wgsl(import.meta.url, './decode_norm.wgsl');
 const attentionSource = wgsl(import.meta.url, './decode_attention.wgsl');
 const combineSource = wgsl(import.meta.url, './decode_combine.wgsl');
 // Inserted into the first two, and included by the others.
@@ -164,6 +165,7 @@ export function decodeProject(x: Tensor, weights: ProjectWeights, cache: KeysVal
     BIAS: biases,
     HEAD_NORMS: headNorms,
     FORMATS: [q, k, v].map(({ weight }) => weight.dtype).join(' '),
+    X: reader('x', x.dtype, 0, 0),
     Q: dots('q', q, 2, 'params.heads * params.dim'),
     K: dots('k', k, 3, 'params.kvHeads * params.dim'),
     V: dots('v', v, 4, 'params.kvHeads * params.dim'),
@@ -243,6 +245,7 @@ export function decodeGate(
     BIAS: gate.bias !== null,
     GELU: activation === 'gelu_tanh',
     FORMATS: `${gate.weight.dtype} ${up.weight.dtype}`,
+    X: reader('x', x.dtype, 0, 0),
     GATE: dots('gate', gate, 2, 'params.hidden'),
     UP: dots('up', up, 3, 'params.hidden'),
   });
@@ -274,4 +277,16 @@ export function decodeAdd(x: Tensor, y: Tensor, { weight, bias }: Product): void
     m, n, k, rows: 1, transposeB: true, added: true,
     bias: bias ? { values: bias, along: 'row' } : undefined,
   }); // prettier-ignore
+}
+
+/** x += the RMS norm of y, in place: both (B, 1, C), C in whole quads, and the weight in f32. */
+export function decodeNorm(x: Tensor, y: Tensor, { weight }: Norm, { eps, offset }: NormOptions): void {
+  const { device, shape } = x;
+  const [batch, , width] = shape as [number, number, number];
+  if (x.size !== y.size || weight.size !== width || weight.dtype !== 'f32')
+    throw new Error(
+      `[decodeNorm] y ${formatShape(y.shape)} and a weight ${weight.dtype} ${formatShape(weight.shape)} don't fit x ${formatShape(shape)}`,
+    );
+  const kernel = device.kernel(normSource, { ...typed(x), ...lanesOf(device, 1) });
+  device.run(kernel, [y, weight, x], { batch, width, eps, offset }, batch);
 }

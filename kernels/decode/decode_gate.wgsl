@@ -1,6 +1,6 @@
 // One token of each sequence: RMS norm, both products of a gated MLP, and act(gate) · up (Shazeer 2020), for eight columns.
 
-@group(0) @binding(0) var<storage, read> x: array<vec4<$T>>; // (B, C)
+$X
 @group(0) @binding(1) var<storage, read> vectors: array<vec4f>;
 $GATE
 $UP

@@ -12,7 +12,7 @@ alias Cached = u32; // quants, then scales: see engine/formats.ts
 alias Cached = vec4<$C>;
 #endif
 
-@group(0) @binding(0) var<storage, read> x: array<Float>; // (B, C)
+$X
 @group(0) @binding(1) var<storage, read> vectors: array<vec4f>;
 $Q
 $K

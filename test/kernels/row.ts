@@ -91,6 +91,7 @@ type NotAnOperation =
   | 'decodeAdd'
   | 'decodeAttention'
   | 'decodeGate'
+  | 'decodeNorm'
   | 'decodeProject'
   | 'decodes'
   | 'decodeSamples'
