@@ -11,6 +11,7 @@ import { readPart } from '../nn/model_files.ts';
 import type { ModelFiles } from '../nn/model_files.ts';
 import { ggufOf, readGgufTransformer } from './gguf.ts';
 import type { GgufOptions } from './gguf.ts';
+import { readLlama2cTransformer } from './llama2c.ts';
 import { Transformer } from './model.ts';
 import { loadOptions } from './weights.ts';
 import type { TransformerOptions } from './weights.ts';
@@ -30,7 +31,7 @@ export const readTransformer = (
   });
 
 /**
- * Loads a decoder from a folder or a GGUF file. Throws, naming file and fault, on anything missing, damaged or not supported.
+ * Loads a decoder from a folder, a GGUF file or a llama2.c file (.bin). Throws, naming file and fault, on anything missing, damaged or not supported.
  */
 export async function loadTransformer(
   device: Device,
@@ -41,12 +42,13 @@ export async function loadTransformer(
     if (error.code === 'ENOENT') throw new Error(`[folder] the model folder ${place} does not exist`, { cause: error });
     failTo('read', place)(error);
   });
-  if (!place.endsWith('.gguf')) return readTransformer(device, folderFiles(place), options);
-  const file = await openGguf(place);
+  if (!/\.(gguf|bin)$/.test(place)) return readTransformer(device, folderFiles(place), options);
+  const source = await openSource(place);
   try {
-    return await readGgufTransformer(device, file, options);
+    if (place.endsWith('.bin')) return await readLlama2cTransformer(device, source, options);
+    return await readGgufTransformer(device, await readGguf(source), options);
   } finally {
-    await file.close();
+    await source.close();
   }
 }
 
