@@ -51,9 +51,9 @@ await main(async () => {
   const options = command.opts<Options>();
   const { samples, logprobs, maxTokens } = options;
   const language = await loadLanguage(folder, options.weights);
-  const { model, text } = language;
+  const { model, tokenizer } = language;
   const prompt = given === '-' ? await readAll(process.stdin) : given;
-  const grammar = await matcherOf(options, text.vocabulary, maxTokens);
+  const grammar = await matcherOf(options, tokenizer.vocabulary, maxTokens);
   const stopping = new AbortController();
   process.once('SIGINT', () => stopping.abort());
   const speed = new Speed();

@@ -10,9 +10,10 @@ import type { TransformerConfig } from './config.ts';
 import type { Matcher } from './grammar/index.ts';
 import type { Transformer } from './model.ts';
 import { Sequence } from './sequence.ts';
-import type { GenerationEvent, TextTokens } from './sequence.ts';
+import type { GenerationEvent } from './sequence.ts';
+import type { Tokenizer } from './tokenizer.ts';
 
-export type { FinishReason, GenerationEvent, TextTokens } from './sequence.ts';
+export type { FinishReason, GenerationEvent } from './sequence.ts';
 
 export interface GenerateOptions extends Omit<SamplingSettings, 'seed' | 'sample' | 'step'> {
   /** Of the noise, 0 by default; or one for each prompt. */
@@ -25,7 +26,7 @@ export interface GenerateOptions extends Omit<SamplingSettings, 'seed' | 'sample
   readonly timeLimit?: number;
   /** Texts that end a continuation; nothing of them is given. */
   readonly stop?: readonly string[];
-  /** Tokens that end it; those that the model's configuration names by default. */
+  /** Tokens that end it; those that the model's files name by default. */
   readonly ends?: readonly number[];
   /** What is added to the logits of tokens; −Infinity excludes one. */
   readonly logitBias?: ReadonlyMap<number, number>;
@@ -36,8 +37,8 @@ export interface GenerateOptions extends Omit<SamplingSettings, 'seed' | 'sample
    * off. Its ends are added to `ends`.
    */
   readonly grammar?: Matcher;
-  /** For prompts that are texts, for texts in events, and for `stop`. */
-  readonly text?: TextTokens;
+  /** For prompts that are texts, for texts in events, and for `stop`. What reads like a special token in a prompt is text. */
+  readonly tokenizer?: Tokenizer;
   /** Up to so many tokens are looked up in the text so far and tried at once; 0, the default, for none. See `lookUp`. */
   readonly lookup?: number;
   /** Tokens of a prompt that are read at a time; 512 by default. */
@@ -128,24 +129,28 @@ function sequencesOf(
   prompts: readonly (string | readonly number[])[],
   options: GenerateOptions,
 ): Sequence[] {
-  const { samples = 1, maxTokens = 256, seed = 0, grammar, text, stop = [], prefix, ends = config.ends } = options;
+  const { samples = 1, maxTokens = 256, seed = 0, grammar, tokenizer, stop = [], prefix } = options;
   const fail = (what: string): never => {
     throw new Error(`[generate] ${what}`);
   };
   for (const [name, value] of Object.entries({ samples, maxTokens }))
     if (!Number.isInteger(value) || value < 1) fail(`${name} is ${value}; it must be a whole number from 1 up`);
-  for (const [name, vocabulary] of Object.entries({ text: text?.vocabulary, grammar: grammar?.vocabulary }))
-    if (vocabulary && vocabulary.size > config.vocabulary)
-      fail(`the ${name === 'text' ? 'tokenizer' : 'vocabulary of the grammar'} has ${vocabulary.size} tokens, the model ${config.vocabulary}: is it another model's?`); // prettier-ignore
-  if (stop.length > 0 && !text) fail('stop strings need the tokenizer: give it as the option text');
+  tokenizer?.requireFit(config.vocabulary);
+  if (grammar && grammar.vocabulary.size > config.vocabulary)
+    fail(`the grammar's vocabulary has ${grammar.vocabulary.size} tokens, the model ${config.vocabulary}: is it another model's?`); // prettier-ignore
+  if (stop.length > 0 && !tokenizer) fail('stop strings need the option tokenizer');
   if (typeof seed !== 'number' && seed.length !== prompts.length)
     fail(`there are ${seed.length} seeds for ${prompts.length} prompts`);
   if (prefix && prompts.length * samples !== 1)
     fail(`a prefix serves one continuation, not ${prompts.length * samples}`);
   const room = prefix ? prefix.cache.capacity : config.context;
+  const { ends = [...config.ends, ...(tokenizer?.ends ?? [])] } = options;
   const all = new Set([...ends, ...(grammar?.vocabulary.end ?? [])]);
   return prompts.flatMap((prompt, p) => {
-    const ids = typeof prompt !== 'string' ? prompt : text ? text.encode(prompt) : fail('prompts that are texts need the tokenizer: give it as the option text'); // prettier-ignore
+    const ids =
+      typeof prompt !== 'string'
+        ? prompt
+        : (tokenizer?.encode(prompt, { begin: true }) ?? fail('prompts that are texts need the option tokenizer')); // prettier-ignore // prettier-ignore
     const name = prompts.length > 1 ? `prompt ${p + 1}` : 'the prompt';
     if (ids.length === 0) fail(`${name} has no token: there is nothing to continue`);
     const wrong = ids.find((id) => !(Number.isInteger(id) && id >= 0 && id < config.vocabulary));
@@ -156,7 +161,7 @@ function sequencesOf(
     return Array.from({ length: samples }, (_, sample) => {
       const most = Math.min(maxTokens, room - ids.length);
       const own = typeof seed === 'number' ? seed : seed[p]!;
-      return new Sequence({ prompt: p, sample, ids, seed: own, matcher: grammar?.fork() ?? null, text: text ?? null, stop, ends: all, most }); // prettier-ignore
+      return new Sequence({ prompt: p, sample, ids, seed: own, matcher: grammar?.fork() ?? null, tokenizer: tokenizer ?? null, stop, ends: all, most }); // prettier-ignore
     });
   });
 }

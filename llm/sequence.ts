@@ -1,15 +1,9 @@
 /** One continuation of a prompt as the host sees it: its tokens, its grammar, its text, and when it ends. */
 import type { Sampled } from '../kernels/index.ts';
-import type { Matcher, Vocabulary } from './grammar/index.ts';
+import type { Matcher } from './grammar/index.ts';
 import { lookUp } from './lookup.ts';
 import { Pieces } from './pieces.ts';
-
-/** What turns text into tokens and tokens into bytes. */
-export interface TextTokens {
-  readonly vocabulary: Vocabulary;
-  /** Of ordinary text: what reads like a special token is text as well. */
-  readonly encode: (text: string) => readonly number[];
-}
+import type { Tokenizer } from './tokenizer.ts';
 
 /**
  * Why a sequence has ended: a token that ends texts was drawn; a stop string came; as many tokens as were asked for, or as
@@ -46,7 +40,7 @@ export interface SequenceOptions {
   readonly ids: readonly number[];
   readonly seed: number;
   readonly matcher: Matcher | null;
-  readonly text: TextTokens | null;
+  readonly tokenizer: Tokenizer | null;
   readonly stop: readonly string[];
   readonly ends: ReadonlySet<number>;
   /** Tokens that may be drawn. */
@@ -63,19 +57,19 @@ export class Sequence {
   drawn = 0;
   finish: FinishReason | null = null;
   readonly #matcher: Matcher | null;
-  readonly #text: TextTokens | null;
+  readonly #tokenizer: Tokenizer | null;
   readonly #pieces: Pieces;
   readonly #ends: ReadonlySet<number>;
   #mask: Uint32Array | null;
 
-  constructor({ prompt, sample, ids, seed, matcher, text, stop, ends, most }: SequenceOptions) {
+  constructor({ prompt, sample, ids, seed, matcher, tokenizer, stop, ends, most }: SequenceOptions) {
     this.prompt = prompt;
     this.sample = sample;
     this.seed = seed;
     this.tokens = [...ids];
     this.most = most;
     this.#matcher = matcher;
-    this.#text = text;
+    this.#tokenizer = tokenizer;
     this.#pieces = new Pieces(stop);
     this.#ends = ends;
     this.#mask = matcher && matcher.mask().slice();
@@ -98,7 +92,7 @@ export class Sequence {
     if (this.#ends.has(token)) return { ...event, text: this.#pieces.end(), finish: (this.finish = 'end') };
     if (this.#matcher && !this.#matcher.accept(token))
       throw new Error(`${where}: token ${token} was drawn and the grammar does not take it`);
-    const vocabulary = this.#text?.vocabulary;
+    const vocabulary = this.#tokenizer?.vocabulary;
     const shown = vocabulary && !vocabulary.isSpecial(token);
     const { text, stopped } = shown ? this.#pieces.push(vocabulary.bytes(token)) : { text: '', stopped: false };
     if (stopped) this.finish = 'stop';
@@ -118,7 +112,8 @@ export class Sequence {
   draft(lookup: number, room: number): Draft {
     const most = Math.min(room, this.most - this.drawn - 1);
     const matcher = this.#matcher;
-    const forced = matcher && this.#text && most > 0 ? matcher.forcedTokens(this.#text.encode).slice(0, most) : [];
+    const forced =
+      matcher && this.#tokenizer && most > 0 ? matcher.forcedTokens(this.#tokenizer.encode).slice(0, most) : [];
     let tokens = forced.length > 0 ? [...forced] : lookUp(this.tokens, Math.min(lookup, most));
     if (!matcher) return { tokens, masks: null };
     const masks = [this.#mask!];

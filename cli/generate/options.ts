@@ -73,11 +73,11 @@ export const withTextOptions = (command: Command): Command =>
     );
 
 /** What `generate` is told, where the model's own defaults are not overruled. */
-export function generateOptions(options: TextOptions, { text, defaults }: Language): GenerateOptions {
+export function generateOptions(options: TextOptions, { tokenizer, defaults }: Language): GenerateOptions {
   const { temperature, topK, topP, minP, repetitionPenalty, presencePenalty, frequencyPenalty } = options;
   const given = { temperature, topK, topP, minP, repetitionPenalty, presencePenalty, frequencyPenalty };
   const { bias, stop, seed, maxTokens, time, lookup, chunk, cache } = options;
-  const own = { logitBias: bias, stop, seed, maxTokens, timeLimit: time, lookup, chunk, cacheFormat: cache, text };
+  const own = { logitBias: bias, stop, seed, maxTokens, timeLimit: time, lookup, chunk, cacheFormat: cache, tokenizer };
   const said = Object.entries({ ...given, ...own }).filter(([, value]) => value !== undefined);
   return { ...defaults, ...Object.fromEntries(said) };
 }
