@@ -9,8 +9,8 @@ export interface TreeBenchOptions {
   readonly dense: number;
 }
 
-/** Queries at a time, as a model's prompt is read: the queries of 131,072 tokens are more than a binding. */
-const CHUNK = 4096;
+/** Elements of q at a time: 131,072 queries of many heads are more than a binding. */
+const MOST = 2 ** 24;
 const [DIM, WINDOW, BEAM] = [64, 512, 8];
 const SHAPES = [
   { heads: 1, kvHeads: 1 },
@@ -64,10 +64,10 @@ async function benchLengths(
   );
   print('      n     tree  window   dense  one query  nodes a query  keys a query (most)');
   const times: [number, number][] = [];
-  const chunk = Math.min(CHUNK, ...lengths);
-  const q = random(device, 'q', [1, chunk, heads, DIM]);
   const one = random(device, 'one', [1, 1, heads, DIM]);
   for (const [i, n] of lengths.entries()) {
+    const chunk = Math.min(n, MOST / (heads * DIM));
+    const q = random(device, 'q', [1, chunk, heads, DIM]);
     const [k, v] = [random(device, 'k', [1, n, kvHeads, DIM]), random(device, 'v', [1, n, kvHeads, DIM])];
     const tree = (first: number, queries: Tensor, end: number) => {
       const [starts, keyLengths] = [u32(device, first), u32(device, end)];
@@ -117,10 +117,10 @@ async function benchLengths(
         `${(counted[1] / queries).toFixed(1)} (${counted[2]} with nodes)`.padStart(24),
       ].join(' '),
     );
-    release(k, v, summaries.nodes);
+    release(q, k, v, summaries.nodes);
   }
   if (times.length > 1) print(`time ∝ n^${exponent(times).toFixed(2)}`);
-  release(q, one);
+  release(one);
 }
 
 /** How often the leaf of a planted key is selected among Gaussian keys, and what best-first opens to find it. */

@@ -134,8 +134,13 @@ function byLeaf([q, k, , selected]: Inputs, { block, scale }: Attributes, kernel
   };
 }
 
-/** Whether leaves are gone through one by one, with all their queries: on software adapters. */
-const leafByLeaf = ([q]: Inputs) => cut(q.device, q.shape[3]!, null, 'out').variant === 'subgroup';
+/**
+ * Whether leaves are gone through one by one, with all their queries: on software adapters, unless most leaves have no query
+ * (2048 queries of one head, of the processor's time there: 0.09 s for 256 leaves, 0.24 for 1024, against 0.51 query by query).
+ */
+const leafByLeaf = ([q, k]: Inputs, { block }: Attributes) =>
+  cut(q.device, q.shape[3]!, null, 'out').variant === 'subgroup' &&
+  (q.shape[1]! * q.shape[2]!) / k.shape[2]! >= k.shape[1]! / block;
 
 /** Runs one of the two kernels that go leaf by leaf, for each place in the queries' lists. */
 function runLeaves(kernel: 'out' | 'dq', tensors: readonly Tensor[], inputs: Inputs, attributes: Attributes): void {
@@ -149,7 +154,7 @@ function runLeaves(kernel: 'out' | 'dq', tensors: readonly Tensor[], inputs: Inp
 function attend(inputs: Inputs, attributes: Attributes): [out: Tensor, lse: Tensor] {
   const [q, k, v, selected, queryLengths, keyLengths] = inputs;
   const { device } = q;
-  if (!few(inputs) && leafByLeaf(inputs)) {
+  if (!few(inputs) && leafByLeaf(inputs, attributes)) {
     const [seen, lse] = forwardPass(...windowPart(inputs, attributes));
     const out = cast(seen, 'f32');
     runLeaves('out', [q, k, v, runsOf(selected), out, lse], inputs, attributes);
@@ -209,7 +214,7 @@ const treeAttentionOp = operation<Inputs, Attributes, readonly [Tensor, Tensor]>
     const runs = runsOf(selected);
     let dq = ctx.gradient(0);
     const delta = queryPass(windowInputs, window, { out, dout, lse }, dq);
-    if (leafByLeaf(inputs)) {
+    if (leafByLeaf(inputs, attributes)) {
       const sum = dq.dtype === 'f32' ? dq : cast(dq, 'f32');
       runLeaves('dq', [q, k, v, runs, dout, lse, delta, sum], inputs, attributes);
       if (sum !== dq) dq = cast(sum, 'f16');
