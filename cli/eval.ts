@@ -1,0 +1,91 @@
+/** `node cli/eval.js`: what models make of long contexts. */
+import { Command, InvalidArgumentError } from 'commander';
+import { distance } from 'fastest-levenshtein';
+import { RULER_TASKS } from '../llm/ruler/tasks.ts';
+import type { RulerTask } from '../llm/ruler/tasks.ts';
+import type { WeightFormat } from '../nn/module.ts';
+import { WEIGHT_FORMATS } from '../nn/module.ts';
+import { main } from './errors.ts';
+import { evalNeedle } from './eval/needle.ts';
+import { evalRecall } from './eval/recall.ts';
+import { evalRuler } from './eval/ruler.ts';
+import { whole } from './generate/options.ts';
+
+const some =
+  <T>(one: (text: string) => T) =>
+  (text: string): T[] =>
+    text.split(',').map((part) => one(part.trim()));
+
+function taskOf(text: string): RulerTask {
+  const found = RULER_TASKS.find((task) => task === text);
+  if (found) return found;
+  const nearest = RULER_TASKS.toSorted((a, b) => distance(a, text) - distance(b, text))[0]!;
+  throw new InvalidArgumentError(`there is no task "${text}": did you mean ${nearest}?`);
+}
+
+function formatOf(text: string): WeightFormat {
+  const found = WEIGHT_FORMATS.find((format) => format === text);
+  if (!found) throw new InvalidArgumentError(`formats are ${WEIGHT_FORMATS.join(', ')}.`);
+  return found;
+}
+
+interface Options {
+  readonly needle?: boolean;
+  readonly ruler?: boolean;
+  readonly recall?: boolean;
+  readonly length: number;
+  readonly model?: string;
+  readonly lengths: readonly number[];
+  readonly tasks: readonly RulerTask[];
+  readonly samples: number;
+  readonly weights: WeightFormat;
+  readonly steps: number;
+  readonly folder: string;
+  readonly seed: number;
+  readonly json?: boolean;
+}
+
+const command = new Command('node cli/eval.js')
+  .description(
+    `What models make of long contexts, in one of three ways:
+--needle   an induction head with written weights looks for tokens at 20 depths,
+           through a tree layer and through windows alone
+--ruler    the 13 tasks of RULER with a model folder
+--recall   trains a small model with a tree layer and one with full attention on
+           associative recall, and compares them at 1 to 8 times the length`,
+  )
+  .option('--needle', 'needs no model')
+  .option('--length <n>', 'tokens of --needle', whole(64, 131_072), 131_072)
+  .option('--ruler', 'needs --model')
+  .option('--model <folder>', 'config.json, safetensors and tokenizer.json')
+  .option('--lengths <list>', 'tokens of --ruler, the answer’s included', some(whole(64)), [4096])
+  .option('--tasks <list>', `of --ruler: ${RULER_TASKS.join(', ')}`, some(taskOf), RULER_TASKS)
+  .option('--samples <n>', 'texts of each task and length', whole(1), 10)
+  .option('--weights <format>', `what weights are kept in: ${WEIGHT_FORMATS.join(', ')}`, formatOf, 'f32')
+  .option('--json', 'with --ruler: a line of JSON a text, in place of the table')
+  .option('--recall', 'needs no model')
+  .option('--steps <n>', 'of training, with --recall', whole(1), 2400)
+  .option('--folder <folder>', 'where what --recall trains is kept: called again, it goes on there', 'runs/recall')
+  .option('--seed <n>', 'the same seed gives the same texts', whole(0), 0)
+  .addHelpText(
+    'after',
+    `
+Examples:
+  node cli/eval.js --needle --length 16384
+  node cli/eval.js --ruler --model assets/lm --lengths 4096,8192 --tasks niah_single_1,vt --samples 5
+  node cli/eval.js --recall
+`,
+  )
+  .showHelpAfterError('for example: node cli/eval.js --needle; all options: --help');
+
+await main(async () => {
+  command.parse();
+  const options = command.opts<Options>();
+  const { needle, ruler, recall, model, seed } = options;
+  if ([needle, ruler, recall].filter(Boolean).length !== 1)
+    throw new Error('[eval] say one of --needle, --ruler and --recall; --help shows what they do');
+  if (needle) return evalNeedle(options);
+  if (recall) return evalRecall(options);
+  if (model === undefined) throw new Error('[eval] --ruler needs --model FOLDER');
+  return evalRuler({ ...options, model, seed });
+});

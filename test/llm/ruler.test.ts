@@ -1,0 +1,96 @@
+import { describe, expect, it } from 'vitest';
+import { RULER_TASKS, rulerSample, rulerScore } from '../../llm/ruler/tasks.ts';
+import type { RulerOptions, RulerTask } from '../../llm/ruler/tasks.ts';
+
+/** Two ways to cut texts: into words and marks, and into bytes. */
+const TOKENIZERS = {
+  words: (text: string) => text.match(/\w{1,4}|[^\w\s]/g)?.length ?? 0,
+  bytes: (text: string) => Buffer.byteLength(text),
+};
+const PROSE = Array.from({ length: 700 }, (_, i) => `Sentence ${i} of a report, on trade and the weather.${i % 5 === 4 ? '\n' : ''}`).join(' '); // prettier-ignore
+
+const sampleOf = (task: RulerTask, options: Partial<RulerOptions> = {}) =>
+  rulerSample(task, { length: 4096, seed: 1, sample: 0, count: TOKENIZERS.words, prose: PROSE, ...options });
+
+/** Those that occur most often, in that order. */
+function mostFrequent(words: readonly string[], count: number): string[] {
+  const counts = new Map<string, number>();
+  for (const word of words) counts.set(word, (counts.get(word) ?? 0) + 1);
+  const order = [...counts].sort((a, b) => b[1] - a[1]);
+  expect(order[count - 1]![1]).toBeGreaterThan(order[count]![1]);
+  return order.slice(0, count).map(([word]) => word);
+}
+
+/** Finds the answers in a prompt by its words alone. */
+function solve(task: RulerTask, prompt: string): string[] {
+  const lines = prompt.split('\n');
+  const question = lines.findLast((line) => line.includes('?'))!;
+  const body = lines.slice(1, -1).join('\n');
+  if (task.startsWith('niah')) {
+    const asked = /for (.+) in the text above\?/.exec(question)![1]!.split(/, | and /);
+    return asked.flatMap((key) =>
+      [...body.matchAll(/One of the special (?:number|uuid)s for ([\w-]+) is: ([\w-]+)\./g)]
+        .filter((match) => match[1] === key)
+        .map((match) => match[2]!),
+    );
+  }
+  if (task === 'vt') {
+    const value = /have the value (\d+)/.exec(question)![1]!;
+    const assignments = [...body.matchAll(/VAR (\w+) = (?:VAR )?(\w+)\./g)].map(([, to, from]) => [to!, from!]);
+    const holders = [value];
+    for (const [to, from] of assignments) if (holders.includes(from!)) holders.push(to!);
+    return holders.slice(1);
+  }
+  if (task === 'cwe')
+    return mostFrequent(
+      [...body.matchAll(/\d+\. (\S+)/g)].map(([, word]) => word!),
+      10,
+    );
+  if (task === 'fwe') return mostFrequent(body.match(/[a-z]+/g)!, 3);
+  const person = /(?:was|which) (\w+) (?:was )?born/.exec(question)![1]!;
+  const town = new RegExp(`${person} was born in (\\w+)\\.`).exec(body)![1]!;
+  return [task === 'qa_1' ? town : new RegExp(`${town} is a town on the river (\\w+)\\.`).exec(body)![1]!];
+}
+
+describe.each(RULER_TASKS)('RULER’s %s', (task) => {
+  it('has its answers in its text, which a solver finds, and nothing else', () => {
+    for (const sample of [0, 1, 2, 3]) {
+      const { prompt, answers } = sampleOf(task, { sample });
+      expect(new Set(answers).size).toBe(answers.length);
+      expect(solve(task, prompt).sort()).toEqual([...answers].sort());
+    }
+  });
+
+  it('is as long as it shall be, within 2 %, for both tokenizers', () => {
+    for (const [length, name] of [
+      [4096, 'words'],
+      [16_384, 'words'],
+      [131_072, 'words'],
+      [16_384, 'bytes'],
+    ] as const) {
+      const count = TOKENIZERS[name];
+      const { prompt, tokens, room } = sampleOf(task, { length, count });
+      expect(tokens).toBe(count(prompt));
+      expect(tokens + room).toBeLessThanOrEqual(length);
+      expect(tokens + room, `${length} ${name}`).toBeGreaterThanOrEqual(0.98 * length);
+    }
+  });
+
+  it('is the same by seed and sample', () => {
+    expect(sampleOf(task)).toEqual(sampleOf(task));
+    expect(sampleOf(task).prompt).not.toBe(sampleOf(task, { sample: 1 }).prompt);
+    expect(sampleOf(task).answers).not.toEqual(sampleOf(task, { seed: 2 }).answers);
+  });
+
+  it('is refused where it finds no room', () => {
+    expect(() => sampleOf(task, { length: 60 })).toThrow(`[ruler] ${task} takes`);
+  });
+});
+
+describe('RULER’s metric', () => {
+  it('is the share of answers that were said, in any case, or whether one was', () => {
+    expect(rulerScore('niah_multivalue', ['a1', 'b2', 'c3', 'd4'], 'They are A1, c3 and x.')).toBe(0.5);
+    expect(rulerScore('qa_1', ['Kemola'], 'It was KEMOLA.')).toBe(1);
+    expect(rulerScore('qa_2', ['Kemola'], 'I don’t know')).toBe(0);
+  });
+});
