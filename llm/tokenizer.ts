@@ -122,26 +122,35 @@ function openEnd(bytes: Uint8Array): number[] {
 const wellFormed = (text: string): string =>
   text.replace(/[\uD800-\uDBFF][\uDC00-\uDFFF]|[\uD800-\uDFFF]/g, (match) => (match.length === 2 ? match : '\uFFFD'));
 
-const CL100K_SPECIAL = ['<|endoftext|>', '<|fim_prefix|>', '<|fim_middle|>', '<|fim_suffix|>', '<|endofprompt|>'];
+const CL100K_SPECIAL: Readonly<Record<string, number>> = {
+  '<|endoftext|>': 100257,
+  '<|fim_prefix|>': 100258,
+  '<|fim_middle|>': 100259,
+  '<|fim_suffix|>': 100260,
+  '<|endofprompt|>': 100276,
+};
 
-/** OpenAI's cl100k_base. */
-export async function cl100k(): Promise<Tokenizer> {
+let known: Promise<Tokenizer> | null = null;
+
+/** OpenAI's cl100k_base; made once. */
+export const cl100k = (): Promise<Tokenizer> => (known ??= makeCl100k());
+
+async function makeCl100k(): Promise<Tokenizer> {
   const { encode } = await import('gpt-tokenizer/encoding/cl100k_base');
   const { default: ranks } = await import('gpt-tokenizer/bpeRanks/cl100k_base');
   const utf8 = new TextEncoder();
   const tokens: (Uint8Array | null)[] = Array.from(ranks, (token) =>
     token === undefined ? null : typeof token === 'string' ? utf8.encode(token) : Uint8Array.from(token),
   );
-  const allowedSpecial = new Set(CL100K_SPECIAL);
-  const special = CL100K_SPECIAL.map((name) => {
-    const id = encode(name, { allowedSpecial })[0]!;
-    while (tokens.length <= id) tokens.push(null);
-    tokens[id] = utf8.encode(name);
-    return id;
-  });
-  const disallowedSpecial = new Set<string>();
-  return new Tokenizer(Vocabulary.of(tokens, { special, end: [special[0]!] }), {
-    encode: (text, special) => encode(text, special ? { allowedSpecial, disallowedSpecial } : { disallowedSpecial }),
+  const ids = Object.values(CL100K_SPECIAL);
+  while (tokens.length <= Math.max(...ids)) tokens.push(null);
+  for (const [name, id] of Object.entries(CL100K_SPECIAL)) tokens[id] = utf8.encode(name);
+  const plain = (text: string) => encode(text, { disallowedSpecial: new Set() });
+  // The library finds allowed tokens at the beginning of a text alone.
+  const names = /(<\|(?:endoftext|fim_prefix|fim_middle|fim_suffix|endofprompt)\|>)/;
+  const whole = (text: string) => text.split(names).flatMap((part) => CL100K_SPECIAL[part] ?? plain(part));
+  return new Tokenizer(Vocabulary.of(tokens, { special: ids, end: [CL100K_SPECIAL['<|endoftext|>']!] }), {
+    encode: (text, special) => (special ? whole(text) : plain(text)),
     begin: () => [],
   });
 }
