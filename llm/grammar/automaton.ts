@@ -54,6 +54,12 @@ export interface Like {
   readonly bytes: ByteSet;
 }
 
+/** How a text goes on behind its last whole character; `cut`: so many bytes of another one have been written. */
+export interface Few {
+  readonly texts: readonly string[];
+  readonly cut: number;
+}
+
 /**
  * One state. The rule that makes masks right: a frame exists only where some sequence of bytes completes it and all that
  * is below it. `step` and `resume` return null rather than a state from which nothing can be completed.
@@ -137,13 +143,13 @@ export abstract class Frame {
     return this.fewest ?? 0;
   }
 
-  /** A key that its object must not hold twice is being written: the text from here to its end is compared. */
+  /** A text that its object or array must not hold twice is being written: all of it, to its end, is compared. */
   get unique(): boolean {
     return false;
   }
 
-  /** Of a frame that is `unique`, where few texts complete the key that is being written: those. */
-  get few(): readonly string[] | null {
+  /** Of a frame that is `unique`, where few texts complete what is being written: those. */
+  get few(): Few | null {
     return null;
   }
 

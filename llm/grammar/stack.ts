@@ -15,7 +15,8 @@ export function advance(stack: Stack, byte: number): Stack | null {
     if (move.kind === 'push') {
       const { child, frame } = move;
       const below = replaced(top, frame, byte);
-      return below && { frame: child, below, written: child.unique ? [] : null, taken: null };
+      if (below === null || (child.unique && usedUp(child, [], below.taken))) return null;
+      return { frame: child, below, written: child.unique ? [] : null, taken: null };
     }
     const popped = pop(top, move.outcome);
     if (popped === null || move.consumed) return popped;
@@ -44,16 +45,23 @@ export function complete(stack: Stack): boolean {
   return false;
 }
 
-/** The stack with `frame` in the place of its top, behind a byte. Null where every key that it could be has been taken. */
+/** The stack with `frame` in the place of its top, behind a byte. Null where every text that it could be has been taken. */
 function replaced(top: Stack, frame: Frame, byte: number): Stack | null {
   if (!frame.unique) return frame === top.frame ? top : { frame, below: top.below, written: null, taken: top.taken };
   const written = [...(top.written ?? []), byte];
-  const taken = top.below?.taken;
-  if (taken && frame.few?.every((text) => taken.has(decode(written) + text))) return null;
+  if (usedUp(frame, written, top.below?.taken)) return null;
   return { frame, below: top.below, written, taken: top.taken };
 }
 
-/** The stack without its top, which ended so. Null where the frame below does not allow it, or has had this key. */
+/** Whether all texts that begin as written have been taken. */
+function usedUp(frame: Frame, written: readonly number[], taken: ReadonlySet<string> | null | undefined): boolean {
+  if (!taken || frame.few === null) return false;
+  const { texts, cut } = frame.few;
+  const begun = decode(written.slice(0, written.length - cut));
+  return texts.every((text) => taken.has(begun + text));
+}
+
+/** The stack without its top, which ended so. Null where the frame below does not allow it, or has had this text. */
 function pop(top: Stack, outcome: Outcome): Stack | null {
   const { below } = top;
   const frame = below === null ? null : below.frame.resume(outcome);

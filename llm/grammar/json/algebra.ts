@@ -139,6 +139,11 @@ export class Algebra {
     return this.assert(key, { kind: 'distinct', values, taken });
   }
 
+  /** `uniqueItems` where elements are texts, as far as it says something about these. */
+  differentTexts(place: string): Formula {
+    return this.assert(place, { kind: 'differentTexts', place });
+  }
+
   unevaluatedItems(item: Formula, sources: readonly ItemSource[]): Formula {
     if (item === this.yes) return this.yes;
     const key = sources.map(({ when, prefix, contains }) => `${when.id} ${prefix} ${contains?.id}`);

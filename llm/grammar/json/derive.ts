@@ -19,6 +19,7 @@ const TYPES: Readonly<Record<Assert['kind'], Type | null>> = {
   contains: 'array',
   length: 'array',
   distinct: 'array',
+  differentTexts: 'array',
   unevaluatedItems: 'array',
   members: 'object',
   required: 'object',
@@ -135,6 +136,8 @@ export class Derivatives {
           algebra.and(...others, assertion),
         );
       }
+      case 'differentTexts':
+        return assertion;
       case 'unevaluatedItems': {
         const covered = assert.sources.map(({ when, prefix, contains }) => {
           const here = prefix > 0 ? algebra.yes : contains ? algebra.child(contains) : algebra.no;

@@ -58,6 +58,11 @@ export type Assert =
   | { readonly kind: 'length'; readonly count: number }
   /** No two elements are equal to the same one of `values`, none to one of `taken`, which were met before. */
   | { readonly kind: 'distinct'; readonly values: readonly Formula[]; readonly taken: readonly Formula[] }
+  /**
+   * No two elements are the same text. Their texts are kept beside the formula, so that it must be among what is asked of an
+   * array alone: in no alternative, not negated. `place`: of the schema that says so.
+   */
+  | { readonly kind: 'differentTexts'; readonly place: string }
   /** Elements that no source covers satisfy `item`. */
   | { readonly kind: 'unevaluatedItems'; readonly item: Formula; readonly sources: readonly ItemSource[] }
   /** A member named so satisfies `names`, one whose key is in a pattern's language that pattern, all others `rest`. */

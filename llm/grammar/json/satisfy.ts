@@ -10,6 +10,8 @@ export const TYPES: readonly Type[] = ['null', 'boolean', 'number', 'string', 'a
 
 /** Steps of one search before a schema is refused as too large. */
 const STEPS = 100_000;
+/** So many texts are known to be used up where no two elements may be the same. */
+export const FEW_TEXTS = 1024;
 /** So many searches go on within one another before one that would be deeper is made first. */
 const DEEPEST = 200;
 const NONE_TAKEN: ReadonlySet<string> = new Set();
@@ -29,6 +31,7 @@ export class Satisfiability {
   private steps = 0;
   private readonly classes = new Map<KeyAlphabet, readonly KeyClass[]>();
   private readonly namedClasses = new Map<KeyAlphabet, Map<string, KeyClass>>();
+  private readonly boundedOf = new Map<Formula, Formula>();
   private readonly plains = new Map<Formula, PlainObject>();
 
   constructor(derivatives: Derivatives) {
@@ -54,7 +57,7 @@ export class Satisfiability {
     const { algebra } = this.derivatives;
     const restricted = this.derivatives.restrict(formula, type);
     if (restricted === algebra.yes || restricted === algebra.no) return restricted === algebra.yes;
-    if (type === 'array') return this.array(restricted);
+    if (type === 'array') return this.array(this.bounded(restricted));
     if (type === 'object') return this.object(restricted, NONE_TAKEN);
     return this.scalar(restricted, type);
   }
@@ -103,6 +106,70 @@ export class Satisfiability {
       }
       return false;
     });
+  }
+
+  /**
+   * Of an array before its first element. Where texts have to differ, it has no more elements than differ: so whoever counts
+   * knows when they are used up. Throws where that is not known.
+   */
+  bounded(formula: Formula): Formula {
+    if (!differs(formula)) return formula;
+    let bounded = this.boundedOf.get(formula);
+    if (!bounded) {
+      const { algebra } = this.derivatives;
+      const most = this.differentElements(formula);
+      bounded = most === Infinity ? formula : algebra.and(formula, algebra.not(algebra.length(most + 1)));
+      this.boundedOf.set(formula, bounded);
+    }
+    return bounded;
+  }
+
+  /**
+   * How many elements an array may have of which no two are the same text, as far as these are few. Where it has others,
+   * there is one more for whatever it is asked at any time: where elements are asked what hangs on their places, or on one
+   * another, that is made sure of or refused.
+   */
+  private differentElements(formula: Formula): number {
+    const { algebra } = this.derivatives;
+    const items: Items[] = [];
+    const values: Formula[] = [];
+    const refused = (reason: string): Unsupported => {
+      const [place] = assertionsOf([formula]).flatMap(({ assert }) =>
+        assert.kind === 'differentTexts' ? [assert.place] : [],
+      );
+      return new Unsupported(`[grammar] schema ${place}: uniqueItems: over texts is ${reason}`);
+    };
+    for (const part of partsOf(formula)) {
+      const assert = part.kind === 'assertion' ? part.assert : null;
+      if (assert?.kind === 'differentTexts') continue;
+      if (assert?.kind === 'items') items.push(assert);
+      else if (assert?.kind === 'distinct') values.push(...assert.values);
+      else if (assert?.kind === 'contains' && assert.count === 1) continue;
+      else if (assertionsOf([part]).some(({ assert }) => assert.kind !== 'length')) {
+        throw refused('followed beside items, contains, minItems and maxItems alone');
+      }
+    }
+    const at = (i: number): Formula => algebra.and(...items.map(({ prefix, rest }) => prefix[i] ?? rest));
+    const told = Math.max(0, ...items.map(({ prefix }) => prefix.length));
+    const counts = Array.from({ length: told + 1 }, (_, i) => this.texts(at(i)));
+    if (counts.some((count, i) => count > 0 && (i < told ? count <= i : i > 0 && count < Infinity))) {
+      throw refused(`not followed where there are few (at most ${FEW_TEXTS}) and elements hang on their places`);
+    }
+    if (told > 0 || counts[0] === Infinity) return Infinity;
+    const others = new Set(values.filter((value) => this.value(algebra.and(at(0), value))));
+    return counts[0]! + others.size;
+  }
+
+  /** How many texts satisfy a formula; Infinity where they are not few. */
+  private texts(formula: Formula): number {
+    const restricted = this.derivatives.restrict(formula, 'string');
+    if (!this.typed(formula, 'string')) return 0;
+    const assertions = assertionsOf([restricted]);
+    const places = new Map(assertions.map((assertion, i) => [assertion, i]));
+    const wanted = (labels: readonly number[]): 0 | null =>
+      evaluate(restricted, (assertion) => labels[places.get(assertion)!]! >= 0) ? 0 : null;
+    const found = strings(languagesOf(assertions), wanted, { unique: FEW_TEXTS, wanted: wantedOf(restricted) });
+    return found?.open.few?.texts.length ?? Infinity;
   }
 
   /** As many elements as must be have to exist, each as it is asked. */
@@ -460,6 +527,11 @@ export function evaluate(formula: Formula, truth: (assertion: Assertion) => bool
 /** Of a conjunction. */
 const partsOf = (formula: Formula): readonly Formula[] => (formula.kind === 'and' ? formula.of : [formula]);
 
+/** Whether no two elements of such an array may be the same text. */
+export function differs(formula: Formula): boolean {
+  return partsOf(formula).some((part) => part.kind === 'assertion' && part.assert.kind === 'differentTexts');
+}
+
 /** A conjunction of what holds for every member, of names that must come, and of bounds; `others` are its other parts. */
 export interface PlainObject {
   readonly members: readonly Assertion[];
@@ -508,10 +580,11 @@ const countsMembers = (formulas: readonly Formula[]): boolean =>
   assertionsOf(formulas).some(({ assert }) => assert.kind === 'size' || assert.kind === 'unevaluatedMembers');
 
 type Distinct = Extract<Assertion['assert'], { kind: 'distinct' }>;
+type Items = Extract<Assertion['assert'], { kind: 'items' }>;
 
 /** A conjunction of what holds for every element, of bounds, and of what must be among them or must not. */
 interface PlainArray {
-  readonly items: readonly Extract<Assertion['assert'], { kind: 'items' }>[];
+  readonly items: readonly Items[];
   readonly least: number;
   readonly most: number;
   readonly contained: readonly Formula[];
@@ -521,7 +594,7 @@ interface PlainArray {
 
 /** Null where there is more to it, or its parts have a say in one another. */
 function plainArray(formula: Formula, algebra: Algebra): PlainArray | null {
-  const items: PlainArray['items'][number][] = [];
+  const items: Items[] = [];
   const [contained, refused, distinct] = [[] as Formula[], [] as Formula[], [] as Distinct[]];
   let [least, most] = [0, Infinity];
   for (const part of partsOf(formula)) {
@@ -531,6 +604,7 @@ function plainArray(formula: Formula, algebra: Algebra): PlainArray | null {
     else if (assert?.kind === 'length') least = Math.max(least, assert.count);
     else if (assert?.kind === 'contains') contained.push(assert.item);
     else if (assert?.kind === 'distinct') distinct.push(assert);
+    else if (assert?.kind === 'differentTexts') continue;
     else if (bound?.kind === 'length') most = Math.min(most, bound.count - 1);
     else if (bound?.kind === 'contains' && bound.count === 1) refused.push(algebra.not(bound.item));
     else return null;

@@ -1,6 +1,7 @@
-import { Frame, Interned, type Like, type Move, type Outcome, type Uniform } from '../automaton.ts';
+import { Frame, Interned, type Few, type Like, type Move, type Outcome, type Uniform } from '../automaton.ts';
 import { combine } from '../text/combine.ts';
 import { finite } from '../text/finite.ts';
+import { words } from '../text/words.ts';
 import { CODE_POINTS, DEAD, NONE, firstFrom, meets, type Language, type Range } from '../text/language.ts';
 
 /** The strings of a JSON text whose content some languages decide, read behind the opening quote. */
@@ -9,8 +10,11 @@ export interface Strings {
 }
 
 export interface StringOptions {
-  /** They are the keys of one object, no two of which may be equal. */
-  readonly unique?: boolean;
+  /**
+   * No two of one object or array may be equal: the keys of one object, elements that have to differ. Of beginnings with so
+   * many texts it is known when these are used up; 0: they may be equal.
+   */
+  readonly unique?: number;
   /** Whatever is written can become a string that is wanted, by plain text alone. */
   readonly open?: boolean;
   /** Those in every language are wanted, or those in some: where that is said, less has to be searched for. */
@@ -24,11 +28,23 @@ export interface StringOptions {
 export function strings(
   languages: readonly Language[],
   outcome: (labels: readonly number[]) => Outcome | null,
-  { unique = false, open = false, wanted }: StringOptions = {},
+  { unique = 0, open = false, wanted }: StringOptions = {},
 ): Strings | null {
   const language = combine('', languages, (labels) => outcome(labels) ?? NONE, wanted);
   if (language.start === DEAD) return null;
-  return { open: new StringFrames(language, { unique, open }).content(language.start) };
+  const few = unique === 0 || open || languages.every(({ texts }) => texts) ? null : toldApart(language, unique);
+  return { open: new StringFrames(few ?? language, { unique, open }).content((few ?? language).start) };
+}
+
+/** The same as a list of texts, if there are at most so many: whoever looks for another one sees what differs. */
+function toldApart(language: Language, most: number): Language | null {
+  const texts = finite(language, language.start, most);
+  const label = (text: string): number => {
+    let state = language.start;
+    for (const character of text) state = language.step(state, character.codePointAt(0)!);
+    return language.label(state);
+  };
+  return texts && combine('', [words(texts)], ([place]) => (place === NONE ? NONE : label(texts[place!]!)));
 }
 
 const QUOTE = 0x22;
@@ -66,22 +82,20 @@ const PLAIN: readonly (readonly [from: number, to: number])[] = [
 /** Some of them, which most patterns refuse: asked first, as all take longer. */
 const PROBES = [0x7f, 0x20, 0x10ffff];
 
-/** How many texts of keys are looked at to see whether all of them are taken. */
-const FEW = 64;
-
 /** So many states are looked at to see how much plain text keeps a string open. */
 const NEAR = 32;
 
 /** The frames of one language's strings. */
 class StringFrames {
   readonly language: Language;
-  readonly unique: boolean;
+  readonly unique: number;
   readonly open: boolean;
   private readonly contents: (ContentFrame | undefined)[] = [];
   private readonly parts = new Interned<Frame>();
   private readonly firsts: string[] = [];
+  private readonly fewOf: (readonly string[] | null | undefined)[] = [];
 
-  constructor(language: Language, { unique, open }: { readonly unique: boolean; readonly open: boolean }) {
+  constructor(language: Language, { unique, open }: { readonly unique: number; readonly open: boolean }) {
     this.language = language;
     this.unique = unique;
     this.open = open;
@@ -90,6 +104,13 @@ class StringFrames {
   /** Between two characters. */
   content(state: number): ContentFrame {
     return (this.contents[state] ??= new ContentFrame(this, state));
+  }
+
+  /** The texts that lead on from `state`, where they are compared and few. */
+  few(state: number): readonly string[] | null {
+    if (this.unique === 0 || this.open) return null;
+    if (this.fewOf[state] === undefined) this.fewOf[state] = finite(this.language, state, this.unique);
+    return this.fewOf[state];
   }
 
   /** Behind a character; null where that must not come. */
@@ -104,7 +125,8 @@ class StringFrames {
     const range = ranges[firstFrom(ranges, from)];
     if (!range || range.from > to) return null;
     // Where all of them lead to one state, it does not matter which is written, nor where they come from.
-    if (range.from <= from && range.to >= to && to - from + 1 === 64 ** follow) return this.tail(range.state, follow);
+    const alike = range.from <= from && range.to >= to && to - from + 1 === 64 ** follow;
+    if (alike && this.few(state) === null) return this.tail(range.state, follow);
     return this.parts.get(`${state} ${follow} ${from}`, () => new BytesFrame(this, state, follow, from, to));
   }
 
@@ -172,7 +194,7 @@ class StringFrames {
   signature(state: number): string | null {
     const spans = this.language.spans(state);
     if (!spans) return null;
-    return [this.unique ? 'key' : 'string', ...spans.map(({ below, label }) => `${label}<${below}`)].join(' ');
+    return [this.unique > 0 ? 'unique' : 'string', ...spans.map(({ below, label }) => `${label}<${below}`)].join(' ');
   }
 }
 
@@ -180,6 +202,7 @@ class StringFrames {
 abstract class StringFrame extends Frame {
   protected readonly frames: StringFrames;
   protected readonly state: number;
+  private left: Few | null | undefined;
 
   constructor(frames: StringFrames, state: number) {
     super();
@@ -196,17 +219,31 @@ abstract class StringFrame extends Frame {
   }
 
   override get unique(): boolean {
-    return this.frames.unique;
+    return this.frames.unique > 0;
   }
+
+  override get few(): Few | null {
+    if (this.left === undefined) {
+      const texts = this.frames.few(this.state);
+      this.left = texts && { texts: texts.filter((text) => this.goesOn(text)), cut: this.cut };
+    }
+    return this.left;
+  }
+
+  /** So many bytes are written of a character. */
+  protected abstract readonly cut: number;
+
+  /** Whether a text from `state` on begins with what is written of a character. */
+  protected abstract goesOn(text: string): boolean;
 }
 
 /** Between two characters. */
 class ContentFrame extends StringFrame {
   protected readonly part = '';
+  protected readonly cut = 0;
   private room: number | undefined;
   private drawn: Uniform | null | undefined;
   private alike: Like | null | undefined;
-  private texts: readonly string[] | null | undefined;
 
   override get plain(): number {
     return (this.room ??= this.frames.open ? Infinity : plainRoom(this.frames.language, this.state));
@@ -222,10 +259,8 @@ class ContentFrame extends StringFrame {
     return this.alike;
   }
 
-  override get few(): readonly string[] | null {
-    if (!this.unique || this.frames.open) return null;
-    if (this.texts === undefined) this.texts = finite(this.frames.language, this.state, FEW);
-    return this.texts;
+  protected goesOn(): boolean {
+    return true;
   }
 
   override get counted(): boolean {
@@ -256,6 +291,7 @@ class ContentFrame extends StringFrame {
 /** Within the bytes of a character: `follow` more, which make one of from … to. */
 class BytesFrame extends StringFrame {
   protected readonly part: string;
+  protected readonly cut: number;
   private readonly follow: number;
   private readonly from: number;
   private readonly to: number;
@@ -266,6 +302,12 @@ class BytesFrame extends StringFrame {
     this.from = from;
     this.to = to;
     this.part = ` ${follow} bytes of ${from}`;
+    this.cut = (from < 0x800 ? 2 : from < 0x10000 ? 3 : 4) - follow;
+  }
+
+  protected goesOn(text: string): boolean {
+    const codePoint = text.codePointAt(0) ?? -1;
+    return codePoint >= this.from && codePoint <= this.to;
   }
 
   protected override step(byte: number): Move {
@@ -280,15 +322,24 @@ class BytesFrame extends StringFrame {
   }
 }
 
-/** Within the bytes of a character: whatever the other `follow` are, they lead to `state`. */
+/** Within the bytes of a character: whatever the other `follow` are, they lead to `state`. Many texts go on so. */
 class TailFrame extends StringFrame {
   protected readonly part: string;
+  protected readonly cut = 0;
   private readonly follow: number;
 
   constructor(frames: StringFrames, state: number, follow: number) {
     super(frames, state);
     this.follow = follow;
     this.part = ` behind ${follow} bytes`;
+  }
+
+  override get few(): null {
+    return null;
+  }
+
+  protected goesOn(): boolean {
+    return true;
   }
 
   protected override step(byte: number): Move {
@@ -299,12 +350,19 @@ class TailFrame extends StringFrame {
 /** Within an escape; `written` is what stands behind its backslash, digits in lower case: "ud83d\\u" is the longest kind. */
 class EscapeFrame extends StringFrame {
   protected readonly part: string;
+  protected readonly cut: number;
   private readonly written: string;
 
   constructor(frames: StringFrames, state: number, written: string) {
     super(frames, state);
     this.written = written;
     this.part = ` \\${written}`;
+    this.cut = 1 + written.length;
+  }
+
+  protected goesOn(text: string): boolean {
+    const codePoint = text.codePointAt(0) ?? -1;
+    return escaped(this.written).some(([from, to]) => codePoint >= from && codePoint <= to);
   }
 
   protected override step(byte: number): Move {

@@ -4,7 +4,17 @@ import { Derivatives, type KeyAlphabet, type KeyClass, type Truths } from './der
 import type { Formula, Type } from './formula.ts';
 import { missing } from './missing.ts';
 import { numbers, type Numbers } from './number.ts';
-import { assertionsOf, evaluate, keyClass, languagesOf, Satisfiability, testsOf, wantedOf } from './satisfy.ts';
+import {
+  assertionsOf,
+  differs,
+  evaluate,
+  FEW_TEXTS,
+  keyClass,
+  languagesOf,
+  Satisfiability,
+  testsOf,
+  wantedOf,
+} from './satisfy.ts';
 import { strings, type Strings } from './string.ts';
 
 export interface DocumentOptions {
@@ -16,12 +26,19 @@ export interface DocumentOptions {
 
 export const DEFAULTS: DocumentOptions = { whitespace: 8, order: 'free' };
 
+/** So many keys and so many texts are known to be used up: keys that are few are told apart by their objects. */
+const FEW_KEYS = 64;
+
 const SPACES: ReadonlySet<number> = new Set([0x20, 0x09, 0x0a, 0x0d]);
 const [QUOTE, COMMA, COLON, MINUS] = [0x22, 0x2c, 0x3a, 0x2d];
 const [OPEN_ARRAY, CLOSE_ARRAY, OPEN_OBJECT, CLOSE_OBJECT] = [0x5b, 0x5d, 0x7b, 0x7d];
 const ALIVE = {
   value: bytesIn(' \t\n\r"-0123456789tfn[{'),
-  array: { open: bytesIn(' \t\n\r]"-0123456789tfn[{'), next: bytesIn(' \t\n\r,]') },
+  array: {
+    open: bytesIn(' \t\n\r]"-0123456789tfn[{'),
+    comma: bytesIn(' \t\n\r"-0123456789tfn[{'),
+    next: bytesIn(' \t\n\r,]'),
+  },
   object: { open: bytesIn(' \t\n\r"}'), comma: bytesIn(' \t\n\r"'), next: bytesIn(' \t\n\r,}') },
   colon: bytesIn(' \t\n\r:'),
   end: bytesIn(' \t\n\r'),
@@ -37,10 +54,12 @@ interface Task {
   readonly key: number;
   readonly tracked: readonly Formula[];
   readonly goal: Formula;
+  /** An element that, where it is a text, is to be none that its array has. */
+  readonly unique: boolean;
 }
 
 /** An array or object between two of its members: what is asked of it from here on. */
-interface Core extends Task {
+interface Core extends Omit<Task, 'unique'> {
   /** Of an object. */
   readonly alphabet: KeyAlphabet | null;
   readonly taken: ReadonlySet<string>;
@@ -91,9 +110,9 @@ class Values {
     this.satisfiable = new Satisfiability(this.derivatives);
   }
 
-  task(tracked: readonly Formula[], goal: Formula): Task {
-    const key = [...tracked, goal].map(({ id }) => id).join(' ');
-    return this.tasks.get(key, () => ({ key: this.tasks.size, tracked, goal }));
+  task(tracked: readonly Formula[], goal: Formula, unique = false): Task {
+    const key = `${unique} ${[...tracked, goal].map(({ id }) => id).join(' ')}`;
+    return this.tasks.get(key, () => ({ key: this.tasks.size, tracked, goal, unique }));
   }
 
   outcome(truths: readonly boolean[]): Outcome {
@@ -115,13 +134,14 @@ class Values {
   }
 
   /** What is asked of a value of this type; null where it may be none. */
-  private restrict({ tracked, goal }: Task, type: Type): Task | null {
+  private restrict({ tracked, goal, unique }: Task, type: Type): Task | null {
     const { algebra, derivatives } = this;
     const restricted = derivatives.restrict(goal, type);
     if (restricted === algebra.no) return null;
     return this.task(
       tracked.map((formula) => derivatives.restrict(formula, type)),
       restricted,
+      unique,
     );
   }
 
@@ -140,7 +160,7 @@ class Values {
   private string(task: Task): Strings | null {
     const restricted = this.restrict(task, 'string');
     if (!restricted) return null;
-    const { key, tracked, goal } = restricted;
+    const { key, tracked, goal, unique } = restricted;
     return this.stringsOf.get(String(key), () => {
       const assertions = assertionsOf([...tracked, goal]);
       const outcome = (labels: readonly number[]): Outcome | null => {
@@ -148,7 +168,8 @@ class Values {
         const holds = (formula: Formula): boolean => evaluate(formula, (assertion) => truths.get(assertion)!);
         return holds(goal) ? this.outcome(tracked.map(holds)) : null;
       };
-      return strings(languagesOf(assertions), outcome, { wanted: tracked.length === 0 ? wantedOf(goal) : undefined });
+      const wanted = tracked.length === 0 ? wantedOf(goal) : undefined;
+      return strings(languagesOf(assertions), outcome, { unique: unique ? FEW_TEXTS : 0, wanted });
     });
   }
 
@@ -169,7 +190,8 @@ class Values {
   private array(task: Task): Frame | null {
     const restricted = this.restrict(task, 'array');
     if (!restricted) return null;
-    const { tracked, goal } = restricted;
+    const { tracked } = restricted;
+    const goal = this.satisfiable.bounded(restricted.goal);
     if (!this.satisfiable.array(goal)) return null;
     return this.arrayAt('open', this.core(tracked, goal, null, new Set()));
   }
@@ -226,6 +248,7 @@ class Values {
         this.derivatives.element(core.goal),
         (goal) => this.satisfiable.array(goal),
         (tracked, goal) => this.core(tracked, goal, null, core.taken),
+        differs(core.goal),
       ),
     );
   }
@@ -317,7 +340,7 @@ class Values {
         );
       },
       // Where no pattern tells keys apart, what is none of the names is a key, and all can be made one.
-      { unique: true, open: languages.length === 0 },
+      { unique: FEW_KEYS, open: languages.length === 0 },
     );
   }
 
@@ -330,6 +353,7 @@ class Values {
     goal: Formula,
     satisfiable: (goal: Formula) => boolean,
     core: (tracked: readonly Formula[], goal: Formula) => Core,
+    unique = false,
   ): Plan | null {
     const { algebra, derivatives } = this;
     const demands = derivatives.demands(goal);
@@ -337,7 +361,7 @@ class Values {
     goal = derivatives.decide(goal, demands);
     tracked = tracked.map((formula) => derivatives.decide(formula, demands));
     const children = [...new Set([...tracked, goal].flatMap((formula) => derivatives.children(formula)))];
-    const task = this.task(children, algebra.and(demanded, this.possible(goal, demanded, satisfiable)));
+    const task = this.task(children, algebra.and(demanded, this.possible(goal, demanded, satisfiable)), unique);
     if (!this.satisfiable.value(task.goal)) return null;
     return {
       key: this.plans.size,
@@ -533,8 +557,11 @@ class LiteralFrame extends Frame {
   }
 }
 
-/** Behind the bracket, or behind an element; behind a comma the element's frame is on top. */
-type ArrayPlace = 'open' | 'next';
+/**
+ * Behind the bracket, behind an element; behind a comma where texts have to differ. Elsewhere the element's frame is on top
+ * there, which arrays share.
+ */
+type ArrayPlace = 'open' | 'next' | 'comma';
 
 class ArrayFrame extends Spaced {
   private readonly place: ArrayPlace;
@@ -556,13 +583,14 @@ class ArrayFrame extends Spaced {
 
   protected step(byte: number): Move {
     const { values, place, core } = this;
-    if (byte === CLOSE_ARRAY) {
+    if (byte === CLOSE_ARRAY && place !== 'comma') {
       const outcome = values.closed(core);
       return outcome === null ? null : { kind: 'pop', outcome, consumed: true };
     }
     if (place === 'next' && byte !== COMMA) return null;
     const plan = values.element(core);
     if (!plan) return null;
+    if (place === 'next' && plan.task.unique) return values.arrayAt('comma', core);
     const child = place === 'next' ? values.value(plan.task) : values.begin(plan.task, byte);
     return child && { kind: 'push', frame: values.waiting(plan, false), child };
   }

@@ -13,6 +13,7 @@ import { fewValues } from './few.ts';
 import { SchemaGraph, type Node } from './graph.ts';
 import { Documents, where, type DocumentsOptions } from './load.ts';
 import { stringsOf } from './names.ts';
+import { refuseUncertain } from './unique.ts';
 
 export interface SchemaOptions extends DocumentsOptions {
   /** Whether formats are asserted, or mean nothing, as the drafts have it where no metaschema says otherwise. */
@@ -29,7 +30,7 @@ export interface Admitted {
 const NESTED = 500;
 /** Values of an `enum`, at most: with more, masks take seconds. Texts are a trie, and may be any number. */
 const MANY = { numbers: 30_000, 'arrays and objects': 100 } as const;
-/** Values that elements of an array with `uniqueItems` may have, at most. */
+/** Values that elements of an array with `uniqueItems` may have, texts aside, at most. */
 const FEW = 32;
 /** The formats that the drafts define. */
 const FORMATS: ReadonlySet<string> = new Set(
@@ -70,6 +71,7 @@ class Compiler {
   private readonly open = new Set<Node>();
   private readonly waiting: Node[] = [];
   private readonly patterns = new Map<string, Language>();
+  private comparesTexts = false;
 
   constructor(schema: unknown, options: SchemaOptions) {
     const { formats = 'annotate' } = options;
@@ -90,6 +92,7 @@ class Compiler {
     const formula = this.formula(this.graph.root);
     for (let node = this.waiting.pop(); node; node = this.waiting.pop()) this.formula(node);
     refuseCycles(this.graph, this.formulas.keys());
+    if (this.comparesTexts) refuseUncertain(this.algebra, formula);
     return { algebra: this.algebra, formula };
   }
 
@@ -302,24 +305,37 @@ class Compiler {
   }
 
   private distinct(node: Node): Formula {
-    const { graph } = this;
+    const { algebra, graph } = this;
     const { prefix, rest } = graph.elements(node);
     const most = graph.value<number>(node, 'maxItems') ?? Infinity;
     const ends = rest?.place.value === false || prefix.length >= most;
     const elements = [...prefix.slice(0, most), ...(ends ? [] : [rest])];
-    const values = new Map<Formula, Json>();
-    for (const element of elements) {
-      const few = element && fewValues(graph, element);
-      if (!few) {
-        const reason = `is followed where elements are among few values (enum, const, boolean, bounded integers)`;
-        throw unsupported(where(node.place), 'uniqueItems', reason);
+    const valuesOf = (besides: 'nothing' | 'texts'): ReadonlySet<Formula> | null => {
+      const values = new Set<Formula>();
+      for (const element of elements) {
+        const few = element && fewValues(graph, element, besides);
+        if (!few) return null;
+        for (const value of few) values.add(algebra.equal(value));
       }
-      for (const value of few) values.set(this.algebra.equal(value), value);
+      return values;
+    };
+    const few = valuesOf('nothing');
+    if (few && few.size <= FEW) return algebra.distinct([...few]);
+    const others = valuesOf('texts');
+    if (!others) {
+      const reason =
+        'is followed where elements are texts or among few values (enum, const, boolean, bounded integers)';
+      throw unsupported(where(node.place), 'uniqueItems', reason);
     }
-    if (values.size > FEW) {
-      throw unsupported(where(node.place), 'uniqueItems', `over ${values.size} values; at most ${FEW} are followed`);
+    if (others.size > FEW) {
+      const reason = `over ${others.size} values that are no texts; at most ${FEW} are followed`;
+      throw unsupported(where(node.place), 'uniqueItems', reason);
     }
-    return this.algebra.distinct([...values.keys()]);
+    this.comparesTexts = true;
+    return algebra.and(
+      algebra.differentTexts(where(node.place)),
+      others.size > 0 ? algebra.distinct([...others]) : algebra.yes,
+    );
   }
 
   private objects(node: Node): Formula[] {

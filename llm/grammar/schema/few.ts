@@ -4,11 +4,25 @@ import type { Node, SchemaGraph } from './graph.ts';
 /** Integers from a least to a greatest, at most. */
 const RANGE = 1000;
 
-/** Values among which are all that a schema admits, where it is plain to see that they are few; else null. */
+/**
+ * Values among which are all that a schema admits, where it is plain to see that they are few; else null. `besides` texts:
+ * of others than texts.
+ */
 export function fewValues(
   graph: SchemaGraph,
   node: Node,
+  besides: 'nothing' | 'texts' = 'nothing',
   above: ReadonlySet<Node> = new Set(),
+): readonly Json[] | null {
+  const few = allValues(graph, node, besides, above);
+  return besides === 'nothing' ? few : (few?.filter((value) => typeof value !== 'string') ?? null);
+}
+
+function allValues(
+  graph: SchemaGraph,
+  node: Node,
+  besides: 'nothing' | 'texts',
+  above: ReadonlySet<Node>,
 ): readonly Json[] | null {
   if (above.has(node)) return null;
   const inside = new Set(above).add(node);
@@ -18,14 +32,14 @@ export function fewValues(
   const values = graph.value<readonly Json[]>(node, 'enum');
   if (values) return values;
   const types = [graph.value<string | string[]>(node, 'type') ?? 'any'].flat();
-  const typed = types.map((type) => ofType(graph, node, type));
+  const typed = types.map((type) => (besides === 'texts' && type === 'string' ? [] : ofType(graph, node, type)));
   if (typed.every((few) => few !== null)) return typed.flat();
   for (const other of [...graph.references(node), ...graph.list(node, 'allOf')]) {
-    const few = fewValues(graph, other, inside);
+    const few = fewValues(graph, other, besides, inside);
     if (few) return few;
   }
   for (const keyword of ['anyOf', 'oneOf']) {
-    const branches = graph.list(node, keyword).map((other) => fewValues(graph, other, inside));
+    const branches = graph.list(node, keyword).map((other) => fewValues(graph, other, besides, inside));
     if (branches.length > 0 && branches.every((few) => few !== null)) return branches.flat();
   }
   return null;

@@ -79,6 +79,10 @@ function array(assert: Assert, value: readonly Json[]): boolean {
       return value.length >= assert.count;
     case 'distinct':
       return assert.values.every((formula) => value.filter((item) => holds(formula, item)).length <= 1);
+    case 'differentTexts': {
+      const texts = value.filter((item) => typeof item === 'string');
+      return new Set(texts).size === texts.length;
+    }
     case 'unevaluatedItems':
       return value.every(
         (item, index) =>

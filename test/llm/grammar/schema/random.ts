@@ -139,3 +139,59 @@ export const mixed: fc.Arbitrary<Schema> = schemasOf((make, schema) => {
     .chain((chosen) => make(chosen, []));
   return [some, some, some];
 });
+
+const listed = Array.from({ length: 34 }, (_, i) => `v${i}`);
+/** What elements of arrays may be whose texts have to differ, and some values. */
+const differing: readonly { readonly items: Schema; readonly values: readonly Json[] }[] = [
+  { items: { type: 'string' }, values: ['', 'a', 'b', 'é', '"'] },
+  { items: { type: ['string', 'null', 'boolean'] }, values: ['', 'a', null, true, false] },
+  { items: { type: 'string', minLength: 1, maxLength: 2 }, values: ['a', 'b', 'ab', '😀', 'é', ''] },
+  { items: { type: 'string', pattern: '^[ab]?$' }, values: ['', 'a', 'b'] },
+  { items: { type: 'string', pattern: '^[ab]{0,2}$' }, values: ['', 'a', 'b', 'ab', 'bb'] },
+  { items: { type: 'string', pattern: '^[azéè]$' }, values: ['a', 'z', 'é', 'è', 'ê'] },
+  { items: { type: 'string', pattern: '^(a|😀|😁)$' }, values: ['a', '😀', '😁'] },
+  {
+    items: { anyOf: [{ type: 'string', pattern: '^[ab]$' }, { type: 'null' }, { const: 1 }] },
+    values: ['a', 'b', null, 1],
+  },
+  { items: { enum: listed }, values: ['v1', 'v11', 'v3', 'v33'] },
+  { items: { enum: [...listed, 1, null] }, values: ['v1', 'v11', 'v3', 'v33', 1, null] },
+];
+
+/** Arrays with `uniqueItems` over texts, some of which are few, in other values; and values for them. */
+export const different: fc.Arbitrary<{ schema: Schema; list: readonly Json[] }> = fc
+  .constantFrom(...differing)
+  .chain(({ items, values }) =>
+    fc.record({
+      keywords: fc.record(
+        {
+          items: fc.constant(items),
+          uniqueItems: fc.constant(true),
+          type: fc.constant('array'),
+          minItems: fc.integer({ min: 0, max: 4 }),
+          maxItems: fc.integer({ min: 2, max: 6 }),
+          contains: fc.constantFrom<Schema>({ const: 'a' }, { const: 'b' }, { pattern: '^v3' }),
+        },
+        { requiredKeys: ['items', 'uniqueItems', 'type'] },
+      ),
+      arrays: fc.array(
+        fc.oneof(
+          fc.array(fc.constantFrom(...values), { maxLength: 5 }),
+          fc.uniqueArray(fc.constantFrom(...values), { maxLength: 5 }),
+        ),
+        { minLength: 8, maxLength: 8 },
+      ),
+    }),
+  )
+  .chain(({ keywords, arrays }) =>
+    fc.constantFrom<{ schema: Schema; list: readonly Json[] }>(
+      { schema: keywords, list: arrays },
+      { schema: { allOf: [keywords, { items: { pattern: '^(|.|..|v.*)$' } }] }, list: arrays },
+      {
+        schema: { type: 'object', properties: { a: keywords }, required: ['a'] },
+        list: arrays.map((a) => ({ a, b: a })),
+      },
+      { schema: { type: 'array', items: keywords }, list: arrays.map((array) => [array, array]) },
+      { schema: { oneOf: [{ const: null }, keywords] }, list: arrays },
+    ),
+  );
