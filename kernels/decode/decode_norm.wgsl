@@ -17,9 +17,9 @@ struct Params {
 fn main(@builtin(workgroup_id) wg: vec3u, @builtin(local_invocation_index) lane: u32) {
   let quads = params.width / 4u;
   let row = wg.x * quads;
-  var squares = 0.0;
-  for (var i = lane; i < quads; i += LANES) { squares += dot(vec4f(y[row + i]), vec4f(y[row + i])); }
-  let rms = inverseSqrt(sum_lanes(vec4f(squares), lane).x / f32(params.width) + params.eps);
+  var own: Dots; // the squares alone
+  for (var i = lane; i < quads; i += LANES) { own.squares[0] += dot(vec4f(y[row + i]), vec4f(y[row + i])); }
+  let rms = inverseSqrt(add_lanes(own, lane).squares[0] / f32(params.width) + params.eps);
   for (var i = lane; i < quads; i += LANES) {
     let normed = vec4f(y[row + i]) * rms * (weight[i] + params.offset);
     x[row + i] = vec4<$T>(vec4f(x[row + i]) + normed);

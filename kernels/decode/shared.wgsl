@@ -9,31 +9,45 @@ struct Dots {
   squares: array<f32, ROWS>,
 }
 
-#if !SUBGROUPS
-var<workgroup> partial: array<vec4f, LANES>;
+// Σ over the lanes, in all of them.
+#if SUBGROUPS
+fn add_lanes(own: Dots, lane: u32) -> Dots {
+  var all: Dots;
+  for (var j = 0u; j < ROWS; j++) {
+    all.first[j] = subgroupAdd(own.first[j]);
+    all.second[j] = subgroupAdd(own.second[j]);
+    all.squares[j] = subgroupAdd(own.squares[j]);
+  }
+  return all;
+}
+#else
+var<workgroup> partial: array<Dots, LANES>;
 
-fn sum_lanes(value: vec4f, lane: u32) -> vec4f {
+fn add_lanes(own: Dots, lane: u32) -> Dots {
   workgroupBarrier(); // the result before has been read
-  partial[lane] = value;
+  partial[lane] = own;
   workgroupBarrier();
   for (var reach = LANES / 2u; reach > 0u; reach /= 2u) {
-    if (lane < reach) { partial[lane] += partial[lane + reach]; }
+    if (lane < reach) {
+      for (var j = 0u; j < ROWS; j++) {
+        partial[lane].first[j] += partial[lane + reach].first[j];
+        partial[lane].second[j] += partial[lane + reach].second[j];
+        partial[lane].squares[j] += partial[lane + reach].squares[j];
+      }
+    }
     workgroupBarrier();
   }
   return partial[0];
 }
-#else
-fn sum_lanes(value: vec4f, lane: u32) -> vec4f { return subgroupAdd(value); }
 #endif
 
 // What all lanes have found together: products of the inputs after their norm.
-fn normed(dots: Dots, lane: u32) -> Dots {
-  var all: Dots;
+fn normed(own: Dots, lane: u32) -> Dots {
+  var all = add_lanes(own, lane);
   for (var j = 0u; j < ROWS; j++) {
-    let squares = sum_lanes(vec4f(dots.squares[j]), lane).x;
-    let rms = inverseSqrt(squares / f32(params.width) + params.eps);
-    all.first[j] = sum_lanes(dots.first[j], lane) * rms;
-    all.second[j] = sum_lanes(dots.second[j], lane) * rms;
+    let rms = inverseSqrt(all.squares[j] / f32(params.width) + params.eps);
+    all.first[j] *= rms;
+    all.second[j] *= rms;
   }
   return all;
 }
