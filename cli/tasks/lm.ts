@@ -215,12 +215,12 @@ async function train(
   if (!interrupted) {
     trainer.average?.swap();
     const heldOut = unit(await heldOutLoss(model, data.heldOut, config.batch));
-    await drawLosses(folder, 'language model', ['loss']);
-    if (prompts.length > 0) await writeSamples(model, tokens, config, config.steps, folder);
     await record.write({ steps: config.steps, tokens: config.steps * perStep, heldOut });
     const target = path.join(folder, 'model');
     await saveTransformer(model, source, target, { dtype: 'F16' });
     await copyTokenizer(config, target);
+    await drawLosses(folder, 'language model', ['loss']);
+    if (prompts.length > 0) await writeSamples(model, tokens, config, config.steps, folder);
     console.log(
       [
         `On ${data.heldOut.tokens} tokens of documents held out: ${show(heldOut)}.`,
