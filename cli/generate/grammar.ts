@@ -23,7 +23,7 @@ export async function matcherOf(
   if (given.length === 0) return null;
   const frame =
     schema !== undefined
-      ? jsonSchema(await readJson(schema), { remotes: metaschemas() })
+      ? jsonSchema(await readJson(schema), { remotes: metaschemas(), whitespace: 1 })
       : grammar !== undefined
         ? contextFree(await readText(grammar))
         : regular(regex!);

@@ -3,52 +3,43 @@ import type { FinishReason, GenerationEvent } from '../../llm/generate.ts';
 const REASONS: Record<FinishReason, string> = {
   end: 'the model ended it',
   stop: 'a stop string came',
-  length: 'as many tokens as were allowed',
-  time: 'the time was over',
+  length: 'as many as are allowed',
+  time: 'the time is over',
   aborted: 'stopped',
   grammar: 'nothing more can follow',
 };
 
-/** How fast prompts are read and texts written, in tokens a second. */
+/** How fast texts are written, in tokens a second, and how far a prompt has been read. */
 export class Speed {
   readonly #begun = performance.now();
-  #read = this.#begun;
-  #first: number | null = null;
+  /** When the second tokens were there: the first wait for the prompt, the second for kernels that are compiled. */
+  #from: { readonly time: number; readonly tokens: number } | null = null;
   #last = this.#begun;
   #prompt = 0;
   #tokens = 0;
-  #firsts = 0;
-  readonly #finished: FinishReason[] = [];
-  readonly #show: boolean;
+  readonly #sequences = new Set<number>();
+  readonly #reasons = new Set<FinishReason>();
 
-  constructor({ show = process.stderr.isTTY }: { show?: boolean } = {}) {
-    this.#show = show;
-  }
-
-  /** Says how far reading has come, where it takes a while. */
+  /** Says in a terminal how far reading has come, where it takes a while. */
   prefill(done: number, total: number): void {
-    this.#read = performance.now();
     this.#prompt = total;
-    if (!this.#show || this.#read - this.#begun < 1000) return;
+    if (!process.stderr.isTTY || performance.now() - this.#begun < 1000) return;
     process.stderr.write(done < total ? `\rreading ${done} of ${total} tokens` : '\r\u001b[K');
   }
 
-  event({ token, finish }: GenerationEvent): void {
+  event({ sample, token, finish }: GenerationEvent): void {
     this.#last = performance.now();
-    if (finish) this.#finished.push(finish);
-    if (token === null) return;
-    this.#tokens++;
-    if (this.#first === null || this.#last - this.#first < 1) {
-      this.#first ??= this.#last;
-      this.#firsts++;
-    }
+    if (token !== null) this.#tokens++;
+    this.#sequences.add(sample);
+    if (this.#tokens >= 2 * this.#sequences.size) this.#from ??= { time: this.#last, tokens: this.#tokens };
+    if (finish) this.#reasons.add(finish);
   }
 
-  /** `12 tokens of prompt, 30 written (the model ended it): 41 tokens/s`; the first tokens, which compile kernels, left out. */
   summary(): string {
-    const seconds = (this.#last - (this.#first ?? this.#last)) / 1000;
-    const rate = seconds > 0 ? `: ${((this.#tokens - this.#firsts) / seconds).toFixed(1)} tokens/s` : '';
-    const why = [...new Set(this.#finished)].map((reason) => REASONS[reason]).join('; ');
-    return `${this.#prompt} tokens of prompt, ${this.#tokens} written (${why})${rate}`;
+    const { time, tokens } = this.#from ?? { time: this.#last, tokens: this.#tokens };
+    const seconds = (this.#last - time) / 1000;
+    const rate = seconds > 0 ? `, ${((this.#tokens - tokens) / seconds).toFixed(1)} tokens/s` : '';
+    const why = [...this.#reasons].map((reason) => REASONS[reason]).join('; ');
+    return `[${this.#prompt} tokens read, ${this.#tokens} written (${why})${rate}]`;
   }
 }

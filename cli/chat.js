@@ -1,0 +1,4 @@
+#!/usr/bin/env node
+import { runBuilt } from './shim.js';
+
+await runBuilt('chat');

@@ -1,0 +1,77 @@
+/** `node cli/chat.js`: a conversation with a model in the terminal. */
+import { createInterface } from 'node:readline';
+import { Command } from 'commander';
+import { Chat, ChatTemplate } from '../llm/chat.ts';
+import { folderFiles } from '../nn/folder.ts';
+import { ChatSession, readMessages } from './chat/session.ts';
+import { main } from './errors.ts';
+import { loadLanguage } from './generate/load.ts';
+import { generateOptions, whole, withTextOptions } from './generate/options.ts';
+import type { TextOptions } from './generate/options.ts';
+
+interface Options extends TextOptions {
+  readonly system?: string;
+  readonly examples?: string;
+  readonly schema?: string;
+  readonly context: number;
+}
+
+const command = withTextOptions(
+  new Command('node cli/chat.js')
+    .description('A conversation with a model folder (config.json, safetensors, tokenizer.json) in the terminal.')
+    .argument('<model>', 'the folder, such as assets/lm')
+    .option('--system <text>', 'what the model is told before the conversation')
+    .option('--examples <file>', 'turns that come first, as /save writes them: [{"role": "user", "content": "…"}, …]')
+    .option('--schema <file>', 'answers are JSON that satisfies this JSON schema')
+    .option('--context <n>', 'tokens that the conversation can have, at most the model’s context', whole(2), 4096),
+)
+  .addHelpText(
+    'after',
+    `
+The model's own chat template says how turns become tokens; without one a plain dialogue stands in. What you write is
+always text: <|im_end|> in it ends nothing. In the conversation, /help shows the commands, Ctrl-C stops an answer.
+
+Examples:
+  node cli/chat.js assets/lm
+  node cli/chat.js assets/lm --system "You answer in one sentence." --temperature 0.7
+  node cli/chat.js assets/lm --schema answer.json --max-tokens 500
+  echo "What is the capital of France?" | node cli/chat.js assets/lm --temperature 0
+`,
+  )
+  .showHelpAfterError('for example: node cli/chat.js assets/lm; all options: node cli/chat.js --help');
+
+await main(async () => {
+  command.parse();
+  const [folder] = command.processedArgs as [string];
+  const options = command.opts<Options>();
+  const language = await loadLanguage(folder, options.weights);
+  const { model, tokenizer } = language;
+  const template = await ChatTemplate.read(folderFiles(language.folder), tokenizer);
+  const { context: capacity, cache: cacheFormat } = options;
+  const chat = new Chat(model, tokenizer, template, { capacity, cacheFormat });
+  const session = new ChatSession(chat, generateOptions(options, language), (text) => process.stdout.write(text));
+  const examples = options.examples === undefined ? [] : await readMessages(options.examples);
+  if (options.system !== undefined) session.system(options.system);
+  chat.messages = [...chat.messages, ...examples];
+  if (options.schema !== undefined) await session.schema(options.schema);
+  if (template.kind !== 'own')
+    console.log(`${folder} has no chat template: ${template.kind === 'plain' ? 'a plain dialogue' : template.kind} stands in for it`); // prettier-ignore
+
+  const terminal = process.stdin.isTTY;
+  const lines = createInterface({ input: process.stdin, ...(terminal && { output: process.stdout, prompt: '> ' }) });
+  const interrupt = () => {
+    if (session.stop()) return;
+    if (!terminal) process.exit(130);
+    process.stdout.write('\n/quit or Ctrl-D leaves\n');
+    lines.prompt();
+  };
+  lines.on('SIGINT', interrupt);
+  process.on('SIGINT', interrupt);
+  if (terminal) console.log('/help shows the commands');
+  if (terminal) lines.prompt();
+  for await (const line of lines) {
+    await session.line(line);
+    if (session.done) break;
+    if (terminal) lines.prompt();
+  }
+});
