@@ -22,7 +22,7 @@ import type { StableDiffusion } from '../../diffusion/folder.ts';
 import { backward, capture, clearGradient, HostRandom, randomKey, scope, sizeOf, tensor } from '../../engine/index.ts';
 import type { Device, Tensor } from '../../engine/index.ts';
 import { add, attention, conv2d, matmul, softmax } from '../../kernels/index.ts';
-import record from '../../assets/base/record.json' with { type: 'json' };
+import record from '../diffusion/first_base.json' with { type: 'json' };
 import { plainDevice } from '../device.ts';
 
 let device: Device;
@@ -269,7 +269,7 @@ describe('whole steps', () => {
     for (const part of [model.unet, model.vae, model.textEncoder]) part.release();
   });
 
-  it('count operations by the shapes of weights, as the model’s record does, and attention', () => {
+  it('count operations by the shapes of weights, as PyTorch’s record of such a model does, and attention', () => {
     // The record leaves out the two products of attention: queries × keys × width on two levels, 3 and 4 transformers.
     const attention = 4 * (3 * 64 * (64 + 24) * 96 + 4 * 16 * (16 + 24) * 144);
     expect(unetFlops(model.unet, 16, 24)).toBe(1e9 * record.unet.gflop_forward_one_sample + attention);
