@@ -15,6 +15,8 @@ export interface StringOptions {
    * many texts it is known when these are used up; 0: they may be equal.
    */
   readonly unique?: number;
+  /** Where they are `unique` and few, each leads to states of its own. */
+  readonly apart?: boolean;
   /** Whatever is written can become a string that is wanted, by plain text alone. */
   readonly open?: boolean;
   /** Those in every language are wanted, or those in some: where that is said, less has to be searched for. */
@@ -28,11 +30,11 @@ export interface StringOptions {
 export function strings(
   languages: readonly Language[],
   outcome: (labels: readonly number[]) => Outcome | null,
-  { unique = 0, open = false, wanted }: StringOptions = {},
+  { unique = 0, apart = false, open = false, wanted }: StringOptions = {},
 ): Strings | null {
   const language = combine('', languages, (labels) => outcome(labels) ?? NONE, wanted);
   if (language.start === DEAD) return null;
-  const few = unique === 0 || open || languages.every(({ texts }) => texts) ? null : toldApart(language, unique);
+  const few = apart && !languages.every(({ texts }) => texts) ? toldApart(language, unique) : null;
   return { open: new StringFrames(few ?? language, { unique, open }).content((few ?? language).start) };
 }
 

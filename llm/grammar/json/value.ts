@@ -169,7 +169,7 @@ class Values {
         return holds(goal) ? this.outcome(tracked.map(holds)) : null;
       };
       const wanted = tracked.length === 0 ? wantedOf(goal) : undefined;
-      return strings(languagesOf(assertions), outcome, { unique: unique ? FEW_TEXTS : 0, wanted });
+      return strings(languagesOf(assertions), outcome, { unique: unique ? FEW_TEXTS : 0, apart: unique, wanted });
     });
   }
 

@@ -177,17 +177,14 @@ test('frames of one signature do the same', () => {
     }
   };
   for (const { open } of made) visit(open, 7);
+  const told = (move: Move): string => JSON.stringify(move?.kind === 'frame' ? move.signature : move);
   let shared = 0;
   for (const frames of bySignature.values()) {
     for (const frame of frames.slice(1)) {
       shared += 1;
       expect([frame.plain, frame.counted]).toEqual([frames[0]!.plain, frames[0]!.counted]);
-      for (let byte = 0; byte < 256; byte += 1) {
-        const [one, other] = [frames[0]!.move(byte), frame.move(byte)];
-        expect(other?.kind).toBe(one?.kind);
-        if (one?.kind === 'frame' && other?.kind === 'frame') expect(other.signature).toBe(one.signature);
-        else expect(other).toEqual(one);
-      }
+      const bytes = Array.from({ length: 256 }, (_, byte) => byte);
+      expect(bytes.filter((byte) => told(frames[0]!.move(byte)) !== told(frame.move(byte)))).toEqual([]);
     }
   }
   expect(shared).toBeGreaterThan(20);

@@ -80,6 +80,23 @@ describe('bad input', () => {
     }
   });
 
+  it('more than 50,000 schemas are refused, by their number', () => {
+    const schemas = (count: number): unknown => ({ prefixItems: Array.from({ length: count - 1 }, () => ({})) });
+    expect(() => compile(schemas(50_001))).toThrow('[grammar] schema #: it is made of more than 50000 schemas');
+    expect(() => compile(schemas(50_001))).toThrow(Unsupported);
+    const admits = admission(schemas(50_000));
+    expect(admits('[1, {}]')).toBe(true);
+  });
+
+  it('a pattern of millions of states is followed as far as a text goes, or refused by name', () => {
+    // Which of the last 21 characters were an "a": 2 ** 21 states.
+    for (const pattern of ['^.*a.{20}$', 'a.{20}$']) {
+      const admits = admission({ type: 'string', pattern });
+      expect(admits(`"banana a${'b'.repeat(20)}"`), pattern).toBe(true);
+      expect(admits(`"banana ${'b'.repeat(21)}"`), pattern).toBe(false);
+    }
+  });
+
   it('an enum of 100,000 texts is followed', () => {
     const admits = admission({ enum: Array.from({ length: 100_000 }, (_, i) => `value ${7 * i}`) });
     expect(admits('"value 699993"')).toBe(true);

@@ -21,8 +21,12 @@ export function exactAjv(schema: unknown): (text: string) => boolean {
     holds: (schema: unknown, at: string, data: unknown) => boolean,
   ): void => {
     ajv.removeKeyword(keyword);
-    const validate = (schema: unknown, data: unknown, _parent: unknown, cxt?: { readonly instancePath: string }): boolean =>
-      holds(schema, cxt!.instancePath, data);
+    const validate = (
+      schema: unknown,
+      data: unknown,
+      _parent: unknown,
+      cxt?: { readonly instancePath: string },
+    ): boolean => holds(schema, cxt!.instancePath, data);
     ajv.addKeyword({ keyword, ...(type && { type }), validate });
   };
   const ofNumber = (keyword: string, holds: (a: Decimal, b: Decimal) => boolean): void =>

@@ -16,7 +16,7 @@ import { schemas, values } from './random.ts';
 import { SMALL } from './small.ts';
 
 /** How many documents are drawn; DOCUMENTS=100000 in the environment makes the long run of it, with cl100k_base. */
-const DOCUMENTS = Number(process.env.DOCUMENTS ?? 200);
+const DOCUMENTS = Number(process.env.DOCUMENTS ?? 120);
 
 interface Compiled {
   /** Of a JSON text. */
