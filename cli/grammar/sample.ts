@@ -1,7 +1,6 @@
 import { HostRandom, randomKey } from '../../engine/random.ts';
-import type { Frame, Stack } from '../../llm/grammar/automaton.ts';
-import { Closing } from '../../llm/grammar/budget.ts';
-import { Matcher, type Budget } from '../../llm/grammar/matcher.ts';
+import type { Frame } from '../../llm/grammar/automaton.ts';
+import { closingOf, Matcher } from '../../llm/grammar/matcher.ts';
 import { start } from '../../llm/grammar/stack.ts';
 import type { Vocabulary } from '../../llm/grammar/vocabulary.ts';
 import type { Tokens } from './tokens.ts';
@@ -14,20 +13,21 @@ const HOLD = 0.3;
 const TRIES = 50;
 
 /** A document whose tokens are drawn from the masks, those that can be printed first, until the end of text. */
-function randomDocument(vocabulary: Vocabulary, grammar: Frame, random: HostRandom, budget: Required<Budget>): string {
-  const matcher = new Matcher(vocabulary, grammar, budget);
+function randomDocument(vocabulary: Vocabulary, grammar: Frame, random: HostRandom, tokens: number): string {
+  const closing = closingOf(grammar);
+  const matcher = new Matcher(vocabulary, grammar, { tokens });
   const bytes: number[] = [];
   for (;;) {
-    const tokens = bits(matcher.mask());
+    const may = bits(matcher.mask());
     const hold = random.uniform() < HOLD;
     if (hold && matcher.complete()) break;
-    const before = budget.closing(matcher.stack);
-    let token = draw(vocabulary, tokens, random);
+    const before = closing.cost(matcher.stack);
+    let token = draw(vocabulary, may, random);
     for (let i = 0; hold && i < TRIES && matcher.accept(token); i++) {
-      const longer = budget.closing(matcher.stack) > before;
+      const longer = closing.cost(matcher.stack) > before;
       matcher.rollback(1);
       if (!longer) break;
-      token = draw(vocabulary, tokens, random);
+      token = draw(vocabulary, may, random);
     }
     if (vocabulary.end.includes(token)) break;
     if (!matcher.accept(token)) throw new Error(`[grammar] token ${token} is in the mask and not accepted`);
@@ -57,12 +57,8 @@ function bits(mask: Uint32Array): number[] {
 
 /** `count` random documents of a grammar. */
 export function* samples(grammar: Frame, count: number, seed: number, { vocabulary }: Tokens): Iterable<string> {
-  const closing = new Closing();
-  const budget = {
-    tokens: closing.cost(start(grammar)) + ROOM,
-    closing: (stack: Stack): number => closing.cost(stack),
-  };
+  const tokens = closingOf(grammar).cost(start(grammar)) + ROOM;
   for (let sample = 0; sample < count; sample++) {
-    yield randomDocument(vocabulary, grammar, new HostRandom(randomKey(seed, 'grammar'), sample), budget);
+    yield randomDocument(vocabulary, grammar, new HostRandom(randomKey(seed, 'grammar'), sample), tokens);
   }
 }

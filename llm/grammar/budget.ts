@@ -181,6 +181,11 @@ export class Closing {
     return bytes;
   }
 
+  /** Puts down that these bytes complete the document: from then on it costs no more. */
+  learn(stack: Stack, bytes: Bytes): void {
+    this.remember(stack, bytes);
+  }
+
   /** Of frames that know how many bytes they take, whatever is below: all together; null where one does not. */
   private sum(stack: Stack): number | null {
     const known = this.sums.get(stack);

@@ -66,14 +66,16 @@ export class Masks {
     }
   }
 
-  /** No more than so many bytes close the document behind any token of the mask at `stack`; null where frames do not know. */
-  most(stack: Stack, closing: (stack: Stack) => number): number | null {
-    let most = 0;
+  /** To what the tokens of the mask at `stack` lead, and on which of its cells. */
+  *leads(stack: Stack): Iterable<{ readonly cell: Stack; readonly leads: Leads }> {
     let part = this.decided(stack.frame);
+    if (part.like !== null) {
+      yield { cell: stack, leads: part.leads };
+      part = this.decided(part.like);
+    }
     for (let cell = stack; ;) {
-      if (part.most === null) return null;
-      most = Math.max(most, part.most + (cell.below === null ? 0 : closing(cell.below)));
-      if (part.exits === null || cell.below === null) return most;
+      yield { cell, leads: part.leads };
+      if (part.exits === null || cell.below === null) return;
       cell = cell.below;
       part = this.resolved(part.exits, cell.frame);
     }
@@ -209,6 +211,7 @@ function textOf(bytes: readonly number[]): string | null {
 
 const QUOTE = 0x22;
 const NO_IDS = new Int32Array(0);
+const NO_BYTES = new Uint8Array(0);
 
 /** Tokens that are decided: those of `base` and those listed; and those that are not. */
 interface Part {
@@ -222,8 +225,7 @@ interface Part {
   /** Of a frame that is like another one: that, and the subtrees in which it ends otherwise, or may. */
   readonly like: Frame | null;
   readonly but: readonly number[];
-  /** The fewest bytes to the end of the frame the walk began on and of those opened on it, behind any of the tokens; null: not known. */
-  readonly most: number | null;
+  readonly leads: Leads;
   /** About so many bytes. */
   readonly size: number;
 }
@@ -240,14 +242,44 @@ interface Exits {
   readonly resolved: Map<Frame, Part>;
 }
 
+/** To what the tokens lead that do not end the frame the walk began on. */
+export interface Leads {
+  /** Of those whose frames know their `fewest`: the most bytes to the end of the frame and of those opened on it; null: none are. */
+  readonly most: number | null;
+  /**
+   * Of the others: the frames that they come to, each once. Plain text behind these takes the end no farther away but for a
+   * character that is cut short, or for a key's being another one.
+   */
+  readonly leaves: readonly Leaf[];
+  /** That there are none but these. */
+  readonly known: boolean;
+}
+
+/** Frames that the tokens' first bytes lead to. */
+export interface Leaf {
+  readonly cell: Cell;
+  /** What is written of the frame on top, since it was opened or since the walk began. */
+  readonly written: Uint8Array;
+}
+
 /** Frames pushed within a token, on the frame (`below` null) that the walk began with. */
-interface Cell {
+export interface Cell {
   readonly frame: Frame;
   readonly below: Cell | null;
   /** The number of the token's bytes up to where the frame was pushed. */
   readonly begun: number;
   /** Whether a key has ended in the token. */
   readonly keyed: boolean;
+}
+
+/** Whether both have the same frames. */
+function same(a: Cell, b: Cell): boolean {
+  let at: Cell | null = a;
+  let other: Cell | null = b;
+  for (; at !== other && at !== null && other !== null; at = at.below, other = other.below) {
+    if (at.frame !== other.frame) return false;
+  }
+  return at === other;
 }
 
 /** So many frames are kept for others of their signatures, and their grammars with them. */
@@ -271,6 +303,9 @@ function firstOf(frame: Frame): Frame {
   return first;
 }
 
+/** So many different frames that tokens lead to are kept. */
+const LEAVES = 2000;
+
 /** Subtrees of so many nodes are worth asking how much plain text is taken; smaller ones are walked as soon. */
 const LARGE = 64;
 
@@ -291,7 +326,11 @@ class Walk {
   /** The frame that the one is like which the walk began on: what it decides is left to it. */
   private like: Frame | null = null;
   private but: number[] = [];
-  private most: number | null = 0;
+  private most: number | null = null;
+  private leaves: Leaf[] = [];
+  private readonly leavesOf = new Map<Frame, Cell[]>();
+  private allKnown = true;
+  private lastLeaf: Cell | null = null;
   /** Of which a node's subtree is left out where it is `known` at most. */
   private deciding: Uint8Array;
   /** Subtrees of plain tokens of so many code points at most are left out: others know about them. */
@@ -312,12 +351,13 @@ class Walk {
   /** What a frame decides. */
   from(frame: Frame): Part {
     const { longestPlain, trie } = this.vocabulary;
-    this.most = frame.fewest === null ? null : 0;
     const like = frame.like?.frame ?? null;
     if (like !== null) {
       this.like = twin(like);
-      if (trie.size > 0) this.within(0, trie.size, { frame, below: null, begun: 0, keyed: false });
+      const root = { frame, below: null, begun: 0, keyed: false };
+      if (trie.size > 0) this.within(0, trie.size, root);
       this.like = null;
+      this.lead(root, 0, 0);
       // The other frame decides about them.
       this.count = 0;
       return this.gathered(null, like);
@@ -327,7 +367,9 @@ class Walk {
     const slice = Math.min(frame.plain, longestPlain);
     this.known = frame.counted ? longestPlain : slice;
     this.marked = this.known === longestPlain && (slice > 0 || frame.counted);
-    if (trie.size > 0) this.within(0, trie.size, { frame: twin(frame), below: null, begun: 0, keyed: false });
+    const root = { frame: twin(frame), below: null, begun: 0, keyed: false };
+    if (trie.size > 0) this.within(0, trie.size, root);
+    if (this.known > 0) this.plainly(root, 0, 0);
     this.known = 0;
     this.marked = false;
     return this.gathered(slice === 0 ? null : this.vocabulary.plain(slice));
@@ -338,6 +380,7 @@ class Walk {
     const { trie } = this.vocabulary;
     const tokens = this.vocabulary.uniform(uniform);
     this.known = Math.min(uniform.room, PLAIN_LIMIT - 1);
+    this.allKnown = false;
     this.deciding = tokens.deciding;
     if (trie.size > 0) this.within(0, trie.size, { frame: twin(frame), below: null, begun: 0, keyed: false });
     this.known = 0;
@@ -376,8 +419,13 @@ class Walk {
       uncertain: this.uncertain,
       like,
       but: this.but,
-      most: this.most,
-      size: 512 + (list ? 4 * this.count : 4 * words) + 10 * this.nodes.length + 64 * this.keys.length,
+      leads: { most: this.most, leaves: this.leaves, known: this.allKnown },
+      size:
+        512 +
+        (list ? 4 * this.count : 4 * words) +
+        10 * this.nodes.length +
+        64 * this.keys.length +
+        200 * this.leaves.length,
     };
     this.count = 0;
     this.nodes = [];
@@ -387,7 +435,11 @@ class Walk {
     this.keys = [];
     this.uncertain = [];
     this.but = [];
-    this.most = 0;
+    this.most = null;
+    this.leaves = [];
+    this.leavesOf.clear();
+    this.allKnown = true;
+    this.lastLeaf = null;
     return part;
   }
 
@@ -421,7 +473,7 @@ class Walk {
         longest[node]! <= (plains[above]! < 0 ? this.room(above) : plains[above]!)
       ) {
         this.take(node, end[node]!);
-        this.most = null;
+        this.plainly(cells[above]!, node, above);
         node = end[node]!;
       } else {
         const alive = alives[above]!;
@@ -458,20 +510,44 @@ class Walk {
     for (let i = first[from]!; i < first[to]!; i += 1) this.ids[this.count++] = ids[i]!;
   }
 
-  /** Counts what closes the frames of `cell`, to which the node's tokens lead. */
+  /** Counts what closes the frames of `cell`, to which the node's tokens lead, or puts them down. */
   private close(node: number, cell: Cell): void {
-    const { first } = this.vocabulary.trie;
-    if (this.most === null || first[node] === first[node + 1]) return;
+    const { depth, first } = this.vocabulary.trie;
+    if (first[node] === first[node + 1] || cell === this.lastLeaf) return;
     let bytes = 0;
     for (let at: Cell | null = cell; at !== null; at = at.below) {
       const { fewest } = at.frame;
-      if (fewest === null) {
-        this.most = null;
-        return;
-      }
+      if (fewest === null) return this.lead(cell, node, depth[node]!);
       bytes += fewest;
     }
-    this.most = Math.max(this.most, bytes);
+    this.most = Math.max(this.most ?? 0, bytes);
+  }
+
+  /** Likewise, where plain text follows from the frame on top on. */
+  private plainly(cell: Cell, node: number, depth: number): void {
+    const { frame } = cell;
+    if (frame.counted || (frame.unique && frame.plain === Infinity)) this.lead(cell, node, depth);
+    else this.allKnown = false;
+  }
+
+  /** Puts down frames that the first `depth` bytes of the node's tokens lead to. */
+  private lead(cell: Cell, node: number, depth: number): void {
+    this.lastLeaf = cell;
+    let others = this.leavesOf.get(cell.frame);
+    if (others === undefined) this.leavesOf.set(cell.frame, (others = []));
+    if (others.some((other) => same(other, cell))) return;
+    if (this.leaves.length >= LEAVES) {
+      this.allKnown = false;
+      return;
+    }
+    others.push(cell);
+    const written = depth === 0 ? NO_BYTES : path(this.vocabulary, node).subarray(cell.begun, depth);
+    this.leaves.push({ cell, written });
+  }
+
+  private unsure(node: number): void {
+    this.uncertain.push(node);
+    this.allKnown = false;
   }
 
   /** The cell after the byte of `node`; null where the frames refuse it, and where others have to decide. */
@@ -483,7 +559,7 @@ class Walk {
       const key = move.kind === 'frame' ? (below === null ? null : move) : move.kind === 'push' ? move.child : null;
       if (key?.unique && key.few !== null) {
         // Of a key that begins in the token few texts are left, which its object may have.
-        this.uncertain.push(node);
+        this.unsure(node);
         return null;
       }
       if (move.kind === 'frame') return move === top.frame ? top : { frame: twin(move), below, begun, keyed };
@@ -508,7 +584,7 @@ class Walk {
       const frame = below.frame.resume(outcome);
       if (frame === null) return null;
       if (isKey && keyed) {
-        this.uncertain.push(node);
+        this.unsure(node);
         return null;
       }
       if (isKey && below.below === null) {

@@ -3,6 +3,7 @@ import { Closing } from './budget.ts';
 import { forcedBytes, forcedTokens, type Encode } from './forced.ts';
 import { Masks } from './mask.ts';
 import { checkOptions, shown } from './options.ts';
+import { Reserve } from './reserve.ts';
 import { advanceAll, complete, start } from './stack.ts';
 import { Vocabulary, type Mask } from './vocabulary.ts';
 import { keepWithin } from './within.ts';
@@ -12,7 +13,7 @@ export interface Budget {
   readonly tokens: number;
   /**
    * The number of bytes of the shortest way to complete the document from a stack; a token a byte is enough for it. Where
-   * left out, that of a Closing, one for all matchers of a grammar.
+   * left out, that of a Closing, one for all matchers of a grammar, and far from the end masks need not be gone through.
    */
   readonly closing?: (stack: Stack) => number;
 }
@@ -22,6 +23,8 @@ export class Matcher {
   readonly vocabulary: Vocabulary;
   private readonly grammar: Frame;
   private readonly budget: Required<Budget> | null;
+  /** Where the grammar's own Closing closes. */
+  private readonly reserve: Reserve | null;
   private readonly masks: Masks;
   private readonly own: Mask;
   /** Before the first token, and after each. */
@@ -43,6 +46,7 @@ export class Matcher {
     this.grammar = grammar;
     this.budget = budget === null ? null : wholeBudget(budget, grammar, where);
     this.masks = masksOf(vocabulary);
+    this.reserve = budget === null || budget.closing !== undefined ? null : reserveOf(grammar, this.masks);
     this.own = new Uint32Array(vocabulary.words);
     this.stacks = [start(grammar)];
     this.accepted = [];
@@ -95,7 +99,7 @@ export class Matcher {
     const bytes = this.vocabulary.bytes(token);
     if (bytes.length === 0 || this.vocabulary.isSpecial(token)) return false;
     const next = advanceAll(this.stack, bytes);
-    if (next === null || (this.budget !== null && this.budget.closing(next) > this.left(this.budget) - 1)) return false;
+    if (next === null || (this.budget !== null && !this.closes(next, this.budget))) return false;
     this.stacks.push(next);
     this.accepted.push(token);
     return true;
@@ -112,7 +116,9 @@ export class Matcher {
 
   /** Another matcher that goes on from here. */
   fork(): Matcher {
-    const fork = new Matcher(this.vocabulary, this.grammar, this.budget);
+    const { budget, reserve } = this;
+    const own = budget === null || reserve === null ? budget : { tokens: budget.tokens };
+    const fork = new Matcher(this.vocabulary, this.grammar, own);
     fork.stacks.push(...this.stacks.slice(1));
     fork.accepted.push(...this.accepted);
     return fork;
@@ -133,10 +139,23 @@ export class Matcher {
 
   /** Takes out of the mask the tokens behind which the budget would not close what is open. */
   private keep(mask: Mask, budget: Required<Budget>): void {
-    const { closing } = budget;
-    const left = this.left(budget) - 1;
-    const most = this.masks.most(this.stack, closing);
-    if (most === null || most > left) keepWithin(mask, this.vocabulary, this.stack, left, closing);
+    if (this.far(budget)) return;
+    keepWithin(mask, this.vocabulary, this.stack, this.left(budget) - 1, budget.closing);
+  }
+
+  /** Whether the budget closes what `next` has open, to which a token has led. */
+  private closes(next: Stack, budget: Required<Budget>): boolean {
+    return this.far(budget) || budget.closing(next) <= this.left(budget) - 1;
+  }
+
+  /** Whether the budget closes what is open behind any token that may come. */
+  private far(budget: Required<Budget>): boolean {
+    if (this.reserve === null) return false;
+    if (this.reserve.most(this.stack) < this.left(budget)) return true;
+    // The token before may have come because the same was true there.
+    const before = this.stacks.at(-2);
+    if (before !== undefined && budget.closing(this.stack) > this.left(budget)) this.reserve.settle(before, this.stack);
+    return false;
   }
 
   private left(budget: Required<Budget>): number {
@@ -156,12 +175,29 @@ function wholeBudget(budget: Budget, grammar: Frame, where: string): Required<Bu
       `[grammar] ${where}: budget.closing is ${shown(closing)}; it must be a function, such as (stack) => closing.cost(stack)`,
     );
   }
-  let own = CLOSINGS.get(grammar);
-  if (closing === undefined && own === undefined) CLOSINGS.set(grammar, (own = new Closing()));
-  return { tokens, closing: closing ?? ((stack) => own!.cost(stack)) };
+  const own = closingOf(grammar);
+  return { tokens, closing: closing ?? ((stack) => own.cost(stack)) };
 }
 
 const CLOSINGS = new WeakMap<Frame, Closing>();
+
+/** That of a grammar is shared by all its matchers. */
+export function closingOf(grammar: Frame): Closing {
+  let closing = CLOSINGS.get(grammar);
+  if (closing === undefined) CLOSINGS.set(grammar, (closing = new Closing()));
+  return closing;
+}
+
+const RESERVES = new WeakMap<Masks, WeakMap<Frame, Reserve>>();
+
+/** That of a grammar over a vocabulary, likewise. */
+function reserveOf(grammar: Frame, masks: Masks): Reserve {
+  let reserves = RESERVES.get(masks);
+  if (reserves === undefined) RESERVES.set(masks, (reserves = new WeakMap<Frame, Reserve>()));
+  let reserve = reserves.get(grammar);
+  if (reserve === undefined) reserves.set(grammar, (reserve = new Reserve(closingOf(grammar), masks)));
+  return reserve;
+}
 
 const MASKS = new WeakMap<Vocabulary, Masks>();
 

@@ -1,12 +1,8 @@
 import type { Frame, Stack } from './automaton.ts';
 import { advance } from './stack.ts';
 import { PLAIN_LIMIT } from './plain.ts';
+import { CUT, OTHER_KEY } from './reserve.ts';
 import type { Mask, Vocabulary } from './vocabulary.ts';
-
-/** A character cut short lacks up to so many bytes. */
-const CUT = 3;
-/** A key may take so many bytes more than another one of its length, for those that its object has, or is to have. */
-const OTHER_KEY = 16;
 
 const LETTER = 0x61;
 
@@ -54,7 +50,8 @@ class Room {
   /** Up to so many code points. */
   of(stack: Stack): number {
     const { frame, below } = stack;
-    if (!frame.counted || frame.few !== null) return 0;
+    // Another text as long closes likewise: of those that have to differ from others, where any text is one.
+    if (!frame.counted || (frame.unique && frame.plain !== Infinity)) return 0;
     let rooms = this.known.get(below);
     if (rooms === undefined) this.known.set(below, (rooms = new Map<Frame, number>()));
     let room = rooms.get(frame);

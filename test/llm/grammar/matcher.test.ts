@@ -3,6 +3,7 @@ import * as fc from 'fast-check';
 import { decode, encode } from 'gpt-tokenizer/encoding/cl100k_base';
 import { describe, expect, it } from 'vitest';
 import type { Frame, Stack } from '../../../llm/grammar/automaton.ts';
+import { jsonSchema } from '../../../llm/grammar/index.ts';
 import { Matcher } from '../../../llm/grammar/matcher.ts';
 import { advance, advanceAll, complete, start } from '../../../llm/grammar/stack.ts';
 import { Vocabulary } from '../../../llm/grammar/vocabulary.ts';
@@ -124,7 +125,7 @@ describe('matchers', () => {
       fc.property(fc.integer({ min: 1, max: 12 }), fc.infiniteStream(fc.nat()), (tokens, choices) => {
         const matcher = new Matcher(SMALL, toyJson(), { tokens, closing: shortest });
         for (const choice of choices) {
-          const allowed = [...Array(SMALL.size).keys()].filter((i) => (matcher.mask()[i >>> 5]! >>> (i & 31)) & 1);
+          const allowed = tokensOf(matcher.mask());
           const left = tokens - matcher.tokens.length;
           const expected = [...Array(SMALL.size - 1).keys()].filter((i) => {
             const next = advanceAll(matcher.stack, SMALL.bytes(i));
@@ -171,6 +172,16 @@ describe('matchers', () => {
       expect(() => make(vocabulary, grammar, budget)).toThrow(where + message);
     }
     expect(new Matcher(SMALL, toyJson(), { tokens: 5 }).accept(id('['))).toBe(true);
+  });
+
+  it('say which options of a schema there are', () => {
+    const make = (options: unknown): Frame => jsonSchema({}, options as object);
+    const where = '[grammar] jsonSchema(schema, options): ';
+    expect(() => make({ whitespaces: 0 })).toThrow(`${where}option whitespaces is not known; did you mean whitespace?`);
+    expect(() => make({ format: 'assert' })).toThrow(`${where}option format is not known; did you mean formats?`);
+    expect(() => make(null)).toThrow(
+      `${where}options are null; they must be { whitespace, order, formats, draft, remotes }`,
+    );
   });
 
   it('know the bytes that have to come next', () => {

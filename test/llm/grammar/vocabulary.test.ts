@@ -261,6 +261,12 @@ describe('tokenizer.json', () => {
     expect(() => Vocabulary.fromTokenizer({ model, decoder }, { end: ['<eos>'] })).toThrow(
       '[grammar] the tokenizer has no token "<eos>" to end a text with',
     );
+    // Without what ends a text, and with options that are none.
+    const from = (options: unknown): Vocabulary => Vocabulary.fromTokenizer({ model, decoder }, options as { end: [] });
+    const where = '[grammar] Vocabulary.fromTokenizer(tokenizer, options): ';
+    expect(() => from({})).toThrow(`${where}end is undefined; it must be a list of tokens`);
+    expect(() => from(undefined)).toThrow(`${where}options are undefined; they must be { end }`);
+    expect(() => from({ ends: ['</s>'] })).toThrow(`${where}option ends is not known; did you mean end?`);
   });
 });
 

@@ -33,9 +33,8 @@ function written(
   compared: number,
   exact = true,
 ): string {
-  const closing = new Closing();
-  const tokens = closing.cost(start(grammar)) + room;
-  const matcher = new Matcher(vocabulary, grammar, { tokens, closing: (stack) => closing.cost(stack) });
+  const tokens = new Closing().cost(start(grammar)) + room;
+  const matcher = new Matcher(vocabulary, grammar, { tokens });
   for (;;) {
     const may = tokensOf(matcher.mask());
     if (draw(compared) === 0) {
@@ -182,14 +181,12 @@ describe('within a budget', () => {
   it('a token is taken that opens very much where there is room for it, and is not in the mask where there is none', () => {
     const grammar = jsonSchema({ anyOf: [{ type: 'null' }, { type: 'array', minItems: 300 }] }, { whitespace: 0 });
     const opens = '['.charCodeAt(0);
-    const closing = new Closing();
-    const shortest = (stack: Stack): number => closing.cost(stack);
     for (const [tokens, may] of [
       [601, true],
       [600, false],
       [4, false],
     ] as const) {
-      const matcher = new Matcher(SMALL, grammar, { tokens, closing: shortest });
+      const matcher = new Matcher(SMALL, grammar, { tokens });
       expect(tokensOf(matcher.mask()).includes(opens)).toBe(may);
       expect(matcher.accept(opens)).toBe(may);
     }
@@ -199,9 +196,61 @@ describe('within a budget', () => {
       [402, true],
       [401, false],
     ] as const) {
-      const matcher = new Matcher(vocabulary, parentheses, { tokens, closing: shortest });
+      const matcher = new Matcher(vocabulary, parentheses, { tokens });
       expect(tokensOf(matcher.mask()).includes(256)).toBe(may);
       expect(matcher.accept(256)).toBe(may);
+    }
+  });
+
+  it.each<[string, unknown]>([
+    ['any value', {}],
+    [
+      'names, which may come in any order',
+      { properties: { na: { type: 'array', minItems: 9 }, b: {} }, required: ['b'] },
+    ],
+    [
+      'no names but some',
+      { properties: { na: {}, xyz: { minLength: 9 } }, required: ['xyz'], additionalProperties: false },
+    ],
+    ['names of a pattern', { patternProperties: { '^a*$': {} }, minProperties: 3, additionalProperties: false }],
+    [
+      'one of two',
+      {
+        oneOf: [
+          { required: ['a'], maxProperties: 2 },
+          { required: ['xyz'], minProperties: 3 },
+        ],
+      },
+    ],
+    ['elements that differ', { type: 'array', items: { enum: ['a', 'ab', 'age', 'xyz'] }, uniqueItems: true }],
+    [
+      'what calls itself',
+      { $ref: '#/$defs/t', $defs: { t: { properties: { a: { $ref: '#/$defs/t' } }, required: ['b'] } } },
+    ],
+  ])('whatever is drawn of masks far from the end and near it: %s', (_, schema) => {
+    const pieces = [
+      '{"',
+      'name',
+      '{"name',
+      '":',
+      '"a',
+      '","',
+      '"},{"',
+      'aaaa',
+      ']}',
+      ',"a":',
+      '\\',
+      '\\u',
+      '\\ud8',
+      'é',
+      'xyz',
+    ];
+    const vocabulary = vocabularyOf([...pieces.map(utf8), utf8('€').subarray(0, 2)]);
+    const object = { type: 'object', ...(schema as object) };
+    const grammar = jsonSchema(schema && 'type' in (schema as object) ? schema : object, { whitespace: 1 });
+    const draw = random(41);
+    for (const room of [0, 3, 10, 40, 120]) {
+      for (let i = 0; i < 4; i++) JSON.parse(written(vocabulary, grammar, room, draw, 12, false));
     }
   });
 
@@ -219,12 +268,10 @@ describe('within a budget', () => {
   });
 
   it('a budget that cannot hold is refused with the least that does', () => {
-    const closing = new Closing();
-    const budget = (tokens: number) => ({ tokens, closing: (stack: Stack) => closing.cost(stack) });
     const sql = readFileSync(new URL('../../../assets/grammars/sql.gbnf', import.meta.url), 'utf8');
-    expect(() => new Matcher(SMALL, contextFree(sql), budget(7))).toThrow(
+    expect(() => new Matcher(SMALL, contextFree(sql), { tokens: 7 })).toThrow(
       '[grammar] a budget of 7 tokens; the shortest document takes up to 8',
     );
-    expect(new Matcher(SMALL, contextFree(sql), budget(8)).mask().some(Boolean)).toBe(true);
+    expect(new Matcher(SMALL, contextFree(sql), { tokens: 8 }).mask().some(Boolean)).toBe(true);
   });
 });
