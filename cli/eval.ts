@@ -64,7 +64,7 @@ const command = new Command('node cli/eval.js')
   .option('--weights <format>', `what weights are kept in: ${WEIGHT_FORMATS.join(', ')}`, formatOf, 'f32')
   .option('--json', 'with --ruler: a line of JSON a text, in place of the table')
   .option('--recall', 'needs no model')
-  .option('--steps <n>', 'of training, with --recall', whole(1), 2400)
+  .option('--steps <n>', 'of training, with --recall', whole(1), 600)
   .option('--folder <folder>', 'where what --recall trains is kept: called again, it goes on there', 'runs/recall')
   .option('--seed <n>', 'the same seed gives the same texts', whole(0), 0)
   .addHelpText(

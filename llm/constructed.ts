@@ -93,7 +93,7 @@ export function inductionModel(device: Device, options: InductionOptions): Trans
   ]);
   for (const [layer, ones] of [2, 3].entries())
     norm(`model.layers.${layer}.input_layernorm.weight`, Math.sqrt(ones / width + normEps));
-  const { query, key } = lookBack(vocabulary, options.window);
+  const { query, key } = lookBack(vocabulary, options.window, SHARPNESS);
   fill('model.layers.0.self_attn.q_proj.weight', query.map((value, row) => [row, one, value])); // prettier-ignore
   fill('model.layers.0.self_attn.k_proj.weight', key.map((value, row) => [row, one, value])); // prettier-ignore
   fill('model.layers.0.self_attn.v_proj.weight', copy(0, now));
@@ -108,13 +108,16 @@ export function inductionModel(device: Device, options: InductionOptions): Trans
   return model;
 }
 
-/** A head's query and key that meet best one step apart: pairs of columns (f, f + D / 2) turn by ω_f a position. */
-function lookBack(columns: number, window: number): { query: number[]; key: number[] } {
+/**
+ * Query and key of a head of D columns that meet best one step apart, by a score (over √D) of at least `margin` more than
+ * elsewhere in the window: pairs of columns (f, f + D / 2) turn by ω_f a position.
+ */
+export function lookBack(columns: number, window: number, margin: number): { query: number[]; key: number[] } {
   const frequencies = Array.from(ropeFrequencies(columns));
   // By how much Σ cos is less elsewhere in the window than one step back.
   const loss = (distance: number) => frequencies.reduce((sum, f) => sum + 1 - Math.cos(f * (distance - 1)), 0);
   const others = Array.from({ length: window }, (_, distance) => distance).filter((distance) => distance !== 1);
-  const amplitude = Math.sqrt((SHARPNESS * Math.sqrt(columns)) / Math.min(...others.map(loss)));
+  const amplitude = Math.sqrt((margin * Math.sqrt(columns)) / Math.min(...others.map(loss)));
   return {
     query: [...frequencies.map((f) => amplitude * Math.cos(f)), ...frequencies.map((f) => -amplitude * Math.sin(f))],
     key: [...frequencies.map(() => amplitude), ...frequencies.map(() => 0)],

@@ -7,6 +7,7 @@ import { HostRandom, noGrad, randomKey, release, reshape, scope, tensor, write }
 import type { Device, Tensor } from '../engine/index.ts';
 import { linearCrossEntropy, selectLeaves, treeSummaries } from '../kernels/index.ts';
 import type { LayerConfig, TreeConfig } from './config.ts';
+import { lookBack } from './constructed.ts';
 import { parseTransformerConfig } from './config.ts';
 import { Transformer } from './model.ts';
 
@@ -57,7 +58,7 @@ export const recallConfig = (second: 'tree' | 'full', context: number): object =
   model_type: 'dawngrad',
   vocab_size: RECALL_VOCABULARY,
   hidden_size: 64,
-  intermediate_size: 128,
+  intermediate_size: 64,
   num_hidden_layers: 2,
   num_attention_heads: 2,
   max_position_embeddings: context,
@@ -177,9 +178,39 @@ export async function recoveredMass(
   });
 }
 
-/** A fresh one of the two models. */
-export function recallModel(device: Device, second: 'tree' | 'full', context: number, seed: number): Transformer {
+/** By how much a fresh first layer's score of the token before exceeds others: it has e⁵ times their weight. */
+const LOOK_BACK = 5;
+
+/**
+ * A fresh one of the two models. Three things are given, so that minutes on a software adapter suffice, and all of them are trained
+ * further: embeddings are as large as what layers add to them, not 0.02; their first column is alike, from which the first
+ * layer's heads have queries and keys that meet one step back (Zoology's models have a short convolution for it); and what the
+ * last layer sees passes through its values unchanged. What to look for, which keys of 64 columns are alike, is left to training.
+ */
+export async function recallModel(
+  device: Device,
+  second: 'tree' | 'full',
+  context: number,
+  seed: number,
+): Promise<Transformer> {
   const model = new Transformer(device, parseTransformerConfig(recallConfig(second, context)));
   model.initialize(seed);
+  const { width, heads, headDim, layers } = model.config;
+  const { weight } = model.model.embed_tokens;
+  const embeddings = new HostRandom(randomKey(seed, 'embeddings')).normal(weight.size);
+  write(weight, embeddings.map((value, i) => (i % width === 0 ? 1 : value / 2))); // prettier-ignore
+  const { query, key } = lookBack(headDim, layers[0]!.window!, LOOK_BACK);
+  const { q_proj, k_proj } = model.model.layers[0]!.self_attn;
+  for (const [{ weight }, values] of [
+    [q_proj, query],
+    [k_proj, key],
+  ] as const) {
+    const all = await weight.read();
+    for (let row = 0; row < heads * headDim; row++) all[row * width] = values[row % headDim]!;
+    write(weight, all);
+  }
+  const identity = Float32Array.from({ length: width * width }, (_, i) => (i % (width + 1) === 0 ? 1 : 0));
+  const { v_proj, o_proj } = model.model.layers[1]!.self_attn;
+  for (const { weight } of [v_proj, o_proj]) write(weight, identity);
   return model;
 }

@@ -44,7 +44,7 @@ async function train(
   second: 'tree' | 'full',
   { steps, folder, seed }: RecallOptions,
 ): Promise<Transformer | null> {
-  const model = recallModel(device, second, CONTEXT, seed);
+  const model = await recallModel(device, second, CONTEXT, seed);
   const trainer = new Trainer({
     modules: { '': model },
     forward: ({ pass }) => {
@@ -57,7 +57,7 @@ async function train(
     },
     steps,
     schedule: schedule({ kind: 'cosine', rate: RATE, warmup: Math.min(100, steps), steps, floor: 0.05 }),
-    optimizer: { betas: [0.9, 0.98], decay: 0.01, clip: 1 },
+    optimizer: { betas: [0.9, 0.98], clip: 1 },
     folder: path.join(folder, second),
     checkpointEvery: 500,
     resume: true,

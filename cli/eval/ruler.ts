@@ -23,6 +23,7 @@ export async function evalRuler({ model: name, weights, json = false, ...options
   const results: RulerResult[] = [];
   let progress: Progress | null = null;
   const onRead = (done: number, total: number) => {
+    if (done === 0) return;
     progress ??= new Progress(total, 0, { unit: 'token', stream: process.stderr });
     progress.update(done, {});
   };

@@ -37,7 +37,7 @@ describe('a model of associative recall', () => {
   });
 
   it('has the loss of its questions’ values alone, and a gradient in every parameter', async () => {
-    const model = recallModel(device, 'tree', 256, 1);
+    const model = await recallModel(device, 'tree', 256, 1);
     const texts = textsOf(2);
     const loss = scope(device, () => {
       const loss = recallLoss(model, texts);
@@ -66,7 +66,7 @@ describe('a model of associative recall', () => {
   });
 
   it('recovers all of full attention’s mass where the beam takes all leaves, and less where not', async () => {
-    const model = recallModel(device, 'tree', 256, 1);
+    const model = await recallModel(device, 'tree', 256, 1);
     const [text] = textsOf(1);
     const { tree, window } = model.config.layers[1]!;
     const all = await recoveredMass(model, text!, { ...tree!, beam: 64 }, window!);
@@ -83,7 +83,7 @@ describe('a model of associative recall', () => {
   });
 
   it('can see with another tree, or with none', async () => {
-    const model = recallModel(device, 'tree', 256, 1);
+    const model = await recallModel(device, 'tree', 256, 1);
     const { tree, window } = model.config.layers[1]!;
     const wide = await seeingWith(model, withTree(model.config.layers, { ...tree!, beam: 64 }, window));
     const full = await seeingWith(model, withTree(model.config.layers, null, null));
