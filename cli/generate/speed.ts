@@ -38,7 +38,8 @@ export class Speed {
   summary(): string {
     const { time, tokens } = this.#from ?? { time: this.#last, tokens: this.#tokens };
     const seconds = (this.#last - time) / 1000;
-    const rate = seconds > 0 ? `, ${((this.#tokens - tokens) / seconds).toFixed(1)} tokens/s` : '';
+    const later = this.#tokens - tokens;
+    const rate = later > 0 && seconds > 0 ? `, ${(later / seconds).toFixed(1)} tokens/s` : '';
     const why = [...this.#reasons].map((reason) => REASONS[reason]).join('; ');
     return `[${this.#prompt} tokens read, ${this.#tokens} written (${why})${rate}]`;
   }

@@ -165,6 +165,25 @@ describe('a sequence', () => {
     model.release();
   });
 
+  it('of layers with trees forks and comes back with what queries descend by', async () => {
+    const tree = { block: 4, fanout: 2, beam: 1 };
+    const { model } = randomModel(device, { ...MIXED, layer_types: Array(3).fill('tree_attention'), tree });
+    const make = (batch: number, capacity: number) =>
+      new KeyValueCache(device, model.config, { batch, capacity, dtype: 'f32' });
+    const cache = make(2, 32);
+    await cachedLogits(model, [ids, ids], [[25, 3]], cache);
+    const file = await bytesOf(cache, 0);
+    cache.fork(0, [1]);
+    const tails = [[7, 8, 9], [7, 8, 9]]; // prettier-ignore
+    const [first, second] = await cachedLogits(model, tails, Array(3).fill([1, 1]), cache);
+    expect(second).toEqual(first);
+    const other = make(1, 48);
+    await restoreCache(other, 0, await open(file));
+    const [restored] = await cachedLogits(model, [tails[0]!], one([1, 1, 1]), other);
+    expect(restored).toEqual(first);
+    for (const used of [cache, other, model]) used.release();
+  });
+
   it('is not restored from another model, another format, a shorter cache’s length or a damaged file', async () => {
     const cache = make(1);
     await cachedLogits(model, [ids], [[20]], cache);

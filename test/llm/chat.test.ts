@@ -149,4 +149,19 @@ describe('a chat', () => {
     expect(chat.messages).toBe(before);
     chat.release();
   });
+
+  it('keeps an answer that was stopped as far as it came', async () => {
+    const chat = new Chat(model, tokenizer, new ChatTemplate(tokenizer, { source: CHATML }));
+    const stopping = new AbortController();
+    const logitBias = new Map([...Array(263).keys()].filter((id) => id < 97 || id > 122).map((id) => [id, -Infinity]));
+    let answer = '';
+    for await (const { text, finish } of chat.ask('one', { signal: stopping.signal, logitBias })) {
+      answer += text;
+      if (answer.length === 3) stopping.abort();
+      if (finish) expect(finish).toBe('aborted');
+    }
+    expect(chat.messages).toEqual([user('one'), assistant(answer)]);
+    expect(answer).toHaveLength(3);
+    chat.release();
+  });
 });

@@ -75,6 +75,22 @@ describe('greedy', () => {
   });
 });
 
+it('computes in f16 and keeps keys in f16 or q8, within their rounding', async () => {
+  const own = randomModel(device, { ...MIXED, head_dim: 32 }).model;
+  const options = { temperature: 0, maxTokens: 2, ends: [] };
+  const { one } = await run([PROMPT], options, own);
+  for (const [format, digits] of [
+    [{ dtype: 'f16', cacheFormat: 'f16' }, 1],
+    [{ cacheFormat: 'q8' }, 1],
+  ] as const) {
+    // prettier-ignore
+    const rounded = await run([PROMPT], { ...options, ...format }, own);
+    expect(rounded.one.logs[0]).toBeCloseTo(one.logs[0]!, digits);
+    expect(rounded.one.logs[0]).not.toBe(one.logs[0]);
+  }
+  own.release();
+});
+
 describe('a sequence', () => {
   const sampled = { temperature: 1.5, maxTokens: 14 } as const;
 
