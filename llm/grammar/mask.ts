@@ -129,15 +129,45 @@ export class Masks {
     }
   }
 
-  /** Decides all tokens byte by byte where they may come to a beginning of which all keys are taken: rarely. */
+  /** Takes out the tokens that come to a beginning of which all texts are taken. */
   private clearUsedUp(mask: Mask, stack: Stack, written: readonly number[], taken: ReadonlySet<string>): void {
-    const begun = settledLength(written) === written.length ? decode(written) : null;
-    const usedUp = (key: string): boolean =>
-      key.startsWith(begun!) && advanceAll(stack, bytesOf(key.slice(begun!.length))) === null;
-    if (stack.frame.plain === Infinity || (begun !== null && ![...taken].some(usedUp))) return;
+    if (stack.frame.plain === Infinity) return;
     const { end, size } = this.vocabulary.trie;
-    mask.fill(0);
-    for (let node = 0; node < size; node = end[node]!) this.run(mask, stack, node);
+    const begun = settledLength(written) === written.length ? decode(written) : null;
+    const again = new Set<number>();
+    if (begun === null) {
+      // Within a character, all are decided byte by byte.
+      for (let node = 0; node < size; node = end[node]!) again.add(node);
+    } else {
+      for (const text of taken)
+        if (text.startsWith(begun)) this.clearAlong(mask, stack, text.slice(begun.length), again);
+    }
+    for (const node of again) this.clear(mask, node);
+    for (const node of again) this.run(mask, stack, node);
+  }
+
+  /** Likewise those that come to a beginning of a text that is taken; `again`: subtrees that may by escapes. */
+  private clearAlong(mask: Mask, stack: Stack, text: string, again: Set<number>): void {
+    const bytes = bytesOf(text);
+    if (advanceAll(stack, bytes) !== null) return;
+    const { byte, end, size } = this.vocabulary.trie;
+    let [from, to] = [0, size];
+    let at: Stack | null = stack;
+    for (const wanted of bytes) {
+      let node: number | null = null;
+      for (let child = from; child < to; child = end[child]!) {
+        if (byte[child] === BACKSLASH) again.add(child);
+        if (byte[child] === wanted) node = child;
+      }
+      if (node === null || wanted === BACKSLASH) return;
+      at = advance(at, wanted);
+      if (at === null) {
+        this.clear(mask, node);
+        return;
+      }
+      from = node + 1;
+      to = end[node]!;
+    }
   }
 
   /** Takes out the tokens of a subtree. */
@@ -210,6 +240,7 @@ function textOf(bytes: readonly number[]): string | null {
 }
 
 const QUOTE = 0x22;
+const BACKSLASH = 0x5c;
 const NO_IDS = new Int32Array(0);
 const NO_BYTES = new Uint8Array(0);
 

@@ -87,6 +87,39 @@ describe('300 kinds', () => {
   });
 });
 
+it('60 kinds told apart by a member that may be left out', () => {
+  const kinds = range(60).map((i): [string, object] => [
+    `kind${i}`,
+    {
+      type: 'object',
+      properties: { kind: { const: i }, of: { items: { $ref: '#/$defs/any' } }, [`own${i % 7}`]: { type: 'string' } },
+      required: [`own${i % 7}`],
+      additionalProperties: false,
+    },
+  ]);
+  const any = { oneOf: kinds.map(([name]) => ({ $ref: `#/$defs/${name}` })) };
+  const values = range(60)
+    .filter((i) => i % 6 === 1)
+    .flatMap((i) => [
+      { kind: i, [`own${i % 7}`]: 'a' },
+      { [`own${i % 7}`]: 'a', kind: i },
+      // One of seven kinds, or more.
+      { [`own${i % 7}`]: 'a' },
+      { kind: i, [`own${(i + 1) % 7}`]: 'a' },
+      { [`own${i % 7}`]: 'a', of: [{ own3: '', kind: 3 }], kind: i },
+      { [`own${i % 7}`]: 'a', of: [{ own3: '', kind: 4 }], kind: i },
+      {
+        of: [
+          { own3: '', kind: 10 },
+          { kind: 59, own3: '' },
+        ],
+        kind: i,
+        [`own${i % 7}`]: 'b',
+      },
+    ]);
+  agrees({ $ref: '#/$defs/any', $defs: { ...Object.fromEntries(kinds), any } }, values, [30, 20]);
+});
+
 describe('few kinds, of random members', () => {
   const name = fc.constantFrom('a', 'b', 'c');
   const constant = fc.constantFrom<unknown>('x', 'y', 1, 2, true, null);
