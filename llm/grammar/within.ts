@@ -1,10 +1,12 @@
 import type { Frame, Stack } from './automaton.ts';
-import { advance } from './stack.ts';
+import { advance, advanceAll } from './stack.ts';
 import { PLAIN_LIMIT } from './plain.ts';
 import { CUT, OTHER_KEY } from './reserve.ts';
 import type { Mask, Vocabulary } from './vocabulary.ts';
 
 const LETTER = 0x61;
+/** U+10FFFF. */
+const OTHER = [0xf4, 0x8f, 0xbf, 0xbf];
 
 /** Keeps of the mask at `stack` the tokens behind which no more than `most` bytes close the document. */
 export function keepWithin(
@@ -50,13 +52,20 @@ class Room {
   /** Up to so many code points. */
   of(stack: Stack): number {
     const { frame, below } = stack;
-    // Another text as long closes likewise: of those that have to differ from others, where any text is one.
-    if (!frame.counted || (frame.unique && frame.plain !== Infinity)) return 0;
+    const key = frame.unique && frame.plain === Infinity;
+    // Another text as long closes likewise; of those that have to differ from others, where any text is one.
+    if (frame.unique ? !key : !frame.counted) return 0;
     let rooms = this.known.get(below);
     if (rooms === undefined) this.known.set(below, (rooms = new Map<Frame, number>()));
     let room = rooms.get(frame);
-    if (room === undefined) rooms.set(frame, (room = this.count(stack)));
+    if (room === undefined) rooms.set(frame, (room = key && !frame.counted ? this.other(stack) : this.count(stack)));
     return room;
+  }
+
+  /** Of a key: whatever is written of it, it can be made one of which nothing is asked by its name. */
+  private other(stack: Stack): number {
+    const other = advanceAll(stack, OTHER);
+    return other !== null && this.closing(other) <= this.most - CUT - OTHER_KEY ? Infinity : 0;
   }
 
   private count(stack: Stack): number {
