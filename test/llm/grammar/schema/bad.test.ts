@@ -88,7 +88,7 @@ describe('bad input', () => {
     expect(admits('[1, {}]')).toBe(true);
   });
 
-  it('a pattern of millions of states is followed as far as a text goes, or refused by name', () => {
+  it('a pattern of millions of states is followed as far as a text goes', () => {
     // Which of the last 21 characters were an "a": 2 ** 21 states.
     for (const pattern of ['^.*a.{20}$', 'a.{20}$']) {
       const admits = admission({ type: 'string', pattern });
