@@ -142,12 +142,14 @@ export class Batch {
   /** How many tokens may be fed ahead such that any of them can be taken back. */
   #room(row: number): number {
     const { cache } = this;
+    const { masked, lookup } = this.#options;
+    const most = masked ? Math.max(FORCED, lookup) : lookup;
     const start = cache.lengths[row]! + 1;
     const possible = (drafted: number) =>
       start + drafted <= cache.capacity &&
       Array.from({ length: drafted }, (_, i) => start + i).every((length) => cache.keeps(length, start + drafted));
     let room = 0;
-    while (room < Math.max(FORCED, this.#options.lookup) && possible(room + 1)) room++;
+    while (room < most && possible(room + 1)) room++;
     return room;
   }
 

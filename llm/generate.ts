@@ -1,7 +1,7 @@
 /** Texts from a decoder: one or several continuations of one or several prompts, token by token. */
 import { noGrad, release, reshape, scope, tensor } from '../engine/index.ts';
 import type { Device, Tensor } from '../engine/index.ts';
-import { indexSelect } from '../kernels/index.ts';
+import { encodeSampling, indexSelect } from '../kernels/index.ts';
 import type { SamplingSettings } from '../kernels/index.ts';
 import { Batch, BATCH } from './batch.ts';
 import { KeyValueCache } from './cache.ts';
@@ -98,12 +98,16 @@ export async function* generate(
   const over = (): 'time' | 'aborted' | null =>
     signal?.aborted ? 'aborted' : performance.now() - begun >= 1000 * timeLimit ? 'time' : null;
   const sequences = sequencesOf(config, prompts, options);
+  const sampling = samplingOf(options);
+  encodeSampling(sequences.map(({ seed, sample }) => ({ ...sampling, seed, sample }))); // throws before any work
   const bias = options.logitBias ? biasOf(device, config, options.logitBias) : null;
+  const { cacheFormat = 'f32', dtype = 'f32', grammar, top = 0, lookup = 0 } = options;
+  const shared = { cacheFormat, dtype, sampling, bias, masked: grammar !== undefined, top, lookup };
   const batches: Batch[] = [];
   try {
     for (const [capacity, some] of alike(sequences, config, options.prefix))
       for (let i = 0; i < some.length; i += BATCH)
-        batches.push(new Batch(model, some.slice(i, i + BATCH), batchOptions(options, capacity, bias), options.prefix?.cache)); // prettier-ignore
+        batches.push(new Batch(model, some.slice(i, i + BATCH), { ...shared, capacity }, options.prefix?.cache));
     if (await prefill(model, batches, options, over)) for (const batch of batches) yield* await batch.first();
     for (;;) {
       const active = batches.filter((batch) => batch.active);
@@ -188,12 +192,10 @@ function alike(
   return found;
 }
 
-function batchOptions(options: GenerateOptions, capacity: number, bias: Tensor | null) {
+function samplingOf(options: GenerateOptions): SamplingSettings {
   const { temperature, topK, topP, minP, repetitionPenalty, presencePenalty, frequencyPenalty } = options;
-  const { cacheFormat = 'f32', dtype = 'f32', grammar, top = 0, lookup = 0 } = options;
   const all = { temperature, topK, topP, minP, repetitionPenalty, presencePenalty, frequencyPenalty };
-  const sampling = Object.fromEntries(Object.entries(all).filter(([, value]) => value !== undefined));
-  return { capacity, cacheFormat, dtype, sampling, bias, masked: grammar !== undefined, top, lookup };
+  return Object.fromEntries(Object.entries(all).filter(([, value]) => value !== undefined));
 }
 
 function biasOf(device: Device, { vocabulary }: TransformerConfig, biases: ReadonlyMap<number, number>): Tensor {
