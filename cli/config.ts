@@ -200,7 +200,7 @@ const TASKS = {
       .string()
       .nullable()
       .default(null)
-      .describe("another tokenizer.json, or cl100k; null: the model folder's"),
+      .describe("the folder of another tokenizer.json, or cl100k; null: the model's"),
     data: z
       .strictObject({
         corpora: z

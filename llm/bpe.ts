@@ -104,6 +104,8 @@ class Pairs {
 
 function tokenizerJson(tokens: readonly string[], merges: readonly [string, string][]): object {
   const end = tokens.length - 1;
+  const special = { SpecialToken: { id: END, type_id: 0 } };
+  const sequence = (id: string) => ({ Sequence: { id, type_id: 0 } });
   const byteLevel = { type: 'ByteLevel', add_prefix_space: false, trim_offsets: true, use_regex: true };
   return {
     version: '1.0',
@@ -112,7 +114,13 @@ function tokenizerJson(tokens: readonly string[], merges: readonly [string, stri
     added_tokens: [{ id: end, content: END, single_word: false, lstrip: false, rstrip: false, normalized: false, special: true }], // prettier-ignore
     normalizer: null,
     pre_tokenizer: byteLevel,
-    post_processor: null,
+    // A text begins behind what ends the one before it.
+    post_processor: {
+      type: 'TemplateProcessing',
+      single: [special, sequence('A')],
+      pair: [special, sequence('A'), sequence('B')],
+      special_tokens: { [END]: { id: END, ids: [end], tokens: [END] } },
+    },
     decoder: byteLevel,
     model: {
       type: 'BPE',

@@ -195,19 +195,21 @@ export function hashTexts({ training, heldOut }: Divided): string {
 }
 
 /**
- * Tokens of each text, between two that end a text: the first says that one begins. Throws where a token is not of the
- * model's vocabulary.
+ * Tokens of each text, between those that begin and that end one. Throws where a token is not of the model's vocabulary.
  */
 export function tokenize(
   texts: readonly Text[],
-  encode: (text: string) => readonly number[],
-  { end, vocabulary, onDone }: { end: number; vocabulary: number; onDone?: (texts: number) => void },
+  { encode, ends, begin }: { encode: (text: string) => readonly number[]; ends: readonly number[]; begin: readonly number[] }, // prettier-ignore
+  { vocabulary, onDone }: { vocabulary: number; onDone?: (texts: number) => void },
 ): Int32Array[] {
+  const end = ends[0] ?? fail('the tokenizer names no token that ends a text (eos_token)');
   return texts.map(({ name, text }, i) => {
-    const ids = Int32Array.from([end, ...encode(text), end]);
+    const ids = Int32Array.from([...begin, ...encode(text), end]);
     const wrong = ids.find((id) => !(id >= 0 && id < vocabulary));
     if (wrong !== undefined)
-      fail(`the tokenizer makes token ${wrong} of ${name}, and the model's vocabulary has ${vocabulary}: take the tokenizer that belongs to the model`); // prettier-ignore
+      fail(
+        `the tokenizer makes token ${wrong} of ${name}, and the model's vocabulary has ${vocabulary}: take the tokenizer that belongs to the model`,
+      );
     onDone?.(i + 1);
     return ids;
   });

@@ -9,13 +9,13 @@ import { generate } from '../../llm/generate.ts';
 import { Transformer } from '../../llm/model.ts';
 import { Packing } from '../../llm/packing.ts';
 import { countingLosses, heldOutLoss, NextTokenTask } from '../../llm/training.ts';
+import { cl100k, readTokenizer } from '../../llm/tokenizer.ts';
+import type { Tokenizer } from '../../llm/tokenizer.ts';
 import { folderFiles } from '../../nn/folder.ts';
 import { readJson } from '../../nn/model_files.ts';
 import { Trainer } from '../../nn/trainer.ts';
 import { ConfigError } from '../config.ts';
 import type { Config } from '../config.ts';
-import { loadTokens } from '../grammar/tokens.ts';
-import type { Tokens } from '../grammar/tokens.ts';
 import { recordRun, resolvePath, writeText } from '../run.ts';
 import type { TaskContext } from '../run.ts';
 import { appendValidation, drawLosses, reporter, RunRecord, trainerOptions, withAverages } from './pretraining.ts';
@@ -32,18 +32,23 @@ export async function trainLm(
 ): Promise<void> {
   if (config.length % 32 !== 0)
     throw new ConfigError(`length is ${config.length}; it must be a multiple of 32, at which documents begin`);
-  const tokens = await loadTokens(tokenizerFile(config));
+  const tokenizer =
+    config.tokenizer === 'cl100k' ? await cl100k() : await readTokenizer(folderFiles(tokenizerFolder(config)));
   const model = await makeModel(config, device);
-  check(config, model, tokens);
+  check(config, model, tokenizer);
   const texts = await loadTexts(config);
-  const data = prepareData(texts, config, model, tokens);
-  await train(model, tokens, data, config, await prepare());
+  const data = prepareData(texts, config, model, tokenizer);
+  await train(model, tokenizer, data, config, await prepare());
   model.release();
 }
 
-function tokenizerFile({ model, tokenizer }: Config<'lm'>): string {
-  if (tokenizer === 'cl100k') return tokenizer;
-  return tokenizer === null ? path.join(resolvePath(model), 'tokenizer.json') : resolvePath(tokenizer);
+/** Where its two files are. */
+const tokenizerFolder = ({ model, tokenizer }: Config<'lm'>): string => resolvePath(tokenizer ?? model);
+
+/** What a text begins with: where the tokenizer names nothing, the token that ended the one before. */
+function beginOf(tokenizer: Tokenizer): readonly number[] {
+  const begin = tokenizer.encode('', { begin: true });
+  return begin.length > 0 ? begin : tokenizer.ends.slice(0, 1);
 }
 
 async function makeModel({ model: folder, start, seed, memory }: Config<'lm'>, device: Device): Promise<Transformer> {
@@ -63,22 +68,22 @@ async function makeModel({ model: folder, start, seed, memory }: Config<'lm'>, d
 }
 
 /** Throws where configuration, model and tokenizer don't fit. */
-function check({ length, model: folder, data, sample }: Config<'lm'>, model: Transformer, tokens: Tokens): void {
+function check({ length, model: folder, data, sample }: Config<'lm'>, model: Transformer, tokenizer: Tokenizer): void {
   const { context, vocabulary } = model.config;
   if (length > context)
     throw new ConfigError(
       `length is ${length}, and the model in ${folder} is for ${context} tokens (max_position_embeddings)`,
     );
-  if (tokens.vocabulary.size > vocabulary)
+  if (tokenizer.size > vocabulary)
     throw new ConfigError(
-      `the tokenizer has ${tokens.vocabulary.size} tokens, the model in ${folder} ${vocabulary} (vocab_size): they don't belong together`,
+      `the tokenizer has ${tokenizer.size} tokens, the model in ${folder} ${vocabulary} (vocab_size): they don't belong together`,
     );
   if (data.corpora.length + data.files.length === 0)
     throw new ConfigError(
       `there is nothing to train on: give data.corpora (${Object.keys(CORPORA).join(', ')}) or data.files`,
     );
   for (const prompt of sample.prompts) {
-    const count = tokens.encode(prompt).length + 1;
+    const count = tokenizer.encode(prompt).length + 1;
     if (count + sample.tokens > context)
       throw new ConfigError(
         `sample.prompts: "${prompt.slice(0, 40)}" has ${count} tokens; with ${sample.tokens} more (sample.tokens) that is over the model's context of ${context}`,
@@ -104,18 +109,17 @@ interface Data {
   readonly record: Readonly<Record<string, unknown>>;
 }
 
-function prepareData(
-  texts: readonly Text[],
-  config: Config<'lm'>,
-  model: Transformer,
-  { vocabulary, encode }: Tokens,
-): Data {
+function prepareData(texts: readonly Text[], config: Config<'lm'>, model: Transformer, tokenizer: Tokenizer): Data {
   const divided = divide(texts, config.data.heldOut);
-  const end = vocabulary.end[0]!;
+  const begin = beginOf(tokenizer);
   const tokensOf = (some: readonly Text[], what: string) => {
     const report = reporter(what);
     const onDone = (done: number) => report(done, some.length);
-    return tokenize(some, encode, { end, vocabulary: model.config.vocabulary, onDone });
+    return tokenize(
+      some,
+      { encode: tokenizer.encode, ends: tokenizer.ends, begin },
+      { vocabulary: model.config.vocabulary, onDone },
+    );
   };
   const training = tokensOf(divided.training, 'Documents tokenized');
   const heldOut = tokensOf(divided.heldOut, 'Held-out documents tokenized');
@@ -146,7 +150,7 @@ function prepareData(
 
 async function train(
   model: Transformer,
-  tokens: Tokens,
+  tokenizer: Tokenizer,
   data: Data,
   config: Config<'lm'>,
   context: TaskContext,
@@ -156,7 +160,7 @@ async function train(
   const starts = config.start === null ? [] : await readdir(resolvePath(config.start));
   const files = [
     path.join(source, 'config.json'),
-    ...(config.tokenizer === 'cl100k' ? [] : [tokenizerFile(config)]),
+    ...(config.tokenizer === 'cl100k' ? [] : [path.join(tokenizerFolder(config), 'tokenizer.json')]),
     ...starts
       .filter((file) => file.endsWith('.safetensors'))
       .sort()
@@ -205,7 +209,7 @@ async function train(
             {
               every,
               run: (step: number, running: Trainer) =>
-                withAverages(running, () => writeSamples(model, tokens, config, step, folder)),
+                withAverages(running, () => writeSamples(model, tokenizer, config, step, folder)),
             },
           ]
         : []),
@@ -220,7 +224,7 @@ async function train(
     await saveTransformer(model, source, target, { dtype: 'F16' });
     await copyTokenizer(config, target);
     await drawLosses(folder, 'language model', ['loss']);
-    if (prompts.length > 0) await writeSamples(model, tokens, config, config.steps, folder);
+    if (prompts.length > 0) await writeSamples(model, tokenizer, config, config.steps, folder);
     console.log(
       [
         `On ${data.heldOut.tokens} tokens of documents held out: ${show(heldOut)}.`,
@@ -248,17 +252,17 @@ function spread(total: number, count: number): number[] {
   return Array.from({ length: taken }, (_, i) => Math.floor((i * total) / taken));
 }
 
-/** Continues every prompt; a text begins behind the token that ends one, as in training. */
+/** Continues every prompt; a text begins as in training. */
 async function writeSamples(
   model: Transformer,
-  tokens: Tokens,
+  tokenizer: Tokenizer,
   { sample, seed }: Config<'lm'>,
   step: number,
   folder: string,
 ): Promise<void> {
-  const end = tokens.vocabulary.end[0]!;
-  const prompts = sample.prompts.map((prompt) => [end, ...tokens.encode(prompt)]);
-  const options = { maxTokens: sample.tokens, temperature: sample.temperature, seed, ends: [end], text: tokens };
+  const begin = beginOf(tokenizer);
+  const prompts = sample.prompts.map((prompt) => [...begin, ...tokenizer.encode(prompt)]);
+  const options = { maxTokens: sample.tokens, temperature: sample.temperature, seed, ends: tokenizer.ends, tokenizer };
   const texts = [...sample.prompts];
   for await (const { prompt, text } of generate(model, prompts, options)) texts[prompt]! += text;
   const shown = sample.prompts.map((prompt, i) => `>>> ${prompt}\n${texts[i]!}\n`);
@@ -271,7 +275,6 @@ async function writeSamples(
 /** A tokenizer of another folder than the model's configuration. */
 async function copyTokenizer(config: Config<'lm'>, target: string): Promise<void> {
   if (config.tokenizer === null || config.tokenizer === 'cl100k') return;
-  const folder = path.dirname(tokenizerFile(config));
-  await cp(tokenizerFile(config), path.join(target, 'tokenizer.json'));
-  await cp(path.join(folder, 'tokenizer_config.json'), path.join(target, 'tokenizer_config.json'));
+  for (const file of ['tokenizer.json', 'tokenizer_config.json'])
+    await cp(path.join(tokenizerFolder(config), file), path.join(target, file));
 }

@@ -145,6 +145,7 @@ describe('byte-pair encoding', () => {
     const vocabulary = Vocabulary.fromTokenizer(json, { end: [END] });
     expect(vocabulary.size).toBe(290);
     expect(Buffer.concat(ids.map((id: number) => vocabulary.bytes(id))).toString()).toBe(plain);
+    expect(tokenizer.encode('a').ids[0]).toBe(289); // what begins a text
     expect(trainTokenizer([text.repeat(3), 'the theory of the thesis'], 290)).toEqual(json);
   });
 
@@ -158,8 +159,10 @@ describe('tokens of texts', () => {
   it('stand between two ends, and must be of the vocabulary', () => {
     const texts = [{ name: 'a text', text: 'abc', group: '' }];
     const encode = (text: string) => [...text].map((character) => character.charCodeAt(0));
-    expect(tokenize(texts, encode, { end: 7, vocabulary: 100 })).toEqual([Int32Array.of(7, 97, 98, 99, 7)]);
-    expect(() => tokenize(texts, encode, { end: 7, vocabulary: 99 })).toThrow(
+    expect(tokenize(texts, { encode, begin: [8], ends: [7] }, { vocabulary: 100 })).toEqual([
+      Int32Array.of(8, 97, 98, 99, 7),
+    ]);
+    expect(() => tokenize(texts, { encode, begin: [], ends: [7] }, { vocabulary: 99 })).toThrow(
       "the tokenizer makes token 99 of a text, and the model's vocabulary has 99",
     );
   });
