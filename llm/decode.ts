@@ -13,7 +13,7 @@ import {
   decodes,
   linear,
 } from '../kernels/index.ts';
-import type { GateWeights, NormOptions, ProjectWeights } from '../kernels/index.ts';
+import type { GateWeights, NormSettings, ProjectWeights } from '../kernels/index.ts';
 import { like } from '../nn/layers.ts';
 import type { Cached } from './attend.ts';
 import type { LayerConfig } from './config.ts';
@@ -43,7 +43,7 @@ export interface DecodedLayer {
   readonly post_feedforward_layernorm: Weighted | null;
 }
 
-export interface DecodeOptions extends NormOptions {
+export interface DecodeOptions extends NormSettings {
   readonly layer: LayerConfig;
   readonly activation: 'silu' | 'gelu_tanh';
   readonly attentionScale: number;

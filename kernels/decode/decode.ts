@@ -33,7 +33,7 @@ interface Norm {
   readonly weight: Tensor;
 }
 
-export interface NormOptions {
+export interface NormSettings {
   readonly eps: number;
   /** What is added to the weights of norms: 0 or 1. */
   readonly offset: number;
@@ -54,7 +54,7 @@ export interface GateWeights {
   readonly up: Product;
 }
 
-export interface ProjectOptions extends NormOptions {
+export interface ProjectOptions extends NormSettings {
   /** How many tokens each sequence has, and gets (0 or 1): u32 (2, B rounded up to 64). */
   readonly extents: Tensor;
   /** First positions that keep their slots. */
@@ -172,8 +172,10 @@ export function decodeProject(x: Tensor, weights: ProjectWeights, cache: KeysVal
   });
   const bound = [q.weight, k.weight, v.weight, extents, table, queries, cache.keys, cache.values];
   const named = at.slice(1);
-  const bias = biases ? { queryBias: named.shift()!, keyBias: named.shift()!, valueBias: named.shift()! } : {};
-  const norms = headNorms ? { queryNorm: named.shift()!, keyNorm: named.shift()! } : {};
+  const bias: Record<string, number> = biases
+    ? { queryBias: named.shift()!, keyBias: named.shift()!, valueBias: named.shift()! }
+    : {};
+  const norms: Record<string, number> = headNorms ? { queryNorm: named.shift()!, keyNorm: named.shift()! } : {};
   device.dispatch(
     kernel,
     [device.bindable(x, kernel.label), window, ...bound.map((tensor) => device.bindable(tensor, kernel.label))],
@@ -231,7 +233,7 @@ export function decodeAttention(q: Tensor, cache: KeysValues, extents: Tensor, s
 export function decodeGate(
   x: Tensor,
   weights: GateWeights,
-  { eps, offset, activation }: NormOptions & { activation: 'silu' | 'gelu_tanh' },
+  { eps, offset, activation }: NormSettings & { activation: 'silu' | 'gelu_tanh' },
 ): Tensor {
   const { device } = x;
   const { gate, up } = weights;
@@ -280,7 +282,7 @@ export function decodeAdd(x: Tensor, y: Tensor, { weight, bias }: Product): void
 }
 
 /** x += the RMS norm of y, in place: both (B, 1, C), C in whole quads, and the weight in f32. */
-export function decodeNorm(x: Tensor, y: Tensor, { weight }: Norm, { eps, offset }: NormOptions): void {
+export function decodeNorm(x: Tensor, y: Tensor, { weight }: Norm, { eps, offset }: NormSettings): void {
   const { device, shape } = x;
   const [batch, , width] = shape as [number, number, number];
   if (x.size !== y.size || weight.size !== width || weight.dtype !== 'f32')
