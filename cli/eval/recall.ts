@@ -57,7 +57,7 @@ async function train(
     },
     steps,
     schedule: schedule({ kind: 'cosine', rate: RATE, warmup: Math.min(100, steps), steps, floor: 0.05 }),
-    optimizer: { betas: [0.9, 0.98], clip: 1 },
+    optimizer: { betas: [0.9, 0.98] },
     folder: path.join(folder, second),
     checkpointEvery: 500,
     resume: true,
@@ -81,11 +81,13 @@ async function printAccuracy(tree: Transformer, full: Transformer, seed: number)
   const beam = (beam: number) => withTree(tree.config.layers, { ...own.tree!, beam }, own.window);
   const models: [string, Transformer][] = [
     ['trained with full attention', full],
-    [`trained with the tree, beam ${own.tree!.beam}`, tree],
+    ['… tree with beam 4', await seeingWith(full, beam(4))],
+    ['… tree with beam 8', await seeingWith(full, beam(8))],
+    ['… tree with beam 16', await seeingWith(full, beam(16))],
+    ['trained with the tree, beam 4', tree],
     ['… beam 8', await seeingWith(tree, beam(8))],
     ['… beam 16', await seeingWith(tree, beam(16))],
     ['… full attention', await seeingWith(tree, full.config.layers)],
-    [`trained with full attention, tree with beam ${own.tree!.beam}`, await seeingWith(full, tree.config.layers)],
   ];
   const lengths = [1, 2, 4, 8].map((times) => times * TRAINED);
   console.log(`\nRight answers to ${TEXTS * PAIRS} questions; trained at up to ${TRAINED} tokens:\n`);
