@@ -30,9 +30,9 @@ describe('an induction head with written weights', () => {
     expect(reached(all)).toHaveLength(20);
     const tree = await ask('tree');
     expect(reached(tree)).toHaveLength(20);
-    // 1 where nothing but the value was found, over the root mean square of rows of four ones.
-    const most = 1 / Math.sqrt(4 / (3 * VOCABULARY + 4));
-    for (const { margin } of [...all, ...tree]) expect(Math.abs(margin / most - 1)).toBeLessThan(1e-5);
+    // Within some roundings: 1 where nothing but the value was found, over what the last norm divides a row of four ones by.
+    const most = 1 / Math.sqrt(4 / (3 * VOCABULARY + 4) + 1e-6);
+    for (const { margin } of [...all, ...tree]) expect(Math.abs(margin / most - 1)).toBeLessThan(2e-6);
   });
 
   it('needs a beam of one node only: nothing but the asked token adds to a summary', async () => {
