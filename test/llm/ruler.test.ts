@@ -1,6 +1,12 @@
 import { describe, expect, it } from 'vitest';
+import { rulerTable } from '../../cli/eval/ruler.ts';
+import { Transformer } from '../../llm/model.ts';
+import { evaluateRuler } from '../../llm/ruler/evaluate.ts';
 import { RULER_TASKS, rulerSample, rulerScore } from '../../llm/ruler/tasks.ts';
 import type { RulerOptions, RulerTask } from '../../llm/ruler/tasks.ts';
+import { readTokenizer } from '../../llm/tokenizer.ts';
+import { folderFiles } from '../../nn/folder.ts';
+import { plainDevice } from '../device.ts';
 
 /** Two ways to cut texts: into words and marks, and into bytes. */
 const TOKENIZERS = {
@@ -92,5 +98,54 @@ describe('RULER’s metric', () => {
     expect(rulerScore('niah_multivalue', ['a1', 'b2', 'c3', 'd4'], 'They are A1, c3 and x.')).toBe(0.5);
     expect(rulerScore('qa_1', ['Kemola'], 'It was KEMOLA.')).toBe(1);
     expect(rulerScore('qa_2', ['Kemola'], 'I don’t know')).toBe(0);
+  });
+});
+
+async function collect<T>(source: AsyncIterable<T>): Promise<T[]> {
+  const all: T[] = [];
+  for await (const one of source) all.push(one);
+  return all;
+}
+
+describe('RULER with a model', () => {
+  it('asks for each text once, short ones first, and refuses what is over the context', async () => {
+    const device = await plainDevice();
+    const model = Transformer.fromConfig(device, {
+      model_type: 'llama',
+      vocab_size: 2048,
+      hidden_size: 32,
+      intermediate_size: 48,
+      num_hidden_layers: 1,
+      num_attention_heads: 2,
+      max_position_embeddings: 384,
+    });
+    model.initialize(1);
+    const tokenizer = await readTokenizer(folderFiles('assets/lm'));
+    const run = { tasks: ['vt', 'qa_2'] as const, samples: 2, seed: 1, prose: PROSE };
+    const read: number[] = [];
+    const onRead = (done: number, total: number) => read.push(done / total);
+    const results = await collect(evaluateRuler(model, tokenizer, { ...run, lengths: [384, 320], onRead }));
+    expect(results.map(({ task, length, sample }) => `${task} ${length} ${sample}`)).toEqual(
+      [320, 384].flatMap((length) =>
+        run.tasks.flatMap((task) => [0, 1].map((sample) => `${task} ${length} ${sample}`)),
+      ),
+    );
+    for (const { task, answers, said, score } of results) expect(score).toBe(rulerScore(task, answers, said));
+    expect(read.at(-1)).toBe(1);
+    expect(read).toEqual(read.toSorted((a, b) => a - b));
+    await expect(evaluateRuler(model, tokenizer, { ...run, lengths: [385] }).next()).rejects.toThrow(
+      '385 tokens are over',
+    );
+    model.release();
+  });
+
+  it('is shown as a table in percent', () => {
+    const result = { sample: 0, tokens: 1, answers: [], said: '' };
+    const table = rulerTable([
+      { ...result, task: 'vt', length: 64, score: 0.5 },
+      { ...result, task: 'vt', length: 64, score: 1 },
+      { ...result, task: 'cwe', length: 64, score: 0.25 },
+    ]);
+    expect(table.split('\n').slice(2)).toEqual(['| vt | 75.0 |', '| cwe | 25.0 |', '| mean | 50.0 |']);
   });
 });
