@@ -159,6 +159,7 @@ interface FamilyRules {
   readonly defaults?: object;
 }
 export type Family = keyof typeof FAMILIES;
+export const isFamily = (name: unknown): name is Family => typeof name === 'string' && Object.hasOwn(FAMILIES, name);
 type Parsed = z.infer<z.ZodObject<typeof USED>> & Partial<z.infer<z.ZodObject<typeof OPTIONS>>>;
 
 const ACTIVATIONS: Record<string, TransformerConfig['activation']> = {
@@ -176,12 +177,12 @@ export function parseTransformerConfig(json: unknown, name = 'config.json'): Tra
     throw new Error(`[config] ${name}: ${what}`);
   };
   const family = (json as { model_type?: unknown } | null)?.model_type;
-  if (typeof family !== 'string' || !Object.hasOwn(FAMILIES, family))
+  if (!isFamily(family))
     return fail(
       `model_type is ${JSON.stringify(family) ?? 'missing'}; known are ${Object.keys(FAMILIES).join(', ')}` +
         (family === 'gemma3' ? ' (of a Gemma 3 that also sees, take the text model)' : ''),
     );
-  const { options, neutral, defaults }: FamilyRules = FAMILIES[family as Family];
+  const { options, neutral, defaults }: FamilyRules = FAMILIES[family];
   const own = Object.fromEntries(options.map((key) => [key, OPTIONS[key].optional()]));
   const rules = { used: { ...USED, ...own }, neutral: { ...NEUTRAL, ...neutral }, ignored: IGNORED };
   const all = parseConfig({ ...defaults, ...(json as object) }, name, rules) as Parsed;
@@ -199,8 +200,8 @@ export function parseTransformerConfig(json: unknown, name = 'config.json'): Tra
       `hidden_act is "${all.hidden_act}"; supported are ${Object.keys(ACTIVATIONS).filter((key) => key !== 'gelu').join(', ')}`, // prettier-ignore
     );
 
-  const types = layerTypes(all, family as Family, fail);
-  const ropes = new Map(types.map((type) => [type, ropeOf(all, family as Family, type, headDim, fail)]));
+  const types = layerTypes(all, family, fail);
+  const ropes = new Map(types.map((type) => [type, ropeOf(all, family, type, headDim, fail)]));
   const layers = types.map((type): LayerConfig => {
     const window = type === 'full_attention' ? null : (all.sliding_window ?? fail(`${type} needs a sliding_window`));
     const tree = type === 'tree_attention' ? (all.tree ?? fail('tree_attention needs the option tree')) : null;
@@ -208,7 +209,7 @@ export function parseTransformerConfig(json: unknown, name = 'config.json'): Tra
     return { window, sinks: window === null ? 0 : (all.attention_sinks ?? 0), tree, rope };
   });
   return {
-    family: family as Family,
+    family: family,
     vocabulary: all.vocab_size,
     width: all.hidden_size,
     hidden: all.intermediate_size,

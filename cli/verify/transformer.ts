@@ -4,10 +4,12 @@ import { z } from 'zod';
 import { backward, noGrad, release, reshape, scope, tensor } from '../../engine/index.ts';
 import { argmax, crossEntropy } from '../../kernels/index.ts';
 import { KeyValueCache } from '../../llm/cache.ts';
+import { isFamily } from '../../llm/config.ts';
 import { readTransformer } from '../../llm/folder.ts';
 import type { Transformer } from '../../llm/model.ts';
 import { ropeValues } from '../../llm/rope.ts';
 import { folderFiles } from '../../nn/folder.ts';
+import { readJson } from '../../nn/model_files.ts';
 import { compareGradients, compareTensor, skipOthers } from './models.ts';
 import type { Subject } from './recordings.ts';
 import { EXACT } from './report.ts';
@@ -20,6 +22,11 @@ export async function verifyTransformer(subject: Subject, report: Report): Promi
   const { device, root, folder, recording, inputs, outputs } = subject;
   // Cases that differ in their configuration alone share weights.
   const files = { ...folderFiles(path.join(root, fields.parse(recording).weights)), text: folderFiles(folder).text };
+  const { model_type: family } = (await readJson(files, 'config.json')) as { model_type?: unknown };
+  if (!isFamily(family)) {
+    report.skip('all', `the family ${String(family)} is not known`);
+    return;
+  }
   const model = await readTransformer(device, files);
   const [batch, length] = inputs.info('input_ids').shape as [number, number];
   const ids = tensor(device, await inputs.integers('input_ids'), [batch, length]);
