@@ -1,15 +1,11 @@
 import { existsSync } from 'node:fs';
 import { readFile } from 'node:fs/promises';
-import { createRequire } from 'node:module';
 import path from 'node:path';
-import { Vocabulary } from '../../llm/grammar/vocabulary.ts';
+import { cl100k, tokenizerOf } from '../../llm/tokenizer.ts';
+import type { Tokenizer } from '../../llm/tokenizer.ts';
 
 /** A vocabulary with the tokenizer that makes its tokens of texts. */
-export interface Tokens {
-  readonly vocabulary: Vocabulary;
-  /** Of ordinary text: what reads like a special token is text as well. */
-  readonly encode: (text: string) => readonly number[];
-}
+export type Tokens = Pick<Tokenizer, 'vocabulary' | 'encode'>;
 
 /**
  * `cl100k`, or that of a `tokenizer.json`. The token that ends a text is `end`, or the eos_token of the `tokenizer_config.json`
@@ -22,20 +18,10 @@ export async function loadTokens(name: string, end?: string): Promise<Tokens> {
   return cl100k();
 }
 
-async function cl100k(): Promise<Tokens> {
-  const ranks = createRequire(import.meta.url).resolve('gpt-tokenizer/data/cl100k_base.tiktoken');
-  const { encode } = await import('gpt-tokenizer/encoding/cl100k_base');
-  return {
-    vocabulary: Vocabulary.fromRanks(await readFile(ranks, 'utf8')),
-    encode: (text) => encode(text, { disallowedSpecial: new Set() }),
-  };
-}
-
 /** Added tokens that end texts are named so. */
 const ENDS = /^(<\|endoftext\|>|<\/s>|<\|end_of_text\|>|<eos>|<\|im_end\|>|\[EOS\])$/;
 
 async function huggingFace(file: string, given: string | undefined): Promise<Tokens> {
-  const { Tokenizer } = await import('@huggingface/tokenizers');
   const json = await readJson(file);
   const beside = path.join(path.dirname(file), 'tokenizer_config.json');
   const config = existsSync(beside) ? await readJson(beside) : {};
@@ -46,11 +32,7 @@ async function huggingFace(file: string, given: string | undefined): Promise<Tok
         'with an eos_token',
     );
   }
-  const tokenizer = new Tokenizer(json, config);
-  return {
-    vocabulary: Vocabulary.fromTokenizer(json, { end: [end] }),
-    encode: (text) => tokenizer.encode(text, { add_special_tokens: false }).ids,
-  };
+  return tokenizerOf(json, { config, ends: [end] });
 }
 
 /** The text of a token, which stands alone or in an object. */

@@ -21,6 +21,15 @@ const person = {
 let tokens: Tokens;
 beforeAll(async () => void (tokens = await loadTokens('cl100k')));
 
+it('a text that reads like a special token is text, whatever the tokenizer', async () => {
+  for (const name of ['cl100k', 'assets/lm/tokenizer.json']) {
+    const { vocabulary, encode } = await loadTokens(name, name === 'cl100k' ? undefined : '<|endoftext|>');
+    const ids = encode('"<|endoftext|>"');
+    expect(ids.filter((id) => vocabulary.end.includes(id))).toEqual([]);
+    expect(Buffer.concat(ids.map((id) => vocabulary.bytes(id))).toString()).toBe('"<|endoftext|>"');
+  }
+});
+
 describe('--check', () => {
   it('accepts an instance whose tokens are all in their masks, and times them', () => {
     const verdict = check(person, { age: 30, name: 'Jo' }, tokens, {});
