@@ -1,19 +1,21 @@
 /**
- * A layer's step of one token a sequence by the kernels of kernels/decode: norm and projections into the cache, attention
- * (in two parts where the cache is long), output and residual, norm and gated product, second product and residual. Norms behind attention and MLP are dispatches of their own.
+ * A step of one token a sequence by the kernels of kernels/decode, at most six dispatches a layer: norm and projections into
+ * the cache, attention (in two parts where the cache is long, behind the selection where there is a tree), output product,
+ * norm and gated product, second product. Products are added to the states; where a norm stands behind them, the next kernel
+ * that reads the states adds it.
  */
-import { reshape, scope } from '../engine/index.ts';
+import { scope } from '../engine/index.ts';
 import type { Tensor } from '../engine/index.ts';
 import {
-  decodeAdd,
   decodeAttention,
   decodeGate,
   decodeNorm,
+  decodeProduct,
   decodeProject,
   decodes,
-  linear,
+  decodeStates,
 } from '../kernels/index.ts';
-import type { GateWeights, NormSettings, ProjectWeights } from '../kernels/index.ts';
+import type { GateWeights, NormSettings, ProjectWeights, States } from '../kernels/index.ts';
 import { like } from '../nn/layers.ts';
 import type { Cached } from './attend.ts';
 import type { LayerConfig } from './config.ts';
@@ -43,15 +45,25 @@ export interface DecodedLayer {
   readonly post_feedforward_layernorm: Weighted | null;
 }
 
-export interface DecodeOptions extends NormSettings {
-  readonly layer: LayerConfig;
-  readonly activation: 'silu' | 'gelu_tanh';
-  readonly attentionScale: number;
-  /** How heads turn: see `rope`. */
+/** A layer, its place in the cache, and how its heads turn: see `rope`. */
+export interface DecodeStep {
+  readonly layer: DecodedLayer;
+  readonly sight: LayerConfig;
+  readonly cached: Cached;
   readonly turn: { readonly table: Tensor; readonly scale: number };
 }
 
-const projectOf = ({ self_attn, input_layernorm }: DecodedLayer): ProjectWeights => ({
+export interface DecodeOptions extends NormSettings {
+  readonly activation: 'silu' | 'gelu_tanh';
+  readonly attentionScale: number;
+}
+
+/** `before`: the norm behind the MLP of the layer before, of which the first layer finds nothing behind its states. */
+const projectOf = (
+  { self_attn, input_layernorm, post_feedforward_layernorm: own }: DecodedLayer,
+  before?: DecodedLayer,
+): ProjectWeights => ({
+  behind: own && (before?.post_feedforward_layernorm ?? own),
   norm: input_layernorm,
   q: self_attn.q_proj,
   k: self_attn.k_proj,
@@ -60,33 +72,44 @@ const projectOf = ({ self_attn, input_layernorm }: DecodedLayer): ProjectWeights
   keyNorm: self_attn.k_norm,
 });
 const gateOf = ({ mlp, post_attention_layernorm, pre_feedforward_layernorm }: DecodedLayer): GateWeights => ({
+  behind: pre_feedforward_layernorm && post_attention_layernorm,
   norm: pre_feedforward_layernorm ?? post_attention_layernorm,
   gate: mlp.gate_proj,
   up: mlp.up_proj,
 });
 
-/** Whether `decodeLayer` serves: one token of each of a few sequences that nothing is learned from, and weights that fit. */
-export const decodable = (layer: DecodedLayer, x: Tensor, cached: Cached): boolean =>
-  !x.tracked && decodes(x, projectOf(layer), gateOf(layer), cached);
+/** Whether `decodeLayers` serves: one token of each of a few sequences that nothing is learned from, and weights that fit. */
+export const decodable = (x: Tensor, steps: readonly DecodeStep[]): boolean =>
+  !x.tracked &&
+  steps.every(({ layer, cached }, i) => decodes(x, projectOf(layer, steps[i - 1]?.layer), gateOf(layer), cached));
 
-/** x (B, 1, C) → the same tensor with the layer's output. */
-export function decodeLayer(layer: DecodedLayer, x: Tensor, cached: Cached, options: DecodeOptions): Tensor {
-  const { layer: sight, activation, attentionScale, turn, ...norms } = options;
-  const { extents } = cached.step;
-  /** x += y · Wᵀ + b, or the norm of that. */
-  const addTo = (y: Tensor, { weight, bias }: Product, behind: Weighted | null) => {
-    const product = { weight, bias: bias && like(bias, x) };
-    if (behind) decodeNorm(x, linear(reshape(y, [x.shape[0]!, 1, -1]), like(weight, x), product.bias), behind, norms);
-    else decodeAdd(x, y, product);
-  };
-  const { self_attn, mlp, pre_feedforward_layernorm: before, post_feedforward_layernorm: after } = layer;
-  scope(x.device, () => {
-    const { sinks } = sight;
-    const { table, scale: turnScale } = turn;
-    const q = decodeProject(x, projectOf(layer), cached, { ...norms, extents, sinks, table, turnScale });
-    const attended = decodeAttention(q, cached, extents, attentionScale);
-    addTo(attended, self_attn.o_proj, before && layer.post_attention_layernorm);
-    addTo(decodeGate(x, gateOf(layer), { ...norms, activation }), mlp.down_proj, after);
-  });
-  return x;
+/** x (B, 1, C), which is written over, → the states behind the last layer. */
+export function decodeLayers(
+  x: Tensor,
+  steps: readonly DecodeStep[],
+  { activation, attentionScale, ...norms }: DecodeOptions,
+): Tensor {
+  const { post_feedforward_layernorm: last } = steps.at(-1)!.layer;
+  // With norms behind: what attention and MLP leave, each written from the other.
+  const queries = x.shape[0]! * steps[0]!.layer.self_attn.q_proj.weight.shape[0]!;
+  const places = last && { attention: decodeStates(x, queries), mlp: decodeStates(x) };
+  let states: States = { x, whole: x, y: null };
+  steps.forEach(({ layer, sight, cached, turn }, i) =>
+    scope(x.device, () => {
+      const { self_attn, mlp } = layer;
+      const add = (y: Tensor, { weight, bias }: Product) =>
+        decodeProduct(y, { weight, bias: bias && like(bias, x) }, states.y ?? states.x, !states.y);
+      const { extents } = cached.step;
+      const { window, sinks, tree } = sight;
+      const place = { ...norms, extents, sinks: tree ? 0 : sinks, table: turn.table, turnScale: turn.scale };
+      const q = decodeProject(states, projectOf(layer, steps[i - 1]?.layer), cached, place, places?.attention);
+      const leaves = tree && { summaries: cached.summaries!, window: window!, beam: tree.beam, sinks };
+      states = places?.attention ?? states;
+      add(decodeAttention(q, cached, { extents, scale: attentionScale, tree: leaves }), self_attn.o_proj);
+      const gated = decodeGate(states, gateOf(layer), { ...norms, activation }, places?.mlp);
+      states = places?.mlp ?? states;
+      add(gated, mlp.down_proj);
+    }),
+  );
+  return last ? decodeNorm(states, last, norms) : x;
 }

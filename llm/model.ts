@@ -22,7 +22,7 @@ import { attend } from './attend.ts';
 import type { Cached, Documents } from './attend.ts';
 import type { Step } from './cache.ts';
 import { parseTransformerConfig } from './config.ts';
-import { decodable, decodeLayer } from './decode.ts';
+import { decodable, decodeLayers } from './decode.ts';
 import type { LayerConfig, TransformerConfig } from './config.ts';
 import { ropeValues } from './rope.ts';
 import type { RopeConfig } from './rope.ts';
@@ -41,7 +41,6 @@ interface Pass {
   readonly turn: (rope: RopeConfig | null) => Turn;
   readonly cached: Cached | null;
   readonly documents: Documents | null;
-  readonly composed: boolean;
 }
 
 class Attention extends Module {
@@ -115,48 +114,19 @@ class Layer extends Module {
   post_attention_layernorm: RmsNorm;
   pre_feedforward_layernorm: RmsNorm | null;
   post_feedforward_layernorm: RmsNorm | null;
-  readonly #config: TransformerConfig;
-  readonly #layer: LayerConfig;
 
   constructor(device: Device, config: TransformerConfig, layer: LayerConfig) {
     super(device);
     const { width, postNorms } = config;
-    this.#config = config;
-    this.#layer = layer;
     this.self_attn = new Attention(device, config, layer);
     this.mlp = new Mlp(device, config);
     this.input_layernorm = norm(device, config, width);
     this.post_attention_layernorm = norm(device, config, width);
     this.pre_feedforward_layernorm = postNorms ? norm(device, config, width) : null;
     this.post_feedforward_layernorm = postNorms ? norm(device, config, width) : null;
-    this.#putTogether();
-  }
-
-  /** Norms and biases become windows of one buffer: kernels of decoding bind that. */
-  #putTogether(): void {
-    const vectors = [...this.namedParameters()].filter(([, { shape }]) => shape.length === 1);
-    const step = ALIGNMENT / 4; // elements
-    const room = ({ size }: Tensor) => Math.ceil(size / step) * step;
-    const { device } = this;
-    const whole = empty(device, [vectors.reduce((sum, [, vector]) => sum + room(vector), 0)], 'f32', 'parameters');
-    let at = 0;
-    const windows = vectors.map(([path, vector]): [string, Tensor] => {
-      const window = view(whole, 4 * at, vector.shape);
-      window.requiresGrad = true;
-      at += room(vector);
-      return [path, device.scope ? keep(window) : window];
-    });
-    this.replaceParameters(new Map(windows));
-    if (!device.scope) whole.storage.drop(); // the windows hold it
   }
 
   forward(x: Tensor, pass: Pass): Tensor {
-    const { cached, composed, turn } = pass;
-    const { activation, attentionScale, normEps: eps, normOffset: offset } = this.#config;
-    if (cached && !composed && !this.#layer.tree && decodable(this, x, cached)) {
-      const options = { layer: this.#layer, activation, attentionScale, eps, offset, turn: turn(this.#layer.rope) };
-      return decodeLayer(this, x, cached, options);
-    }
     const body = (x: Tensor) => {
       const attended = this.self_attn.forward(this.input_layernorm.forward(x), pass);
       const { pre_feedforward_layernorm: before, post_feedforward_layernorm: after } = this;
@@ -182,6 +152,25 @@ class Decoder extends Module {
     this.embed_tokens = new Embedding(device, config.vocabulary, config.width);
     this.layers = config.layers.map((layer) => new Layer(device, config, layer));
     this.norm = norm(device, config, config.width);
+    this.#putTogether();
+  }
+
+  /** Norms and biases of all layers become windows of one buffer: kernels of decoding bind that. */
+  #putTogether(): void {
+    const vectors = [...this.namedParameters()].filter(([, { shape }]) => shape.length === 1);
+    const step = ALIGNMENT / 4; // elements
+    const room = ({ size }: Tensor) => Math.ceil(size / step) * step;
+    const { device } = this;
+    const whole = empty(device, [vectors.reduce((sum, [, vector]) => sum + room(vector), 0)], 'f32', 'parameters');
+    let at = 0;
+    const windows = vectors.map(([path, vector]): [string, Tensor] => {
+      const window = view(whole, 4 * at, vector.shape);
+      window.requiresGrad = true;
+      at += room(vector);
+      return [path, device.scope ? keep(window) : window];
+    });
+    this.replaceParameters(new Map(windows));
+    if (!device.scope) whole.storage.drop(); // the windows hold it
   }
 }
 
@@ -240,16 +229,21 @@ export class Transformer extends Module {
       const lists = new AttentionLists(device);
       let x = cast(this.model.embed_tokens.forward(given), dtype);
       if (config.embeddingScale !== 1) x = affine(x, config.embeddingScale);
-      this.model.layers.forEach((layer, i) => {
-        const cached = step ? { step, lists, ...step.cache.layers[i]! } : null;
-        x = layer.forward(x, {
-          positions,
-          turn: (rope) => this.#turn(rope, reach),
-          cached,
-          documents: documents ?? null,
-          composed,
+      const { layers } = this.model;
+      const turn = (rope: RopeConfig | null) => this.#turn(rope, reach);
+      const cachedAt = (i: number) => (step ? { step, lists, ...step.cache.layers[i]! } : null);
+      const steps =
+        step && length === 1 && !composed
+          ? layers.map((layer, i) => ({ layer, sight: config.layers[i]!, cached: cachedAt(i)!, turn: turn(config.layers[i]!.rope) })) // prettier-ignore
+          : [];
+      if (steps.length > 0 && decodable(x, steps)) {
+        const { activation, attentionScale, normEps: eps, normOffset: offset } = config;
+        x = decodeLayers(x, steps, { activation, attentionScale, eps, offset });
+      } else {
+        layers.forEach((layer, i) => {
+          x = layer.forward(x, { positions, turn, cached: cachedAt(i), documents: documents ?? null });
         });
-      });
+      }
       step?.end();
       return this.model.norm.forward(x);
     });

@@ -1,13 +1,16 @@
 /**
- * Kernels of decoding: one token of each of a few sequences through a layer of a decoder in at most six dispatches. What
- * that costs is reading weights and cache once, and the host's work for a dispatch; so what stands between products is
+ * Kernels of decoding: one token of each of a few sequences through a layer of a decoder in at most six dispatches. What that
+ * costs is reading weights and cache once, and the host's work for a dispatch; so what stands between products is
  * computed beside them. Inference alone: nothing here has a gradient.
  */
-import { byteLength, empty, formatShape, preprocess, scalesOffset, sizeOf, typed, wgsl, windowOf } from '../../engine/index.ts'; // prettier-ignore
+import { byteLength, empty, formatShape, preprocess, scalesOffset, sizeOf, typed, view, wgsl, windowOf } from '../../engine/index.ts'; // prettier-ignore
 import type { Defines, Device, Tensor, Window } from '../../engine/index.ts';
 import type { KeysValues } from '../cache/cache.ts';
 import { hasScales, reader } from '../matmul/formats.ts';
 import { multiply } from '../matmul/product.ts';
+import { selectLeaves } from '../tree/selection.ts';
+import type { SelectionOptions } from '../tree/selection.ts';
+import type { TreeSummaries } from '../tree/summaries.ts';
 
 const projectSource = wgsl(import.meta.url, './decode_project.wgsl');
 const gateSource = wgsl(import.meta.url, './decode_gate.wgsl');
@@ -17,6 +20,7 @@ const combineSource = wgsl(import.meta.url, './decode_combine.wgsl');
 // Inserted into the first two, and included by the others.
 const dotsSource = wgsl(import.meta.url, './dots.wgsl');
 wgsl(import.meta.url, './shared.wgsl');
+wgsl(import.meta.url, '../tree/tree_node.wgsl');
 
 /** Sequences that are decoded so: more of them are rather a matter of matrix products. */
 export const DECODE_SEQUENCES = 8;
@@ -40,6 +44,8 @@ export interface NormSettings {
 }
 
 export interface ProjectWeights {
+  /** That behind the MLP of the layer before; any one in the first layer. */
+  readonly behind: Norm | null;
   readonly norm: Norm;
   readonly q: Product;
   readonly k: Product;
@@ -49,6 +55,8 @@ export interface ProjectWeights {
 }
 
 export interface GateWeights {
+  /** That behind the attention. */
+  readonly behind: Norm | null;
   readonly norm: Norm;
   readonly gate: Product;
   readonly up: Product;
@@ -64,6 +72,24 @@ export interface ProjectOptions extends NormSettings {
   readonly turnScale: number;
 }
 
+/**
+ * States (B, 1, C) between the halves of layers: x; and where a norm stands behind each half, what the half before has given,
+ * y, in the same buffer. Then the states are x + norm(y), which the next kernel that reads them finds by itself.
+ */
+export interface States {
+  readonly x: Tensor;
+  readonly whole: Tensor;
+  /** Null where nothing stands behind x, or not yet. */
+  readonly y: Tensor | null;
+}
+
+/** Room for states as x with what stands behind them, and for `more` elements: `decodeProject` puts queries there. */
+export function decodeStates({ device, shape, size, dtype }: Tensor, more = 0): States {
+  const at = Math.ceil(size / 128) * 128; // 256 bytes of either dtype
+  const whole = empty(device, [2 * at + more], dtype);
+  return { whole, x: view(whole, 0, shape), y: view(whole, byteLength(at, dtype), shape) };
+}
+
 /** Small vectors in the buffer that they share, and where each begins in it, in elements; null where they share none. */
 function together(device: Device, vectors: readonly Tensor[]): { window: Window; at: number[] } | null {
   const { storage } = vectors[0]!;
@@ -73,13 +99,15 @@ function together(device: Device, vectors: readonly Tensor[]): { window: Window;
   return window.bytes > device.bindingLimit ? null : { window, at: vectors.map(({ offset }) => offset / 4) };
 }
 
-const projectVectors = ({ norm, q, k, v, queryNorm, keyNorm }: ProjectWeights): Tensor[] => [
+const projectVectors = ({ behind, norm, q, k, v, queryNorm, keyNorm }: ProjectWeights): Tensor[] => [
   norm.weight,
+  ...(behind ? [behind.weight] : []),
   ...(q.bias && k.bias && v.bias ? [q.bias, k.bias, v.bias] : []),
   ...(queryNorm && keyNorm ? [queryNorm.weight, keyNorm.weight] : []),
 ];
-const gateVectors = ({ norm, gate, up }: GateWeights): Tensor[] => [
+const gateVectors = ({ behind, norm, gate, up }: GateWeights): Tensor[] => [
   norm.weight,
+  ...(behind ? [behind.weight] : []),
   ...(gate.bias && up.bias ? [gate.bias, up.bias] : []),
 ];
 
@@ -140,13 +168,27 @@ function cachedAs({ dtype }: Tensor, x: Tensor): Defines {
   return { ...typed(x), C: q8 ? 'u32' : dtype, Q8: q8, F16: x.dtype === 'f16' || dtype === 'f16' };
 }
 
+/** Parameters by which kernels find what stands behind x. */
+function behindOf({ x, y }: States, at: number): Record<string, number> {
+  const behind = y ? (y.offset - x.offset) / (byteLength(y.size, y.dtype) / y.size) : 0;
+  return { behind: at, y: behind, gain: y ? 1 : 0 };
+}
+
 /**
- * Queries (B, 1, H, D) of x (B, 1, C) after its RMS norm, with biases, norms of heads and rotation; its keys and values go
- * into the cache, as by `cacheWrite`. See `decodes` for what it takes.
+ * Queries (B, 1, H, D) of states (B, 1, C) after their RMS norm, with biases, norms of heads and rotation; keys and values go
+ * into the cache, as by `cacheWrite`. With a norm behind the states, the states themselves go `into` a place that has room
+ * for the queries behind them. See `decodes` for what it takes.
  */
-export function decodeProject(x: Tensor, weights: ProjectWeights, cache: KeysValues, options: ProjectOptions): Tensor {
+export function decodeProject(
+  states: States,
+  weights: ProjectWeights,
+  cache: KeysValues,
+  options: ProjectOptions,
+  into: States | null = null,
+): Tensor {
+  const { x } = states;
   const { device } = x;
-  const { q, k, v } = weights;
+  const { behind, q, k, v } = weights;
   const { extents, sinks, table, turnScale, eps, offset } = options;
   const [batch, , width] = x.shape as [number, number, number];
   const [, slots, kvHeads, dim] = cache.keys.shape as [number, number, number, number];
@@ -157,31 +199,39 @@ export function decodeProject(x: Tensor, weights: ProjectWeights, cache: KeysVal
   const headNorms = weights.queryNorm !== null;
   const q8 = cache.keys.dtype === 'q8';
   const whole = headNorms || q8;
-  const queries = empty(device, [batch, 1, heads, dim], x.dtype);
+  const shape = [batch, 1, heads, dim];
+  const first = into ? into.whole.size - sizeOf(shape) : 0;
+  const queries = into ? view(into.whole, byteLength(first, x.dtype), shape) : empty(device, shape, x.dtype);
   const kernel = device.kernel(projectSource, {
     ...cachedAs(cache.keys, x),
     ...lanesOf(device, batch),
     WHOLE: whole,
     BIAS: biases,
     HEAD_NORMS: headNorms,
+    BEHIND: behind !== null,
     FORMATS: [q, k, v].map(({ weight }) => weight.dtype).join(' '),
     X: reader('x', x.dtype, 0, 0),
     Q: dots('q', q, 2, 'params.heads * params.dim'),
     K: dots('k', k, 3, 'params.kvHeads * params.dim'),
     V: dots('v', v, 4, 'params.kvHeads * params.dim'),
   });
-  const bound = [q.weight, k.weight, v.weight, extents, table, queries, cache.keys, cache.values];
+  const bound = [q.weight, k.weight, v.weight, extents, table, into?.whole ?? queries, cache.keys, cache.values];
   const named = at.slice(1);
+  const norm = behind ? { ...behindOf(states, named.shift()!), queries: first } : {};
   const bias: Record<string, number> = biases
     ? { queryBias: named.shift()!, keyBias: named.shift()!, valueBias: named.shift()! }
     : {};
   const norms: Record<string, number> = headNorms ? { queryNorm: named.shift()!, keyNorm: named.shift()! } : {};
   device.dispatch(
     kernel,
-    [device.bindable(x, kernel.label), window, ...bound.map((tensor) => device.bindable(tensor, kernel.label))],
+    [
+      device.bindable(states.whole, kernel.label),
+      window,
+      ...bound.map((tensor) => device.bindable(tensor, kernel.label)),
+    ],
     {
       batch, width, heads, kvHeads, dim, slots, sinks, counts: extents.shape[1]!, eps, offset, turnScale, norm: at[0]!,
-      ...bias, ...norms, ...(q8 ? { scales: scalesAt(cache.keys), block: 8 } : {}),
+      ...norm, ...bias, ...norms, ...(q8 ? { scales: scalesAt(cache.keys), block: 8 } : {}),
     }, // prettier-ignore
     (heads + 2 * kvHeads) * (whole ? 1 : dim / 8) * Math.ceil(batch / rowsOf(batch)),
   );
@@ -194,29 +244,58 @@ function shared(operation: string, device: Device, vectors: readonly Tensor[]) {
   return found;
 }
 
-/** Slots that a workgroup takes; as many as in kernels/attention. */
+/** Keys that a workgroup takes at a time; as many as in kernels/attention. */
 const SPAN = 512;
 
-/** Attention of one query a head, (B, 1, H, D), to all that a cache holds of its sequence: (B, 1, H, D). */
-export function decodeAttention(q: Tensor, cache: KeysValues, extents: Tensor, scale: number): Tensor {
+/** What a layer with a tree attends to beside its window. */
+export interface DecodeTree extends Omit<SelectionOptions, 'starts'> {
+  readonly summaries: TreeSummaries;
+}
+
+export interface DecodeAttentionOptions {
+  readonly extents: Tensor;
+  readonly scale: number;
+  readonly tree?: DecodeTree | null;
+}
+
+/**
+ * Attention of one query a head, (B, 1, H, D), to all that a cache holds of its sequence, or to a window and the leaves of a
+ * tree that the query selects: (B, 1, H, D). Nodes that the new token completes are made, as by `appendSummaries`.
+ */
+export function decodeAttention(
+  q: Tensor,
+  cache: KeysValues,
+  { extents, scale, tree = null }: DecodeAttentionOptions,
+): Tensor {
   const { device, dtype } = q;
   const [batch, , heads, dim] = q.shape as [number, number, number, number];
   const [, slots, kvHeads] = cache.keys.shape as [number, number, number, number];
-  const spans = Math.ceil(slots / SPAN);
+  const spans = tree ? 1 : Math.ceil(slots / SPAN);
   const share = heads / kvHeads;
   const rows = share === 1 ? 1 : 4;
   const out = empty(device, q.shape, dtype);
   const parts =
     spans > 1 ? [empty(device, [batch, heads, spans, dim]), empty(device, [batch, heads, spans, 2])] : [out];
+  const counts = extents.shape[1]!;
+  let sight: Record<string, number> = {};
+  if (tree) {
+    const { summaries, ...options } = tree;
+    const { selected } = selectLeaves(q, summaries, { ...options, starts: view(extents, 0, [batch]) });
+    parts.push(selected, summaries.nodes);
+    const { block, fanout, nodes } = summaries;
+    sight = { window: tree.window, block, beam: selected.shape[3]!, fanout, nodes: nodes.shape[2]! };
+  }
   device.run(
     device.kernel(attentionSource, {
       ...cachedAs(cache.keys, q),
       ONE: spans === 1,
       ROWS: `${rows}u`,
       SPAN: `${SPAN}u`,
+      TREE: tree !== null,
+      BOXES: tree?.summaries.kind === 'boxes',
     }),
     [q, cache.keys, cache.values, extents, ...parts],
-    { batch, heads, kvHeads, dim, slots, counts: extents.shape[1]!, spans, scales: scalesAt(cache.keys), scale },
+    { batch, heads, kvHeads, dim, slots, counts, spans, scales: scalesAt(cache.keys), scale, ...sight },
     spans * Math.ceil(share / rows) * kvHeads * batch,
   );
   if (spans > 1)
@@ -229,14 +308,19 @@ export function decodeAttention(q: Tensor, cache: KeysValues, extents: Tensor, s
   return out;
 }
 
-/** act(gate) · up of x (B, 1, C) after its RMS norm: (B, 1, hidden). See `decodes` for what it takes. */
+/**
+ * act(gate) · up of states (B, 1, C) after their RMS norm: (B, 1, hidden). With a norm behind the states, the states
+ * themselves go `into` another place. See `decodes` for what it takes.
+ */
 export function decodeGate(
-  x: Tensor,
+  states: States,
   weights: GateWeights,
   { eps, offset, activation }: NormSettings & { activation: 'silu' | 'gelu_tanh' },
+  into: States | null = null,
 ): Tensor {
+  const { x } = states;
   const { device } = x;
-  const { gate, up } = weights;
+  const { behind, gate, up } = weights;
   const [batch, , width] = x.shape as [number, number, number];
   const hidden = gate.weight.shape[0]!;
   const { window, at } = shared('decodeGate', device, gateVectors(weights));
@@ -246,49 +330,61 @@ export function decodeGate(
     ...lanesOf(device, batch),
     BIAS: gate.bias !== null,
     GELU: activation === 'gelu_tanh',
+    BEHIND: behind !== null,
     FORMATS: `${gate.weight.dtype} ${up.weight.dtype}`,
     X: reader('x', x.dtype, 0, 0),
     GATE: dots('gate', gate, 2, 'params.hidden'),
     UP: dots('up', up, 3, 'params.hidden'),
   });
+  const named = at.slice(1);
+  const norm = behind ? behindOf(states, named.shift()!) : {};
+  const bias: Record<string, number> = gate.bias ? { gateBias: named.shift()!, upBias: named.shift()! } : {};
+  const bound = [gate.weight, up.weight, out, ...(into ? [into.whole] : [])];
   device.dispatch(
     kernel,
     [
-      device.bindable(x, kernel.label),
+      device.bindable(states.whole, kernel.label),
       window,
-      ...[gate.weight, up.weight, out].map((tensor) => device.bindable(tensor, kernel.label)),
+      ...bound.map((tensor) => device.bindable(tensor, kernel.label)),
     ],
-    {
-      batch, width, hidden, eps, offset, norm: at[0]!,
-      ...(gate.bias ? { gateBias: at[1]!, upBias: at[2]! } : {}),
-    }, // prettier-ignore
+    { batch, width, hidden, eps, offset, norm: at[0]!, ...norm, ...bias },
     (hidden / 8) * Math.ceil(batch / rowsOf(batch)),
   );
   return out;
 }
 
-/** x += y · weightᵀ + bias, in place: x (B, 1, out), y (B, …) of `in` elements a sequence. */
-export function decodeAdd(x: Tensor, y: Tensor, { weight, bias }: Product): void {
+/** out = y · weightᵀ + bias, or that much more with `added`: out (B, 1, out), y (B, …) of `in` elements a sequence. */
+export function decodeProduct(y: Tensor, { weight, bias }: Product, out: Tensor, added: boolean): void {
   const [n, k] = weight.shape as [number, number];
-  const m = x.shape[0]!;
-  if (sizeOf(y.shape) !== m * k || x.size !== m * n)
+  const m = out.shape[0]!;
+  if (sizeOf(y.shape) !== m * k || out.size !== m * n)
     throw new Error(
-      `[decodeAdd] x ${formatShape(x.shape)} and y ${formatShape(y.shape)} don't fit a weight ${formatShape(weight.shape)}`,
+      `[decodeProduct] ${formatShape(y.shape)} and a result ${formatShape(out.shape)} don't fit a weight ${formatShape(weight.shape)}`,
     );
-  multiply(y, weight, x, {
-    m, n, k, rows: 1, transposeB: true, added: true,
+  multiply(y, weight, out, {
+    m, n, k, rows: 1, transposeB: true, added,
     bias: bias ? { values: bias, along: 'row' } : undefined,
   }); // prettier-ignore
 }
 
-/** x += the RMS norm of y, in place: both (B, 1, C), C in whole quads, and the weight in f32. */
-export function decodeNorm(x: Tensor, y: Tensor, { weight }: Norm, { eps, offset }: NormSettings): void {
-  const { device, shape } = x;
-  const [batch, , width] = shape as [number, number, number];
-  if (x.size !== y.size || weight.size !== width || weight.dtype !== 'f32')
-    throw new Error(
-      `[decodeNorm] y ${formatShape(y.shape)} and a weight ${weight.dtype} ${formatShape(weight.shape)} don't fit x ${formatShape(shape)}`,
-    );
-  const kernel = device.kernel(normSource, { ...typed(x), ...lanesOf(device, 1) });
-  device.run(kernel, [y, weight, x], { batch, width, eps, offset }, batch);
+/** x + norm(y) of states with a norm behind them: (B, 1, C). */
+export function decodeNorm(states: States, norm: Norm, { eps, offset }: NormSettings): Tensor {
+  const { x } = states;
+  const { device } = x;
+  const [batch, , width] = x.shape as [number, number, number];
+  const { window, at } = shared('decodeNorm', device, [norm.weight]);
+  const out = empty(device, x.shape, x.dtype);
+  const kernel = device.kernel(normSource, {
+    ...typed(x),
+    ...lanesOf(device, 1),
+    BEHIND: true,
+    X: reader('x', x.dtype, 0, 0),
+  });
+  device.dispatch(
+    kernel,
+    [device.bindable(states.whole, kernel.label), window, device.bindable(out, kernel.label)],
+    { batch, width, eps, offset, ...behindOf(states, at[0]!) },
+    batch,
+  );
+  return out;
 }

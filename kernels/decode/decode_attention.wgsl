@@ -1,7 +1,11 @@
 // Attention of one query a head to a cache ("Flash-Decoding", Dao et al. 2023), read in the format that it is kept in: a
-// workgroup attends to a span of slots for ROWS heads of those that read the same key head; decode_combine.wgsl puts the
+// workgroup attends to a span of keys for ROWS heads of those that read the same key head; decode_combine.wgsl puts the
 // spans together. The new token sees all slots that hold a key, whichever positions those are. As
 // kernels/attention/attention_split.wgsl, without lists, masks and queries at other positions; see its figures.
+//
+// With TREE the keys are those of the leaves that the query has selected, then those of its window (see kernels/tree), and a
+// workgroup goes through all of its spans, by a running softmax: there are few, whatever the cache holds. It then makes the
+// nodes that the new token completes, which that token's query cannot have selected.
 
 alias Float = vec4<$T>;
 #if Q8
@@ -16,6 +20,10 @@ alias Cached = vec4<$C>;
 @group(0) @binding(3) var<storage, read> extents: array<u32>; // starts (B), and from params.counts on, counts (B)
 #if ONE
 @group(0) @binding(4) var<storage, read_write> out: array<Float>; // (B, H, D)
+#if TREE
+@group(0) @binding(5) var<storage, read> selected: array<u32>; // (B, KV, beam): leaves, then what is none
+@group(0) @binding(6) var<storage, read_write> nodes: array<vec4f>; // (B, KV, nodes, D), boxes (B, KV, nodes, 2, D)
+#endif
 #else
 @group(0) @binding(4) var<storage, read_write> sums: array<vec4f>; // (B, H, spans, D / 4): Σ exp(score − top) v
 @group(0) @binding(5) var<storage, read_write> statistics: array<vec2f>; // (B, H, spans): top and Σ exp(score − top)
@@ -31,6 +39,13 @@ struct Params {
   spans: u32,
   scales: u32, // word at which the cache's begin
   scale: f32,
+#if TREE
+  window: u32,
+  block: u32, // keys of a leaf
+  beam: u32, // leaves of a query, at most
+  fanout: u32,
+  nodes: u32, // of all levels
+#endif
 }
 
 const LOG2E = 1.4426950408889634; // scores are in units of log 2
@@ -47,13 +62,38 @@ var<workgroup> shares: array<vec4f, ROWS * LANES>;
 #if Q8
 #include ../cache/q8.wgsl
 #endif
-// Quad c of the row that begins at element `at`.
-fn load(source: ptr<storage, array<Cached>, read>, at: u32, c: u32) -> vec4f {
+// Quad `at` of the keys or the values.
+fn load(source: ptr<storage, array<Cached>, read>, at: u32) -> vec4f {
 #if Q8
-  let block = at / 32u + c / 8u;
-  return quantsIn(source[at / 4u + c]) * unpack2x16float(source[params.scales + block / 2u])[block % 2u];
+  return quantsIn(source[at]) * unpack2x16float(source[params.scales + at / 16u])[at / 8u % 2u];
 #else
-  return vec4f(source[at / 4u + c]);
+  return vec4f(source[at]);
+#endif
+}
+#if TREE
+fn load_key(at: u32) -> vec4f { return load(&keys, at); }
+
+#include ../tree/tree_node.wgsl
+#endif
+
+// Which keys the query sees: all from slot `first` on, but for those of leaves, which come first.
+struct Seen {
+  list: u32, // where its leaves begin
+  leafKeys: u32,
+  first: u32,
+}
+
+// The slots of four of these keys.
+fn slots_of(entry: vec4u, seen: Seen) -> vec4u {
+#if TREE
+  var slots = seen.first + entry - seen.leafKeys;
+  for (var e = 0u; e < 4u; e++) {
+    let i = entry[e];
+    if (i < seen.leafKeys) { slots[e] = selected[seen.list + i / params.block] * params.block + i % params.block; }
+  }
+  return slots;
+#else
+  return entry;
 #endif
 }
 
@@ -68,68 +108,86 @@ fn main(@builtin(workgroup_id) wg: vec3u, @builtin(num_workgroups) groups: vec3u
   let batch = group / (params.spans * tiles * params.kvHeads);
   if (batch >= params.batch) { return; }
   let width = params.dim / 4u;
-  let count = extents[params.counts + batch];
-  let length = select(0u, min(extents[batch] + 1u, params.slots), count > 0u); // keys
-  let first = span * SPAN;
-  let last = min(first + SPAN, length);
+  let row0 = batch * params.slots; // of the sequence's keys
+  let length = select(0u, min(extents[batch] + 1u, params.slots), extents[params.counts + batch] > 0u); // keys
+#if TREE
+  let list = (batch * params.kvHeads + kvHead) * params.beam;
+  var leaves = 0u;
+  while (leaves < params.beam && selected[list + leaves] < params.slots / params.block) { leaves += 1u; }
+  let seen = Seen(list, leaves * params.block, (max(length, params.window) - params.window) / params.block * params.block);
+  let begin = 0u;
+  let end = select(0u, seen.leafKeys + length - seen.first, length > 0u);
+#else
+  let seen = Seen();
+  let begin = span * SPAN;
+  let end = min(begin + SPAN, length);
+#endif
 
   for (var i = lane; i < ROWS * width; i += LANES) {
     let row = kvHead * share + min(firstRow + i / width, share - 1u);
     queryTile[i] = vec4f(q[(batch * params.heads + row) * width + i % width]) * (params.scale * LOG2E);
   }
-  for (var i = lane; i < ROWS * QUADS; i += LANES) { scores[i] = vec4f(HIDDEN); }
-  workgroupBarrier();
 
-  var top: array<f32, ROWS>;
-  for (var r = 0u; r < ROWS; r++) { top[r] = HIDDEN; }
-  for (var i = lane; first + i * 4u < last; i += LANES) {
-    let key = first + i * 4u + vec4u(0u, 1u, 2u, 3u);
-    let at = ((batch * params.slots + min(key, vec4u(last - 1u))) * params.kvHeads + kvHead) * params.dim;
-    var score: array<vec4f, ROWS>;
-    for (var r = 0u; r < ROWS; r++) { score[r] = vec4f(0.0); }
-    for (var c = 0u; c < width; c++) {
-      let columns = mat4x4f(load(&keys, at.x, c), load(&keys, at.y, c), load(&keys, at.z, c), load(&keys, at.w, c));
-      for (var r = 0u; r < ROWS; r++) { score[r] += queryTile[r * width + c] * columns; }
+  var top: array<f32, ROWS>; // the largest score so far, in units of log 2
+  var total: array<f32, ROWS>; // Σ exp(score − top)
+  var sum: array<vec4f, ROWS>; // this invocation's share of Σ exp(score − top) v
+  for (var r = 0u; r < ROWS; r++) {
+    top[r] = HIDDEN;
+    total[r] = 0.0;
+    sum[r] = vec4f(0.0);
+  }
+  let stride = LANES / width; // invocations that share a quad
+  for (var first = begin; first < end; first += SPAN) {
+    let last = min(first + SPAN, end);
+    let quads = (last - first + 3u) / 4u; // of keys
+    workgroupBarrier(); // the queries are there, the scores of before are read
+    var larger = top;
+    for (var i = lane; i < quads; i += LANES) {
+      let key = first + i * 4u + vec4u(0u, 1u, 2u, 3u);
+      let at = ((row0 + slots_of(min(key, vec4u(last - 1u)), seen)) * params.kvHeads + kvHead) * width;
+      var score: array<vec4f, ROWS>;
+      for (var r = 0u; r < ROWS; r++) { score[r] = vec4f(0.0); }
+      for (var c = 0u; c < width; c++) {
+        let columns = mat4x4f(load(&keys, at.x + c), load(&keys, at.y + c), load(&keys, at.z + c), load(&keys, at.w + c));
+        for (var r = 0u; r < ROWS; r++) { score[r] += queryTile[r * width + c] * columns; }
+      }
+      for (var r = 0u; r < ROWS; r++) {
+        score[r] = select(score[r], vec4f(HIDDEN), key >= vec4u(last));
+        larger[r] = max(larger[r], max(max(score[r].x, score[r].y), max(score[r].z, score[r].w)));
+        scores[r * QUADS + i] = score[r];
+      }
     }
+    for (var r = 0u; r < ROWS; r++) { shares[r * LANES + lane].x = larger[r]; }
+    workgroupBarrier();
     for (var r = 0u; r < ROWS; r++) {
-      score[r] = select(score[r], vec4f(HIDDEN), key >= vec4u(last));
-      top[r] = max(top[r], max(max(score[r].x, score[r].y), max(score[r].z, score[r].w)));
-      scores[r * QUADS + i] = score[r];
+      for (var i = 0u; i < LANES; i++) { larger[r] = max(larger[r], shares[r * LANES + i].x); }
+      let shrink = exp2(top[r] - larger[r]); // of what was summed so far
+      top[r] = larger[r];
+      total[r] *= shrink;
+      sum[r] *= shrink;
+      var added = 0.0;
+      for (var i = lane; i < quads; i += LANES) {
+        let score = scores[r * QUADS + i];
+        let p = select(exp2(score - top[r]), vec4f(0.0), score <= vec4f(0.5 * HIDDEN));
+        scores[r * QUADS + i] = p;
+        added += dot(p, vec4f(1.0));
+      }
+      shares[r * LANES + lane].y = added;
     }
-  }
-  for (var r = 0u; r < ROWS; r++) { shares[r * LANES + lane].x = top[r]; }
-  workgroupBarrier();
-  var total: array<f32, ROWS>;
-  for (var r = 0u; r < ROWS; r++) {
-    for (var i = 0u; i < LANES; i++) { top[r] = max(top[r], shares[r * LANES + i].x); }
-    total[r] = 0.0;
-    for (var i = lane; i < QUADS; i += LANES) {
-      let score = scores[r * QUADS + i];
-      let p = select(exp2(score - top[r]), vec4f(0.0), score <= vec4f(0.5 * HIDDEN));
-      scores[r * QUADS + i] = p;
-      total[r] += dot(p, vec4f(1.0));
+    workgroupBarrier();
+    for (var r = 0u; r < ROWS; r++) {
+      for (var i = 0u; i < LANES; i++) { total[r] += shares[r * LANES + i].y; }
     }
-    shares[r * LANES + lane].y = total[r];
-  }
-  workgroupBarrier();
-  for (var r = 0u; r < ROWS; r++) {
-    total[r] = 0.0;
-    for (var i = 0u; i < LANES; i++) { total[r] += shares[r * LANES + i].y; }
+    if (lane < stride * width) {
+      for (var i = lane / width; i < quads; i += stride) {
+        let key = first + i * 4u + vec4u(0u, 1u, 2u, 3u);
+        let at = ((row0 + slots_of(min(key, vec4u(last - 1u)), seen)) * params.kvHeads + kvHead) * width + lane % width;
+        let columns = mat4x4f(load(&values, at.x), load(&values, at.y), load(&values, at.z), load(&values, at.w));
+        for (var r = 0u; r < ROWS; r++) { sum[r] += columns * scores[r * QUADS + i]; }
+      }
+    }
   }
   workgroupBarrier(); // the shares are read
-
-  let stride = LANES / width; // invocations that share a quad
-  var sum: array<vec4f, ROWS>;
-  for (var r = 0u; r < ROWS; r++) { sum[r] = vec4f(0.0); }
-  if (lane < stride * width) {
-    for (var i = lane / width; first + i * 4u < last; i += stride) {
-      let key = min(first + i * 4u + vec4u(0u, 1u, 2u, 3u), vec4u(last - 1u));
-      let at = ((batch * params.slots + key) * params.kvHeads + kvHead) * params.dim;
-      let c = lane % width;
-      let columns = mat4x4f(load(&values, at.x, c), load(&values, at.y, c), load(&values, at.z, c), load(&values, at.w, c));
-      for (var r = 0u; r < ROWS; r++) { sum[r] += columns * scores[r * QUADS + i]; }
-    }
-  }
   for (var r = 0u; r < ROWS; r++) { shares[r * LANES + lane] = sum[r]; }
   workgroupBarrier();
   for (var r = 0u; r < ROWS; r++) {
@@ -148,4 +206,20 @@ fn main(@builtin(workgroup_id) wg: vec3u, @builtin(num_workgroups) groups: vec3u
     if (lane == 0u) { statistics[row * params.spans + span] = vec2f(top[r], total[r]); }
 #endif
   }
+#if TREE
+
+  if (firstRow > 0u || length == 0u || length % params.block > 0u || lane >= width) { return; }
+  var node = length / params.block - 1u;
+  var level = (batch * params.kvHeads + kvHead) * params.nodes; // where it begins
+  var room = params.slots / params.block;
+  let source = ((row0 + node * params.block) * params.kvHeads + kvHead) * width + lane;
+  make_leaf((level + node) * NODE * width + lane, source, params.kvHeads * width, params.block, width);
+  while ((node + 1u) % params.fanout == 0u) {
+    let below = level + node + 1u - params.fanout;
+    level += room;
+    room /= params.fanout;
+    node /= params.fanout;
+    make_node((level + node) * NODE * width + lane, below * NODE * width + lane, params.fanout, width);
+  }
+#endif
 }

@@ -1,14 +1,18 @@
-// x += y · (offset + w) / rms(y), a workgroup a row: the norms that some decoders have behind attention and MLP.
+// The norm behind the last layer's MLP: x + (offset + w) ∘ y / rms(y), a workgroup a row. Those of the layers before are the
+// business of decode_project.wgsl.
 
-@group(0) @binding(0) var<storage, read> y: array<vec4<$T>>; // (B, C)
-@group(0) @binding(1) var<storage, read> weight: array<vec4f>; // (C)
-@group(0) @binding(2) var<storage, read_write> x: array<vec4<$T>>; // (B, C)
+$X
+@group(0) @binding(1) var<storage, read> vectors: array<vec4f>;
+@group(0) @binding(2) var<storage, read_write> out: array<vec4<$T>>; // (B, C)
 
 struct Params {
   batch: u32,
   width: u32, // C
   eps: f32,
   offset: f32,
+  behind: u32, // where vectors begin, in elements
+  y: u32, // where it begins behind x, in elements
+  gain: f32,
 }
 
 #include ./shared.wgsl
@@ -16,12 +20,6 @@ struct Params {
 @compute @workgroup_size(LANES)
 fn main(@builtin(workgroup_id) wg: vec3u, @builtin(local_invocation_index) lane: u32) {
   let quads = params.width / 4u;
-  let row = wg.x * quads;
-  var own: Dots; // the squares alone
-  for (var i = lane; i < quads; i += LANES) { own.squares[0] += dot(vec4f(y[row + i]), vec4f(y[row + i])); }
-  let rms = inverseSqrt(add_lanes(own, lane).squares[0] / f32(params.width) + params.eps);
-  for (var i = lane; i < quads; i += LANES) {
-    let normed = vec4f(y[row + i]) * rms * (weight[i] + params.offset);
-    x[row + i] = vec4<$T>(vec4f(x[row + i]) + normed);
-  }
+  find_behind(wg.x, lane);
+  for (var i = lane; i < quads; i += LANES) { out[wg.x * quads + i] = vec4<$T>(state(wg.x * quads + i, i, 0u)); }
 }

@@ -3,7 +3,8 @@
 //
 // A lane's product makes two quads of a head's columns that turn together: c … c + 3 and c + D / 2 …. Where nothing needs the
 // whole head, LANES lanes (a subgroup) are a workgroup, and make such a pair. With norms of heads, or a cache in q8 (whose
-// blocks share a scale), a workgroup makes a head (WHOLE): four subgroups take the pairs in turn.
+// blocks share a scale), a workgroup makes a head (WHOLE): four subgroups take the pairs in turn. With BEHIND the norm behind
+// the MLP of the layer before comes first, and a sequence's first workgroup stores what it leaves.
 
 alias Float = vec4<$T>;
 #if Q8
@@ -19,7 +20,7 @@ $K
 $V
 @group(0) @binding(5) var<storage, read> extents: array<u32>; // starts (B), and from params.counts on, counts (B)
 @group(0) @binding(6) var<storage, read> turns: array<vec2u>; // (D / 2): see rope.wgsl
-@group(0) @binding(7) var<storage, read_write> queries: array<Float>; // (B, H, D)
+@group(0) @binding(7) var<storage, read_write> queries: array<Float>; // (B, H, D); with BEHIND the states (B, C) stand before them
 @group(0) @binding(8) var<storage, read_write> cachedKeys: array<Cached>; // (B, slots, KV, D)
 @group(0) @binding(9) var<storage, read_write> cachedValues: array<Cached>;
 
@@ -36,6 +37,12 @@ struct Params {
   offset: f32, // what is added to the weights of norms
   turnScale: f32,
   norm: u32, // where vectors begin, in elements
+#if BEHIND
+  behind: u32, // likewise
+  y: u32, // where it begins behind x, in elements
+  gain: f32, // 0: there is no y yet
+  queries: u32, // where they begin, in elements
+#endif
 #if BIAS
   queryBias: u32,
   keyBias: u32,
@@ -80,7 +87,11 @@ fn circles(position: u32, pair: u32) -> array<vec4f, 2> {
 
 // Stores a quad of a head: kind 0 is a query, 1 a key, 2 a value; `at` counts elements.
 fn store(kind: u32, at: u32, value: vec4f) {
+#if BEHIND
+  if (kind == 0u) { queries[(params.queries + at) / 4u] = Float(value); }
+#else
   if (kind == 0u) { queries[at / 4u] = Float(value); }
+#endif
 #if !Q8
   if (kind == 1u) { cachedKeys[at / 4u] = Cached(value); }
   if (kind == 2u) { cachedValues[at / 4u] = Cached(value); }
@@ -105,6 +116,15 @@ fn main(@builtin(workgroup_id) wg: vec3u, @builtin(num_workgroups) groups: vec3u
   let lane = invocation % LANES;
   let team = invocation / LANES;
   let ofKind = select(params.kvHeads, params.heads, kind == 0u);
+#if BEHIND
+  find_behind(token, lane);
+  if (group % (units * allHeads) == 0u && team == 0u) {
+    let quads = params.width / 4u;
+    for (var j = 0u; j < min(ROWS, params.batch - token); j++) {
+      for (var i = lane; i < quads; i += LANES) { queries[(token + j) * quads + i] = Float(state((token + j) * quads + i, i, j)); }
+    }
+  }
+#endif
 
 #if WHOLE
   for (var round = 0u; round < pairs; round += TEAMS) {

@@ -2,7 +2,7 @@
 // this text for each weight that they read.
 //
 // The norm costs no pass of its own: W (x ∘ w / rms(x)) = W (x ∘ w) / rms(x), and the sum of squares comes along with the
-// products. A lane takes every LANES-th quad of the columns; eight rows are read for one of x.
+// products. A lane takes every LANES-th quad of the columns; eight rows are read for one of the states (two, with BEHIND).
 
 $READER
 #if BLOCKS
@@ -21,7 +21,7 @@ fn dots_$NAME(first: u32, second: u32, token: u32, lane: u32) -> Dots {
     let ya = mat4x4f(load_$NAME(a.x + i), load_$NAME(a.y + i), load_$NAME(a.z + i), load_$NAME(a.w + i));
     let yb = mat4x4f(load_$NAME(b.x + i), load_$NAME(b.y + i), load_$NAME(b.z + i), load_$NAME(b.w + i));
     for (var j = 0u; j < ROWS; j++) {
-      let v = load_x(min(token + j, params.batch - 1u) * quads + i); // (B, C)
+      let v = state(min(token + j, params.batch - 1u) * quads + i, i, j); // (B, C)
       dots.first[j] += (v * w) * ya;
       dots.second[j] += (v * w) * yb;
       dots.squares[j] += dot(v, v);

@@ -51,3 +51,34 @@ fn normed(own: Dots, lane: u32) -> Dots {
   }
   return all;
 }
+
+#if BEHIND
+// The states are x + (offset + w) ∘ y / rms(y): what the half of a layer before has left, with the norm that stands behind it.
+// x and y lie in one buffer. Each team of lanes finds rms(y) for itself: it reads y once more, where it reads eight or more
+// rows of weights for each of x, and so the norm takes no dispatch of its own.
+var<private> behind: array<f32, ROWS>; // gain / rms(y), of this workgroup's sequences
+
+fn find_behind(token: u32, lane: u32) {
+  let quads = params.width / 4u;
+  var own: Dots; // the squares alone
+  for (var i = lane; i < quads; i += LANES) {
+    for (var j = 0u; j < ROWS; j++) {
+      let y = load_x(params.y / 4u + min(token + j, params.batch - 1u) * quads + i);
+      own.squares[j] += dot(y, y);
+    }
+  }
+  let all = add_lanes(own, lane);
+  for (var j = 0u; j < ROWS; j++) {
+    behind[j] = params.gain * inverseSqrt(all.squares[j] / f32(params.width) + params.eps);
+  }
+}
+#endif
+
+// Quad `at` of the states, which is quad i of the workgroup's sequence j.
+fn state(at: u32, i: u32, j: u32) -> vec4f {
+#if BEHIND
+  return load_x(at) + load_x(params.y / 4u + at) * behind[j] * (vectors[params.behind / 4u + i] + params.offset);
+#else
+  return load_x(at);
+#endif
+}
