@@ -7,7 +7,7 @@ import type { CacheFormat } from '../../llm/cache.ts';
 import type { Transformer } from '../../llm/model.ts';
 import { quantize } from '../../kernels/index.ts';
 import { plainDevice, poorestDevice } from '../device.ts';
-import { difference, MIXED, randomIds, randomModel } from './tiny.ts';
+import { cachedLogits, difference, MIXED, randomIds, randomModel, referenceLogits } from './tiny.ts';
 
 let device: Device;
 beforeAll(async () => {
@@ -144,6 +144,17 @@ describe('gives what the composed operations give', () => {
     model.release();
   });
 
+  const TREE = { ...MIXED, layer_types: Array(3).fill('tree_attention') as string[], tree: { block: 4, fanout: 2, beam: 2 } }; // prettier-ignore
+  it.each([
+    ['pooled summaries', 1, TREE],
+    ['boxes', 2, { ...TREE, tree: { ...TREE.tree, summary: 'boxes' }, attention_sinks: 0 }],
+    ['blocks of 3, a head a group', 2, { ...TREE, tree: { block: 3, fanout: 3, beam: 2 }, num_key_value_heads: 4 }],
+  ])('trees: %s, %i sequences', async (_, count, json) => {
+    const { model } = randomModel(device, json);
+    await check({ model, texts: texts(count, 34), prompt: 7 }, ROUNDING);
+    model.release();
+  });
+
   it('over a cache of several spans', async () => {
     const { model } = randomModel(device, { ...MIXED, max_position_embeddings: 1200 });
     await check({ model, texts: texts(2, 600), prompt: 597, capacity: 1200 }, ROUNDING);
@@ -161,6 +172,26 @@ describe('gives what the composed operations give', () => {
   });
 });
 
+describe('gives what plain loops in float64 give', () => {
+  const tree = { block: 4, fanout: 2, beam: 16 }; // all leaves: as if the layers saw everything
+  it.each([
+    ['Gemma 3', { ...MIXED, model_type: 'gemma3_text', attention_sinks: undefined, hidden_activation: 'gelu_pytorch_tanh' }], // prettier-ignore
+    ['trees whose beam takes all leaves', { ...MIXED, layer_types: Array(3).fill('tree_attention') as string[], tree }],
+  ])('%s, sequences that pause', async (_, json) => {
+    const { model, weights } = randomModel(device, JSON.parse(JSON.stringify(json)) as object);
+    const parts = [[6, 9], ...Array.from({ length: 24 }, (_, i) => [Number(i % 4 > 0), Number(i % 4 !== 2)])];
+    const all = texts(2, 32);
+    const found = await cachedLogits(model, all, parts);
+    const seen = { ...model.config, layers: model.config.layers.map((layer) => (layer.tree ? { ...layer, window: null } : layer)) }; // prettier-ignore
+    for (const [b, logits] of found.entries()) {
+      const ids = all[b]!.slice(0, logits.length / model.config.vocabulary);
+      expect(ids.length).toBeGreaterThan(20);
+      expect(difference(logits, referenceLogits(seen, weights, ids))).toBeLessThan(ROUNDING);
+    }
+    model.release();
+  });
+});
+
 it('has each sequence’s bits as alone, whatever is decoded beside it', async () => {
   const { model } = randomModel(device, MIXED);
   const all = texts(3, 14);
@@ -172,16 +203,27 @@ it('has each sequence’s bits as alone, whatever is decoded beside it', async (
   model.release();
 });
 
-it('takes five dispatches a layer, six where the cache has several spans', async () => {
-  for (const [capacity, most] of [
-    [40, 5],
-    [1200, 6],
-  ] as const) {
-    const { model } = randomModel(device, { ...MIXED, max_position_embeddings: 1200, num_hidden_layers: 4, layer_types: Array(4).fill('full_attention') }); // prettier-ignore
+describe('a layer takes', () => {
+  const layers = (type: string) => ({ num_hidden_layers: 4, layer_types: Array(4).fill(type) as string[] });
+  const base = { ...MIXED, ...layers('full_attention'), attention_sinks: undefined, max_position_embeddings: 1200 };
+  const behind = { ...base, model_type: 'gemma3_text', hidden_activation: 'gelu_pytorch_tanh' };
+  const tree = { ...base, ...layers('tree_attention'), tree: { block: 4, fanout: 2, beam: 3 } };
+  it.each([
+    ['Llama', { ...base, model_type: 'llama', sliding_window: undefined, layer_types: undefined }, 40, 5, 0],
+    ['Llama, several spans', { ...base, model_type: 'llama', sliding_window: undefined, layer_types: undefined }, 1200, 6, 0], // prettier-ignore
+    ['Qwen 3', { ...base, model_type: 'qwen3', sliding_window: undefined, layer_types: undefined }, 40, 5, 0],
+    ['Qwen 3, several spans', { ...base, model_type: 'qwen3', sliding_window: undefined, layer_types: undefined }, 1200, 6, 0], // prettier-ignore
+    // Embeddings are multiplied, and the norm behind the last MLP has no layer behind it.
+    ['Gemma 3', behind, 40, 5, 2],
+    ['Gemma 3, several spans', behind, 1200, 6, 2],
+    ['window and tree', tree, 40, 6, 0],
+    ['window and tree, a longer cache', tree, 1200, 6, 0],
+  ])('%s', async (_, json, capacity, most, more) => {
+    const { model } = randomModel(device, JSON.parse(JSON.stringify(json)) as object);
     const { dispatches } = await decode({ model, texts: texts(2, 10), prompt: 8, capacity });
-    expect(dispatches).toBe(4 * most + 2); // and the embedding and the last norm
+    expect(dispatches).toBe(4 * most + 2 + more); // and the embedding and the last norm
     model.release();
-  }
+  });
 });
 
 it('gives the same bits captured and replayed', async () => {
