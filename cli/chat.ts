@@ -2,10 +2,9 @@
 import { createInterface } from 'node:readline';
 import { Command } from 'commander';
 import { Chat, ChatTemplate } from '../llm/chat.ts';
-import { folderFiles } from '../nn/folder.ts';
 import { ChatSession, readMessages } from './chat/session.ts';
 import { main } from './errors.ts';
-import { loadLanguage } from './generate/load.ts';
+import { loadLanguage, MODEL } from './generate/load.ts';
 import { generateOptions, whole, withTextOptions } from './generate/options.ts';
 import type { TextOptions } from './generate/options.ts';
 
@@ -18,8 +17,8 @@ interface Options extends TextOptions {
 
 const command = withTextOptions(
   new Command('node cli/chat.js')
-    .description('A conversation with a model folder (config.json, safetensors, tokenizer.json) in the terminal.')
-    .argument('<model>', 'the folder, such as assets/lm')
+    .description('A conversation with a model in the terminal.')
+    .argument('<model>', MODEL)
     .option('--system <text>', 'what the model is told before the conversation')
     .option('--examples <file>', 'turns that come first, as /save writes them: [{"role": "user", "content": "…"}, …]')
     .option('--schema <file>', 'answers are JSON that satisfies this JSON schema')
@@ -34,6 +33,7 @@ always text: <|im_end|> in it ends nothing. In the conversation, /help shows the
 Examples:
   node cli/chat.js assets/lm
   node cli/chat.js assets/lm --system "You answer in one sentence." --temperature 0.7
+  node cli/chat.js qwen3-0.6b-q8_0.gguf --weights q8
   node cli/chat.js assets/lm --schema answer.json --max-tokens 500
   echo "What is the capital of France?" | node cli/chat.js assets/lm --temperature 0
 `,
@@ -42,11 +42,11 @@ Examples:
 
 await main(async () => {
   command.parse();
-  const [folder] = command.processedArgs as [string];
+  const [place] = command.processedArgs as [string];
   const options = command.opts<Options>();
-  const language = await loadLanguage(folder, options.weights);
+  const language = await loadLanguage(place, options);
   const { model, tokenizer } = language;
-  const template = await ChatTemplate.read(folderFiles(language.folder), tokenizer);
+  const template = new ChatTemplate(tokenizer, language.chat);
   const { context: capacity, cache: cacheFormat } = options;
   const chat = new Chat(model, tokenizer, template, { capacity, cacheFormat });
   const session = new ChatSession(chat, generateOptions(options, language), (text) => process.stdout.write(text));
@@ -55,7 +55,7 @@ await main(async () => {
   chat.messages = [...chat.messages, ...examples];
   if (options.schema !== undefined) await session.schema(options.schema);
   if (template.kind !== 'own')
-    console.log(`${folder} has no chat template: ${template.kind === 'plain' ? 'a plain dialogue' : template.kind} stands in for it`); // prettier-ignore
+    console.log(`${place} has no chat template: ${template.kind === 'plain' ? 'a plain dialogue' : template.kind} stands in for it`); // prettier-ignore
 
   const terminal = process.stdin.isTTY;
   const lines = createInterface({ input: process.stdin, ...(terminal && { output: process.stdout, prompt: '> ' }) });

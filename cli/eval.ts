@@ -9,6 +9,7 @@ import { main } from './errors.ts';
 import { evalNeedle } from './eval/needle.ts';
 import { evalRecall } from './eval/recall.ts';
 import { evalRuler } from './eval/ruler.ts';
+import { MODEL } from './generate/load.ts';
 import { whole } from './generate/options.ts';
 
 const some =
@@ -35,6 +36,7 @@ interface Options {
   readonly recall?: boolean;
   readonly length: number;
   readonly model?: string;
+  readonly tokenizer?: string;
   readonly lengths: readonly number[];
   readonly tasks: readonly RulerTask[];
   readonly samples: number;
@@ -50,14 +52,15 @@ const command = new Command('node cli/eval.js')
     `What models make of long contexts, in one of three ways:
 --needle   an induction head with written weights looks for tokens at 20 depths,
            through a tree layer and through windows alone
---ruler    the 13 tasks of RULER with a model folder
+--ruler    the 13 tasks of RULER with a model
 --recall   trains a small model with a tree layer and one with full attention on
            associative recall, and compares them at 1 to 8 times the length`,
   )
   .option('--needle', 'needs no model')
   .option('--length <n>', 'tokens of --needle', whole(64, 131_072), 131_072)
   .option('--ruler', 'needs --model')
-  .option('--model <folder>', 'config.json, safetensors and tokenizer.json')
+  .option('--model <place>', MODEL)
+  .option('--tokenizer <place>', 'of --model, if it is not with it')
   .option('--lengths <list>', 'tokens of --ruler, the answer’s included', some(whole(64)), [4096])
   .option('--tasks <list>', `of --ruler: ${RULER_TASKS.join(', ')}`, some(taskOf), RULER_TASKS)
   .option('--samples <n>', 'texts of each task and length', whole(1), 10)
@@ -86,6 +89,6 @@ await main(async () => {
     throw new Error('[eval] say one of --needle, --ruler and --recall; --help shows what they do');
   if (needle) return evalNeedle(options);
   if (recall) return evalRecall(options);
-  if (model === undefined) throw new Error('[eval] --ruler needs --model FOLDER');
+  if (model === undefined) throw new Error('[eval] --ruler needs --model');
   return evalRuler({ ...options, model, seed });
 });

@@ -6,7 +6,7 @@ import type { GenerationEvent } from '../llm/generate.ts';
 import { main } from './errors.ts';
 import { matcherOf } from './generate/grammar.ts';
 import type { GrammarSource } from './generate/grammar.ts';
-import { loadLanguage } from './generate/load.ts';
+import { loadLanguage, MODEL } from './generate/load.ts';
 import { generateOptions, whole, withTextOptions } from './generate/options.ts';
 import type { TextOptions } from './generate/options.ts';
 import { Speed } from './generate/speed.ts';
@@ -19,8 +19,8 @@ interface Options extends TextOptions, GrammarSource {
 
 const command = withTextOptions(
   new Command('node cli/generate.js')
-    .description('Continues a prompt with a model folder (config.json, safetensors, tokenizer.json), as it comes.')
-    .argument('<model>', 'the folder, such as assets/lm')
+    .description('Continues a prompt, as it comes.')
+    .argument('<model>', MODEL)
     .argument('<prompt>', 'the text to go on from; - reads it from standard input')
     .option('--schema <file>', 'writes JSON that satisfies a JSON schema, whatever the model')
     .option('--grammar <file>', 'writes what a context-free grammar (.gbnf) derives')
@@ -38,6 +38,7 @@ model's generation_config.json says, else plain sampling at temperature 1. Ctrl-
 Examples:
   node cli/generate.js assets/lm "The capital of France"
   node cli/generate.js assets/lm "Once upon a time" --temperature 0.8 --top-p 0.95 --samples 3
+  node cli/generate.js stories15M.bin "One day" --tokenizer llama2/tokenizer.bin
   node cli/generate.js assets/lm "Yes or no? " --regex "yes|no" --temperature 0
   node cli/generate.js assets/lm "A pet as JSON: " --schema pet.json
   node cli/generate.js assets/lm - --stop "\\n\\n" --lookup 8 < article.txt
@@ -47,10 +48,10 @@ Examples:
 
 await main(async () => {
   command.parse();
-  const [folder, given] = command.processedArgs as [string, string];
+  const [place, given] = command.processedArgs as [string, string];
   const options = command.opts<Options>();
   const { samples, logprobs, maxTokens } = options;
-  const language = await loadLanguage(folder, options.weights);
+  const language = await loadLanguage(place, options);
   const { model, tokenizer } = language;
   const prompt = given === '-' ? await readAll(process.stdin) : given;
   const grammar = await matcherOf(options, tokenizer.vocabulary, maxTokens);

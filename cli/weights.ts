@@ -1,19 +1,25 @@
+import path from 'node:path';
 import { Command, Option } from 'commander';
 import { openNodeDevice } from '../engine/node.ts';
 import { loadTransformer, openGguf, saveGguf } from '../llm/folder.ts';
 import { ggufModel } from '../llm/gguf.ts';
+import { readLlama2c } from '../llm/llama2c.ts';
 import { weightErrors } from '../llm/weights.ts';
+import { openSource } from '../nn/files.ts';
 import { folderFiles } from '../nn/folder.ts';
 import { WEIGHT_FORMATS } from '../nn/module.ts';
 import type { WeightFormat, Weights } from '../nn/module.ts';
 import { main } from './errors.ts';
+import { loadLanguage, MODEL } from './generate/load.ts';
 
 const command = new Command('node cli/weights.js')
   .description('What rounding a decoder’s weights to a format costs, tensor by tensor; or writes it as a GGUF file.')
-  .argument('<model>', 'a folder in transformers’ layout, or a GGUF file')
+  .argument('<model>', MODEL)
   .addOption(new Option('--weights <format>', 'the format').choices(WEIGHT_FORMATS).default('q8'))
-  .option('--gguf <file>', 'write the model here instead')
+  .option('--gguf <file>', 'write the model here instead, with its tokenizer and chat template')
   .addOption(new Option('--type <type>', 'of the matrices in it').choices(['F32', 'F16', 'Q8_0']).default('F16'))
+  .option('--tokenizer <place>', 'of --gguf, if it is not with the model')
+  .option('--no-tokenizer', 'none in it: programs that open it can use token ids alone')
   .addHelpText(
     'after',
     `
@@ -29,15 +35,23 @@ Examples:
 await main(async () => {
   command.parse();
   const [model] = command.args as [string];
-  const { weights, gguf, type } = command.opts<{
+  const {
+    weights,
+    gguf,
+    type,
+    tokenizer: place,
+  } = command.opts<{
     weights: WeightFormat;
     gguf?: string;
     type: 'F32' | 'F16' | 'Q8_0';
+    tokenizer?: string | boolean;
   }>();
   if (gguf !== undefined) {
-    const device = await openNodeDevice();
-    await saveGguf(await loadTransformer(device, model), gguf, { type });
-    return;
+    const name = path.basename(path.resolve(model)).replace(/\.(gguf|bin)$/, '');
+    if (place === false) return saveGguf(await loadTransformer(await openNodeDevice(), model), gguf, { type, name });
+    const given = typeof place === 'string' ? place : undefined;
+    const { model: loaded, ...tokenizer } = await loadLanguage(model, { weights: 'f32', tokenizer: given });
+    return saveGguf(loaded, gguf, { type, name, tokenizer });
   }
   const { file, source } = await openWeights(model);
   try {
@@ -53,6 +67,10 @@ async function openWeights(model: string): Promise<{ file: { close(): Promise<vo
   if (model.endsWith('.gguf')) {
     const file = await openGguf(model);
     return { file, source: (await ggufModel(file)).weights };
+  }
+  if (model.endsWith('.bin')) {
+    const file = await openSource(model);
+    return { file, source: (await readLlama2c(file)).weights };
   }
   const file = await folderFiles(model).weights('', 'model');
   return { file, source: file };

@@ -42,15 +42,12 @@ export class ChatTemplate {
   readonly #tokenizer: Tokenizer;
   readonly #template: Template;
   readonly #variables: Readonly<Record<string, unknown>>;
-  /** Special tokens by their text. */
-  readonly #special: ReadonlyMap<string, number>;
-  readonly #anySpecial: RegExp;
+  readonly #anyControl: RegExp;
 
   constructor(tokenizer: Tokenizer, { source, bos = '', eos = '' }: ChatTemplateOptions) {
     this.#tokenizer = tokenizer;
-    this.#special = specialTokens(tokenizer);
-    this.#anySpecial = anyOf([...this.#special.keys()]);
-    const chatml = ['<|im_start|>', '<|im_end|>'].every((name) => this.#special.has(name));
+    this.#anyControl = anyOf([...tokenizer.control.keys()]);
+    const chatml = ['<|im_start|>', '<|im_end|>'].every((name) => tokenizer.control.has(name));
     this.kind = source !== null ? 'own' : chatml ? 'ChatML' : 'plain';
     try {
       this.#template = new Template(source ?? (chatml ? CHATML : PLAIN));
@@ -62,39 +59,33 @@ export class ChatTemplate {
     this.ends = this.kind === 'plain' ? [] : this.#turnEnds();
   }
 
-  /** The template in a model's folder: `chat_template.jinja`, or in `tokenizer_config.json`; else one that stands in for it. */
+  /** The template in a model's folder, else one that stands in for it. */
   static async read(files: ModelFiles, tokenizer: Tokenizer): Promise<ChatTemplate> {
-    const name = 'tokenizer_config.json';
-    const config = (await files.text(name)) === null ? {} : ((await readJson(files, name)) as Record<string, unknown>);
-    const text = (token: unknown): string => {
-      const content = (token as { content?: unknown } | null | undefined)?.content ?? token;
-      return typeof content === 'string' ? content : '';
-    };
-    const given = config['chat_template'];
-    // Several templates by name: that for plain conversations is called default.
-    const list = Array.isArray(given) ? (given as { name?: unknown; template?: unknown }[]) : [{ name: 'default', template: given }]; // prettier-ignore
-    const own = list.find(({ name }) => name === 'default')?.template;
-    const source = (await files.text('chat_template.jinja')) ?? (typeof own === 'string' ? own : null);
-    return new ChatTemplate(tokenizer, { source, bos: text(config['bos_token']), eos: text(config['eos_token']) });
+    return new ChatTemplate(tokenizer, await readChatTemplate(files));
   }
 
   /**
    * The tokens of a conversation, with the beginning of an answer behind it (`answer`). Only what the template itself writes
-   * becomes special tokens: in the messages' contents their names are text like any other. Throws where the template
-   * refuses the conversation.
+   * becomes special tokens: in the messages' contents their names are text like any other. So are those of other added
+   * tokens, such as `<think>`, but for what the model itself said. Throws where the template refuses the conversation.
    */
   encode(messages: readonly Message[], { answer = true } = {}): number[] {
     // A character that occurs nowhere is put into contents wherever they could take part in the name of a special token.
     const mark = unusedCharacter(messages.map(({ content }) => content).join(''));
-    const names = [...this.#special.keys()];
-    const marked = messages.map((message) => ({ ...message, content: broken(message.content, names, mark) }));
+    const { control, vocabulary } = this.#tokenizer;
+    const names = [...control.keys()];
+    const special = names.filter((name) => vocabulary.isSpecial(control.get(name)!));
+    const marked = messages.map((message) => {
+      const own = message.role === 'assistant' ? special : names;
+      return { ...message, content: broken(message.content, own, mark) };
+    });
     const text = this.#render(marked, answer);
     const ids: number[] = [];
     let at = 0;
-    const plain = (end: number) => ids.push(...this.#tokenizer.encode(text.slice(at, end).replaceAll(mark, '')));
-    for (const { 0: name, index } of text.matchAll(this.#anySpecial)) {
+    const plain = (end: number) => ids.push(...this.#tokenizer.encode(text.slice(at, end).replaceAll(mark, ''), { added: false })); // prettier-ignore
+    for (const { 0: name, index } of text.matchAll(this.#anyControl)) {
       plain(index);
-      ids.push(this.#special.get(name)!);
+      ids.push(control.get(name)!);
       at = index + name.length;
     }
     plain(text.length);
@@ -110,25 +101,34 @@ export class ChatTemplate {
     }
   }
 
-  /** The special token that the template writes behind an answer. */
+  /** The token that the template writes behind an answer. */
   #turnEnds(): number[] {
     const [question, said] = ['a', 'zyx'];
     try {
       const text = this.#render([{ role: 'user', content: question }, { role: 'assistant', content: said }], false); // prettier-ignore
       const behind = text.slice(text.lastIndexOf(said) + said.length);
-      const [first] = behind.matchAll(this.#anySpecial);
-      return first ? [this.#special.get(first[0])!] : [];
+      const [first] = behind.matchAll(this.#anyControl);
+      return first ? [this.#tokenizer.control.get(first[0])!] : [];
     } catch {
       return []; // the ends of texts are left
     }
   }
 }
 
-function specialTokens({ vocabulary }: Tokenizer): Map<string, number> {
-  const utf8 = new TextDecoder('utf-8', { ignoreBOM: true });
-  const ids = Array.from({ length: vocabulary.size }, (_, id) => id).filter((id) => vocabulary.isSpecial(id));
-  const named = ids.map((id): [string, number] => [utf8.decode(vocabulary.bytes(id)), id]);
-  return new Map(named.filter(([name]) => name !== ''));
+/** The template in a model's folder: `chat_template.jinja`, or in `tokenizer_config.json`. */
+export async function readChatTemplate(files: ModelFiles): Promise<ChatTemplateOptions> {
+  const name = 'tokenizer_config.json';
+  const config = (await files.text(name)) === null ? {} : ((await readJson(files, name)) as Record<string, unknown>);
+  const text = (token: unknown): string => {
+    const content = (token as { content?: unknown } | null | undefined)?.content ?? token;
+    return typeof content === 'string' ? content : '';
+  };
+  const given = config['chat_template'];
+  // Several templates by name: that for plain conversations is called default.
+  const list = Array.isArray(given) ? (given as { name?: unknown; template?: unknown }[]) : [{ name: 'default', template: given }]; // prettier-ignore
+  const own = list.find(({ name }) => name === 'default')?.template;
+  const source = (await files.text('chat_template.jinja')) ?? (typeof own === 'string' ? own : null);
+  return { source, bos: text(config['bos_token']), eos: text(config['eos_token']) };
 }
 
 /** Matches any of some texts, the longest that is there; nothing where there are none. */

@@ -7,12 +7,17 @@ import { openSource, saveSafetensors, writeFileAtomic } from '../nn/files.ts';
 import { failTo, folderFiles, moduleWeights } from '../nn/folder.ts';
 import { readGguf } from '../nn/gguf.ts';
 import type { Gguf } from '../nn/gguf.ts';
-import { readPart } from '../nn/model_files.ts';
+import { readJson, readPart } from '../nn/model_files.ts';
 import type { ModelFiles } from '../nn/model_files.ts';
+import { readChatTemplate } from './chat.ts';
 import { ggufOf, readGgufTransformer } from './gguf.ts';
 import type { GgufOptions } from './gguf.ts';
 import { readLlama2cTransformer } from './llama2c.ts';
 import { Transformer } from './model.ts';
+import { readTokenizer, tokenizerOf } from './tokenizer.ts';
+import { readLlama2cTokenizer } from './tokenizer_files.ts';
+import type { LoadedTokenizer, TokenizerFile } from './tokenizer_files.ts';
+import { ggufTokenizer } from './tokenizer_gguf.ts';
 import { loadOptions } from './weights.ts';
 import type { TransformerOptions } from './weights.ts';
 
@@ -30,8 +35,11 @@ export const readTransformer = (
     ignore: /rotary_emb\.inv_freq$|^lm_head\.weight$/,
   });
 
+const isFile = (place: string): boolean => /\.(gguf|bin)$/.test(place);
+
 /**
- * Loads a decoder from a folder, a GGUF file or a llama2.c file (.bin). Throws, naming file and fault, on anything missing, damaged or not supported.
+ * Loads a decoder from a folder, a GGUF file or a llama2.c file (.bin). Throws, naming file and fault, on anything missing,
+ * damaged or not supported.
  */
 export async function loadTransformer(
   device: Device,
@@ -39,10 +47,10 @@ export async function loadTransformer(
   options: TransformerOptions = {},
 ): Promise<Transformer> {
   await access(place).catch((error: NodeJS.ErrnoException) => {
-    if (error.code === 'ENOENT') throw new Error(`[folder] the model folder ${place} does not exist`, { cause: error });
+    if (error.code === 'ENOENT') throw new Error(`[folder] ${isFile(place) ? 'the file' : 'the model folder'} ${place} does not exist`, { cause: error }); // prettier-ignore
     failTo('read', place)(error);
   });
-  if (!/\.(gguf|bin)$/.test(place)) return readTransformer(device, folderFiles(place), options);
+  if (!isFile(place)) return readTransformer(device, folderFiles(place), options);
   const source = await openSource(place);
   try {
     if (place.endsWith('.bin')) return await readLlama2cTransformer(device, source, options);
@@ -61,6 +69,41 @@ export async function openGguf(file: string): Promise<Gguf> {
     await source.close();
     throw error;
   }
+}
+
+/**
+ * The tokenizer and the chat template of a model: of its folder, of a GGUF file, or of llama2.c's `tokenizer.bin`, which has a
+ * `vocabulary` of as many tokens as the model. Throws, naming file and fault, on anything missing, damaged or not supported.
+ */
+export async function loadTokenizer(place: string, vocabulary: number): Promise<LoadedTokenizer> {
+  if (!isFile(place)) {
+    const files = folderFiles(place);
+    const tokenizer = await readTokenizer(files);
+    return {
+      json: (await readJson(files, 'tokenizer.json')) as object,
+      tokenizer,
+      chat: await readChatTemplate(files),
+    };
+  }
+  const file = place.endsWith('.bin') ? await llama2cTokenizer(place, vocabulary) : await insideGguf(place);
+  const { json, ends, chat } = file;
+  return { json, tokenizer: await tokenizerOf(json, { ends }), chat };
+}
+
+async function insideGguf(place: string): Promise<TokenizerFile> {
+  const file = await openGguf(place);
+  try {
+    const found = ggufTokenizer(file);
+    if (!found) throw new Error(`[tokenizer] ${place} has no tokenizer in it`);
+    return found;
+  } finally {
+    await file.close();
+  }
+}
+
+async function llama2cTokenizer(place: string, vocabulary: number): Promise<TokenizerFile> {
+  const bytes = await readFile(place).catch(failTo('read', place));
+  return readLlama2cTokenizer(bytes, vocabulary, place);
 }
 
 /** Saves a decoder's weights, and beside them `config.json` and the tokenizer's files of the folder that it came from. */

@@ -6,13 +6,15 @@ import { byteLength, unpackBlocks } from '../engine/index.ts';
 import type { Blocks, Device, Tensor } from '../engine/index.ts';
 import { ropeFrequencies } from '../kernels/index.ts';
 import { encodeGguf, VALUE } from '../nn/gguf.ts';
-import type { Gguf, GgufMetadata, GgufWritable } from '../nn/gguf.ts';
+import type { Gguf, GgufValue, GgufWritable } from '../nn/gguf.ts';
 import { loaded } from '../nn/model_files.ts';
 import type { Weights } from '../nn/module.ts';
 import { parseTransformerConfig } from './config.ts';
 import type { TransformerConfig } from './config.ts';
 import { Transformer } from './model.ts';
 import { ropeValues } from './rope.ts';
+import type { LoadedTokenizer } from './tokenizer_files.ts';
+import { ggufTokenizerOf } from './tokenizer_gguf.ts';
 import { loadOptions } from './weights.ts';
 import type { TransformerOptions } from './weights.ts';
 
@@ -234,8 +236,8 @@ export interface GgufOptions {
   /** Of products' weights and the table of embeddings; the others are F32. */
   readonly type?: GgufWritable['type'];
   readonly name?: string;
-  /** Of the tokenizer: `tokenizer.ggml.*`. Without it llama.cpp takes ids alone. */
-  readonly tokenizer?: GgufMetadata;
+  /** Written beside the model, with its chat template. Without it llama.cpp takes ids alone. */
+  readonly tokenizer?: LoadedTokenizer;
 }
 
 /** A decoder as a GGUF file for llama.cpp, in chunks. Throws where llama.cpp has no architecture that computes the same. */
@@ -252,7 +254,7 @@ export function ggufOf(
   const { scaling, base, context } = config.layers.at(-1)!.rope!;
   const rope = (key: string) => own(`rope.${key}`);
   const window = config.layers[0]!.window;
-  const metadata: [string, { type: number; value: string | number }][] = [
+  const metadata: [string, GgufValue][] = [
     ['general.architecture', string(architecture)],
     ['general.name', string(name)],
     ['general.file_type', u32({ F32: 0, F16: 1, Q8_0: 7 }[type])],
@@ -297,8 +299,10 @@ export function ggufOf(
     const factors = Float32Array.from(ropeFrequencies(config.headDim, base), (plain, i) => plain / frequencies[i]!);
     tensors.set('rope_freqs.weight', { type: 'F32', shape: [factors.length], data: () => Promise.resolve(factors) });
   }
-  const without = new Map([['tokenizer.ggml.model', string('no_vocab')]]);
-  return encodeGguf(new Map([...metadata, ...(tokenizer ?? without)]), tensors);
+  const text = tokenizer
+    ? ggufTokenizerOf(tokenizer, config.vocabulary)
+    : new Map([['tokenizer.ggml.model', string('no_vocab')]]);
+  return encodeGguf(new Map([...metadata, ...text]), tensors);
 }
 
 async function blocksIn(tensor: Tensor): Promise<Blocks> {

@@ -11,14 +11,18 @@ import { Pieces } from './pieces.ts';
 export interface EncodeOptions {
   /** Special tokens in the text are special. By default they are text like any other: what users write cannot be one. */
   readonly special?: boolean;
+  /** Added tokens that are not special, such as `<think>`, are tokens where the text has their names (the default). */
+  readonly added?: boolean;
   /** The tokens that the model wants in front of a text come in front. */
   readonly begin?: boolean;
 }
 
 /** What is different from one library to the other. */
 interface Codec {
-  /** Ids of a text, with special tokens or without any. */
-  encode(text: string, special: boolean): number[];
+  /** Ids of a text, in which names of tokens stand for them: of all added ones, of those that are not special, of none. */
+  encode(text: string, names: 'all' | 'added' | 'none'): number[];
+  /** Added tokens that are not special, by their names; without those of white space, which control nothing. */
+  readonly added: ReadonlyMap<string, number>;
   /** What stands in front of a text. */
   readonly begin: () => readonly number[];
 }
@@ -26,6 +30,11 @@ interface Codec {
 export class Tokenizer {
   /** The bytes of each token; which are special, and which end a text. */
   readonly vocabulary: Vocabulary;
+  /**
+   * Tokens that say something beside the text, by their names: special ones, and added ones such as `<think>`. What users
+   * write must not become one.
+   */
+  readonly control: ReadonlyMap<string, number>;
   readonly #codec: Codec;
   /** Texts are encoded as if a space stood in front (SentencePiece): it is taken away again. */
   readonly #spaced: boolean;
@@ -33,7 +42,8 @@ export class Tokenizer {
   constructor(vocabulary: Vocabulary, codec: Codec) {
     this.vocabulary = vocabulary;
     this.#codec = codec;
-    const [first] = codec.encode('a', false);
+    this.control = new Map([...specialTokens(vocabulary), ...codec.added]);
+    const [first] = codec.encode('a', 'none');
     this.#spaced = first !== undefined && vocabulary.bytes(first)[0] === 0x20;
   }
 
@@ -48,8 +58,8 @@ export class Tokenizer {
   }
 
   /** The ids of a text. Unpaired surrogates become U+FFFD. */
-  readonly encode = (text: string, { special = false, begin = false }: EncodeOptions = {}): number[] => {
-    const ids = text === '' ? [] : this.#codec.encode(wellFormed(text), special);
+  readonly encode = (text: string, { special = false, added = true, begin = false }: EncodeOptions = {}): number[] => {
+    const ids = text === '' ? [] : this.#codec.encode(wellFormed(text), special ? 'all' : added ? 'added' : 'none');
     return begin ? [...this.#codec.begin(), ...ids] : ids;
   };
 
@@ -74,6 +84,12 @@ export class Tokenizer {
         `[tokenizer] the tokenizer has ${this.size} tokens, ${model} ${vocabulary}: is it another model's?`,
       );
   }
+}
+
+function specialTokens(vocabulary: Vocabulary): [string, number][] {
+  const utf8 = new TextDecoder('utf-8', { ignoreBOM: true });
+  const ids = Array.from({ length: vocabulary.size }, (_, id) => id).filter((id) => vocabulary.isSpecial(id));
+  return ids.map((id): [string, number] => [utf8.decode(vocabulary.bytes(id)), id]).filter(([name]) => name !== '');
 }
 
 /** Text out of tokens as they come: whole characters alone. A text that goes on: a space in front stays. */
@@ -150,7 +166,8 @@ async function makeCl100k(): Promise<Tokenizer> {
   const names = /(<\|(?:endoftext|fim_prefix|fim_middle|fim_suffix|endofprompt)\|>)/;
   const whole = (text: string) => text.split(names).flatMap((part) => CL100K_SPECIAL[part] ?? plain(part));
   return new Tokenizer(Vocabulary.of(tokens, { special: ids, end: [CL100K_SPECIAL['<|endoftext|>']!] }), {
-    encode: (text, special) => (special ? whole(text) : plain(text)),
+    encode: (text, names) => (names === 'all' ? whole(text) : plain(text)),
+    added: new Map(),
     begin: () => [],
   });
 }
@@ -184,37 +201,45 @@ export async function tokenizerOf(
       throw new Error(`[tokenizer] tokenizer.json: ${(error as Error).message}`, { cause: error });
     }
   };
-  const plain = make(withoutSpecial(file));
-  let whole: InstanceType<typeof library.Tokenizer> | null = null;
-  const special = () => (whole ??= make(file));
-  const ids = (text: string, added: boolean): number[] => special().encode(text, { add_special_tokens: added }).ids;
+  const all = file.added_tokens ?? [];
+  const named = (tokens: readonly AddedToken[]) => new Set(tokens.map(({ content }) => content));
+  const special = all.filter(({ special }) => special);
+  const added = all.filter(({ special, content }) => !special && !/^[\s▁]*$/.test(content));
+  const plain = make(without(file, named([...special, ...added])));
+  const once = (makeIt: () => InstanceType<typeof library.Tokenizer>) => {
+    let made: InstanceType<typeof library.Tokenizer> | null = null;
+    return () => (made ??= makeIt());
+  };
+  const withAdded = added.length === 0 ? () => plain : once(() => make(without(file, named(special))));
+  const whole = once(() => make(file));
+  const of = { all: whole, added: withAdded, none: () => plain };
+  const ids = (names: keyof typeof of, text: string, add_special_tokens = false): number[] => of[names]().encode(text, { add_special_tokens }).ids; // prettier-ignore
   return new Tokenizer(vocabulary, {
-    encode: (text, special) => (special ? ids(text, false) : plain.encode(text, { add_special_tokens: false }).ids),
+    encode: (text, names) => ids(names, text),
+    added: new Map(added.map(({ content, id }) => [content, id])),
     begin: () => {
-      const [bare, full] = [ids('a', false), ids('a', true)];
+      const [bare, full] = [ids('all', 'a'), ids('all', 'a', true)];
       const at = full.findIndex((_, i) => bare.every((id, n) => full[i + n] === id));
       return full.slice(0, Math.max(0, at));
     },
   });
 }
 
-/** The file without its special tokens, so that no text is taken for one; what is unknown keeps its id. */
-function withoutSpecial(file: TokenizerJson): TokenizerJson {
-  const added = file.added_tokens ?? [];
-  const names = new Set(added.filter(({ special }) => special).map(({ content }) => content));
+/** The file without tokens of these names, so that no text is taken for one; what is unknown keeps its id. */
+function without(file: TokenizerJson, names: ReadonlySet<string>): TokenizerJson {
   const { vocab, merges, unk_token: unknown } = file.model as { vocab: unknown; merges?: readonly (string | readonly [string, string])[]; unk_token?: string }; // prettier-ignore
   const joined = (merge: string | readonly [string, string]) => (typeof merge === 'string' ? merge.replace(' ', '') : merge.join('')); // prettier-ignore
+  // Half a pair of surrogates: no text that is encoded has one.
+  const hidden = (name: string) => (names.has(name) ? `\ud800${name}` : name);
   return {
     ...file,
-    added_tokens: added.filter(({ special }) => !special),
+    added_tokens: (file.added_tokens ?? []).filter(({ content }) => !names.has(content)),
     model: {
       ...file.model,
-      // Unigram's pieces are numbered by their place: those stay, at scores that nothing takes.
       vocab: Array.isArray(vocab)
-        ? (vocab as [string, number][]).map(([piece, score]) => [piece, names.has(piece) ? -1e9 : score])
-        : Object.fromEntries(
-            Object.entries(vocab as object).filter(([token]) => token === unknown || !names.has(token)),
-          ),
+        ? (vocab as [string, number][]).map(([piece, score]) => [hidden(piece), score])
+        : Object.fromEntries(Object.entries(vocab as object).map(([token, id]) => [hidden(token), id])),
+      ...(typeof unknown === 'string' ? { unk_token: hidden(unknown) } : {}),
       ...(merges ? { merges: merges.filter((merge) => !names.has(joined(merge))) } : {}),
     },
   };

@@ -303,8 +303,13 @@ function q6k(bytes: Uint8Array, size: number): Float32Array {
   return out;
 }
 
-/** Metadata to write: a type of `VALUE`, and of a list its items' type. */
-export type GgufMetadata = ReadonlyMap<string, { type: number; value: MetadataValue; subType?: number }>;
+/** A value to write: with a type of `VALUE`, and of a list its items' type. */
+export interface GgufValue {
+  readonly type: number;
+  readonly value: MetadataValue;
+  readonly subType?: number;
+}
+export type GgufMetadata = ReadonlyMap<string, GgufValue>;
 
 /** A tensor to write. */
 export interface GgufWritable {

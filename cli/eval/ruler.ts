@@ -8,6 +8,7 @@ import { loadLanguage } from '../generate/load.ts';
 
 export interface RulerOptions {
   readonly model: string;
+  readonly tokenizer?: string;
   readonly lengths: readonly number[];
   readonly tasks: readonly RulerTask[];
   readonly samples: number;
@@ -17,8 +18,14 @@ export interface RulerOptions {
 }
 
 /** Prints a model's scores by task and length, in percent; around needles stands the World Factbook. */
-export async function evalRuler({ model: name, weights, json = false, ...options }: RulerOptions): Promise<void> {
-  const { model, tokenizer } = await loadLanguage(name, weights);
+export async function evalRuler({
+  model: name,
+  weights,
+  tokenizer: place,
+  json = false,
+  ...options
+}: RulerOptions): Promise<void> {
+  const { model, tokenizer } = await loadLanguage(name, { weights, tokenizer: place });
   const prose = (await CORPORA.factbook()).map(({ text }) => text).join('\n');
   const results: RulerResult[] = [];
   let progress: Progress | null = null;

@@ -3,9 +3,8 @@ import { InvalidArgumentError, Option } from 'commander';
 import type { Command } from 'commander';
 import type { CacheFormat } from '../../llm/cache.ts';
 import type { GenerateOptions } from '../../llm/generate.ts';
-import { WEIGHT_FORMATS } from '../../nn/module.ts';
-import type { WeightFormat } from '../../nn/module.ts';
-import type { Language } from './load.ts';
+import { withModelOptions } from './load.ts';
+import type { Language, LanguageOptions } from './load.ts';
 
 export const whole =
   (least: number, most = Number.MAX_SAFE_INTEGER) =>
@@ -32,7 +31,7 @@ function bias(text: string, before: ReadonlyMap<number, number> = new Map()): Re
 
 const collect = (text: string, before: readonly string[] = []): string[] => [...before, text.replaceAll('\\n', '\n')];
 
-export interface TextOptions {
+export interface TextOptions extends LanguageOptions {
   readonly temperature?: number;
   readonly topK?: number;
   readonly topP?: number;
@@ -47,12 +46,11 @@ export interface TextOptions {
   readonly time?: number;
   readonly lookup: number;
   readonly chunk: number;
-  readonly weights: WeightFormat;
   readonly cache: CacheFormat;
 }
 
 export const withTextOptions = (command: Command): Command =>
-  command
+  withModelOptions(command)
     .option('--temperature <x>', 'above 1: bolder; 0: always the most probable token', real(0, 1e30))
     .option('--top-k <n>', 'only the n most probable tokens', whole(0, 2 ** 32 - 1))
     .option('--top-p <p>', 'only the most probable tokens that together reach p', real(0, 1))
@@ -67,7 +65,6 @@ export const withTextOptions = (command: Command): Command =>
     .option('--time <seconds>', 'ends a text after so long', real(0, 1e30))
     .option('--lookup <n>', 'tries up to n tokens at once that stood behind the last ones before', whole(0, 64), 0)
     .option('--chunk <n>', 'tokens of a prompt that are read at a time', whole(1), 512)
-    .addOption(new Option('--weights <format>', 'what weights are kept in').choices(WEIGHT_FORMATS).default('f32'))
     .addOption(
       new Option('--cache <format>', 'what keys and values are kept in').choices(['f32', 'f16', 'q8']).default('f32'),
     );

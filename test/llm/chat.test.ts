@@ -18,7 +18,7 @@ function byteTokenizer(special: readonly string[]): Tokenizer {
   const names = [...special];
   const tokens = [...Array.from({ length: 256 }, (_, byte) => Uint8Array.of(byte)), ...names.map((name) => encoder.encode(name))]; // prettier-ignore
   const vocabulary = Vocabulary.of(tokens, { special: names.map((_, i) => 256 + i), end: [256] });
-  return new Tokenizer(vocabulary, { encode: (text) => [...encoder.encode(text)], begin: () => [] });
+  return new Tokenizer(vocabulary, { encode: (text) => [...encoder.encode(text)], added: new Map(), begin: () => [] }); // prettier-ignore
 }
 const tokenizer = byteTokenizer(SPECIAL);
 const ID = Object.fromEntries(SPECIAL.map((name, i) => [name, 256 + i]));
@@ -107,6 +107,40 @@ describe('special tokens in what is said are text', () => {
       expect(own(glued.encode(parts.map(user)))).toEqual([]);
     const around = new ChatTemplate(tokenizer, { source: `<|{{ messages[0].content }}|>` });
     expect(own(around.encode([user('im_end')]))).toEqual([]);
+  });
+});
+
+describe('added tokens that are not special', () => {
+  const ADDED = ['<think>', '</think>', '<|tool|>'];
+  const added = new Map(ADDED.map((name, i) => [name, 256 + SPECIAL.length + i]));
+  const names = /(<think>|<\/think>|<\|tool\|>)/;
+  const bytes = (text: string) => [...encoder.encode(text)];
+  const all = [...Array.from({ length: 256 }, (_, byte) => Uint8Array.of(byte)), ...[...SPECIAL, ...ADDED].map((name) => encoder.encode(name))]; // prettier-ignore
+  const withAdded = new Tokenizer(Vocabulary.of(all, { special: SPECIAL.map((_, i) => 256 + i), end: [256] }), {
+    encode: (text, which) => (which === 'none' ? bytes(text) : text.split(names).flatMap((part) => added.get(part) ?? bytes(part))), // prettier-ignore
+    added,
+    begin: () => [],
+  });
+  const template = new ChatTemplate(withAdded, {
+    source: `{% for m in messages %}<|im_start|>{{ m.role }}\n{% if m.role == 'assistant' and '</think>' in m.content %}{{ m.content.split('</think>') | last }}{% else %}{{ m.content }}{% endif %}<|im_end|>\n{% endfor %}<think>`,
+  });
+  const control = (ids: readonly number[]) => ids.filter((id) => id >= 256);
+
+  it.each(['<think>', 'a</think>b', '<|tool|>', '<thi', 'nk>', '<<think>think>', '<|im_<think>end|>'])(
+    'are text where users or system prompts write %j',
+    (content) => {
+      const ids = template.encode([{ role: 'system', content }, user(content)]);
+      expect(control(ids)).toEqual([START, END, START, END, added.get('<think>')]);
+      const text = new TextDecoder().decode(Uint8Array.from(ids.map((id) => (id < 256 ? id : 0x7f))));
+      expect(text).toBe(`\x7fsystem\n${content}\x7f\n\x7fuser\n${content}\x7f\n\x7f`);
+    },
+  );
+
+  it('are tokens where the model said them, and templates find them', () => {
+    const said = (content: string) => template.encode([user('a'), assistant(content)]);
+    expect(control(said('x<|tool|>y'))).toEqual([START, END, START, added.get('<|tool|>'), END, added.get('<think>')]);
+    expect(said('<think>why</think>b')).toEqual(said('b'));
+    expect(control(said('x<|im_end|>y'))).toEqual([START, END, START, END, added.get('<think>')]);
   });
 });
 

@@ -19,6 +19,7 @@ const vocabulary = Vocabulary.of(
 );
 const tokenizer = new Tokenizer(vocabulary, {
   encode: (text) => Array.from(text, (letter) => SPELLING.indexOf(letter)),
+  added: new Map(),
   begin: () => [],
 });
 

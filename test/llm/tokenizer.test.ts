@@ -3,7 +3,8 @@ import fc from 'fast-check';
 import { describe, expect, it } from 'vitest';
 import { cl100k, readTokenizer, TextStream, tokenizerOf } from '../../llm/tokenizer.ts';
 import type { Tokenizer } from '../../llm/tokenizer.ts';
-import { ggufTokenizer } from '../../llm/tokenizer_files.ts';
+import type { LoadedTokenizer } from '../../llm/tokenizer_files.ts';
+import { ggufTokenizer, ggufTokenizerOf } from '../../llm/tokenizer_gguf.ts';
 import { encodeGguf, readGguf, VALUE } from '../../nn/gguf.ts';
 import type { GgufMetadata } from '../../nn/gguf.ts';
 import { bytesSource } from '../../nn/safetensors.ts';
@@ -133,8 +134,39 @@ describe('tokenizer.json', () => {
     const id = (token: string) => TOKENS.indexOf(token);
     expect(tokenizer.encode('hello wor')).toEqual([id('hello'), id(spelled(' w')), id('or')]);
     expect(tokenizer.encode(`a${LITERAL}`)).toEqual([id('a'), TOKENS.length + SPECIAL.length]);
+    expect(tokenizer.decode(tokenizer.encode(`a${LITERAL}`, { added: false }))).toBe(`a${LITERAL}`);
+    expect(tokenizer.encode(`a${LITERAL}`, { added: false }).every((id) => id < TOKENS.length)).toBe(true);
+    expect([...tokenizer.control]).toEqual([...SPECIAL, LITERAL].map((name, i) => [name, TOKENS.length + i]));
     expect(tokenizer.encode('a', { begin: true })).toEqual([TOKENS.length, id('a')]);
     expect(tokenizer.encode('', { begin: true })).toEqual([TOKENS.length]);
+  });
+
+  it('what is unknown keeps its id, and its name is text', async () => {
+    const [replace, decoder] = [
+      { type: 'Replace', pattern: { String: ' ' }, content: '▁' },
+      { type: 'Sequence', decoders: [{ type: 'Replace', pattern: { String: '▁' }, content: ' ' }, { type: 'Fuse' }] },
+    ]; // prettier-ignore
+    const letters = ['u', 'n', 'k', 's', '/', '▁'];
+    const added = [
+      { id: 0, content: '<unk>', special: true },
+      { id: 1, content: '<s>', special: true },
+      { id: 2, content: '<tool>', special: false },
+      { id: 3, content: '▁▁', special: false },
+    ];
+    const names = [...added.map(({ content }) => content), ...letters];
+    const bpe = { type: 'BPE', unk_token: '<unk>', fuse_unk: true, vocab: Object.fromEntries(names.map((name, id) => [name, id])), merges: [] }; // prettier-ignore
+    const unigram = { type: 'Unigram', unk_id: 0, vocab: names.map((name, id) => [name, -id]) };
+    for (const model of [bpe, unigram]) {
+      const tokenizer = await tokenizerOf({ added_tokens: added, normalizer: replace, decoder, model }, { ends: [] });
+      const shown = (text: string, options = {}) => tokenizer.encode(text, options).map((id) => names[id]);
+      // Neither < nor > has a token: each is unknown, which is no control of what follows.
+      expect(shown('<unk>u')).toEqual(['<unk>', 'u', 'n', 'k', '<unk>', 'u']);
+      expect(shown('<s>')).toEqual(['<unk>', 's', '<unk>']);
+      expect(shown('<tool>n')).toEqual(['<tool>', 'n']);
+      expect(shown('<tool>n', { added: false })).not.toContain('<tool>');
+      expect(shown('<s>n', { special: true })).toEqual(['<s>', 'n']);
+      expect([...tokenizer.control.keys()]).toEqual(['<unk>', '<s>', '<tool>']);
+    }
   });
 
   it('a folder says which tokens end a text', async () => {
@@ -178,9 +210,16 @@ describe('inside GGUF', () => {
     chat_template: '{{ messages }}',
   };
 
+  const pieces: [string, number, number][] = [
+    ['<unk>', 0, 2], ['<s>', 0, 3], ['</s>', 0, 3],
+    ...Array.from({ length: 256 }, (_, byte): [string, number, number] => [`<0x${byte.toString(16).toUpperCase().padStart(2, '0')}>`, 0, 6]),
+    ['he', -1, 1], ['ll', -2, 1], ['lo', -3, 1], ['hell', -4, 1], ['▁hell', -5, 1], ['▁', -9, 1], ['h', -10, 1], ['e', -11, 1], ['l', -12, 1], ['o', -13, 1], ['<', -14, 1], ['s', -15, 1], ['>', -16, 1], ['s>', -17, 1],
+  ]; // prettier-ignore
+  const llama = { model: 'llama', tokens: pieces.map(([t]) => t), scores: pieces.map(([, s]) => s), token_type: pieces.map(([, , k]) => k), bos_token_id: 1, eos_token_id: 2 }; // prettier-ignore
+
   it('BPE of bytes: as the tokenizer.json of the same tokens', async () => {
-    const { json, ends, template } = ggufTokenizer(await open(bpe))!;
-    expect(template).toBe('{{ messages }}');
+    const { json, ends, chat } = ggufTokenizer(await open(bpe))!;
+    expect(chat).toEqual({ source: '{{ messages }}', bos: '', eos: SPECIAL[0] });
     const [inside, outside] = [await tokenizerOf(json, { ends }), await all[1]![1]()];
     expect(inside.ends).toEqual([TOKENS.length, TOKENS.length + 2]);
     for (const text of [...TEXTS, `hello ${SPECIAL[1]} ${LITERAL}`])
@@ -200,16 +239,13 @@ describe('inside GGUF', () => {
     expect(await encode('llama-bpe')).toEqual(['123', '123']);
     expect(await encode('qwen2')).toEqual([...'123123']);
     expect(await encode('smollm')).toEqual([...'123123']);
+    expect(await encode('tekken')).toEqual([...'123123']);
+    expect(await encode('default')).toEqual(['123', '123']);
+    expect(await encode('llama3')).toEqual(['123', '123']);
   });
 
   it('SentencePiece: by score; the space in front; control tokens apart', async () => {
-    const pieces: [string, number, number][] = [
-      ['<unk>', 0, 2], ['<s>', 0, 3], ['</s>', 0, 3],
-      ...Array.from({ length: 256 }, (_, byte): [string, number, number] => [`<0x${byte.toString(16).toUpperCase().padStart(2, '0')}>`, 0, 6]),
-      ['he', -1, 1], ['ll', -2, 1], ['lo', -3, 1], ['hell', -4, 1], ['▁hell', -5, 1], ['▁', -9, 1], ['h', -10, 1], ['e', -11, 1], ['l', -12, 1], ['o', -13, 1], ['<', -14, 1], ['s', -15, 1], ['>', -16, 1], ['s>', -17, 1],
-    ]; // prettier-ignore
-    const entries = { model: 'llama', tokens: pieces.map(([t]) => t), scores: pieces.map(([, s]) => s), token_type: pieces.map(([, , k]) => k), bos_token_id: 1, eos_token_id: 2 }; // prettier-ignore
-    const { json, ends } = ggufTokenizer(await open(entries))!;
+    const { json, ends } = ggufTokenizer(await open(llama))!;
     const tokenizer = await tokenizerOf(json, { ends });
     const named = (ids: number[]) => ids.map((id) => pieces[id]![0]);
     expect(named(tokenizer.encode('hello'))).toEqual(['▁hell', 'o']);
@@ -217,9 +253,52 @@ describe('inside GGUF', () => {
     expect(named(tokenizer.encode('<s>'))).toEqual(['▁', '<', 's>']);
     expect(named(tokenizer.encode('ü'))).toEqual(['▁', '<0xC3>', '<0xBC>']);
     for (const text of TEXTS) expect(tokenizer.decode(tokenizer.encode(text)), text).toBe(text);
-    const bare = ggufTokenizer(await open({ ...entries, add_space_prefix: false, add_bos_token: false }))!;
+    const bare = ggufTokenizer(await open({ ...llama, add_space_prefix: false, add_bos_token: false }))!;
     const other = await tokenizerOf(bare.json, { ends });
     expect(named(other.encode('hello', { begin: true }))).toEqual(['hell', 'o']);
+  });
+
+  it('written and read again: the same tokens', async () => {
+    const again = async (own: LoadedTokenizer, size: number) => {
+      const chunks: Uint8Array[] = [];
+      for await (const chunk of encodeGguf(ggufTokenizerOf(own, size), new Map())) chunks.push(chunk);
+      const file = await readGguf(bytesSource(Buffer.concat(chunks), 'a.gguf'));
+      const { json, ends, chat } = ggufTokenizer(file)!;
+      return { metadata: file.metadata, tokenizer: await tokenizerOf(json, { ends }), chat };
+    };
+    const check = (tokenizer: Tokenizer, own: Tokenizer, specials: readonly string[]) => {
+      expect([tokenizer.ends, [...tokenizer.control]]).toEqual([own.ends, [...own.control]]);
+      for (const text of [...TEXTS, ...specials.map((name) => `hello ${name}world`)])
+        for (const options of [{}, { special: true }, { begin: true }, { added: false }])
+          expect(tokenizer.encode(text, options), text).toEqual(own.encode(text, options));
+    };
+    const chat = { source: '{{ messages }}', bos: SPECIAL[0]!, eos: SPECIAL[2]! };
+    const json = byteLevelJson({ begin: true });
+    const bytes = await tokenizerOf(json, { ends: [SPECIAL[2]!, SPECIAL[0]!] });
+    const written = await again({ json, tokenizer: bytes, chat }, bytes.size + 3);
+    check(written.tokenizer, bytes, SPECIAL);
+    expect(written.chat).toEqual(chat);
+    const { metadata } = written;
+    expect(metadata.get('tokenizer.ggml.pre')).toBe('gpt-2');
+    expect((metadata.get('tokenizer.ggml.tokens') as string[]).slice(-4)).toEqual([LITERAL, ...[0, 1, 2].map((i) => `[PAD${bytes.size + i}]`)]); // prettier-ignore
+    expect((metadata.get('tokenizer.ggml.token_type') as number[]).slice(-5)).toEqual([3, 4, 5, 5, 5]);
+    expect(['bos', 'eos', 'eot'].map((which) => metadata.get(`tokenizer.ggml.${which}_token_id`))).toEqual([TOKENS.length, TOKENS.length + 2, TOKENS.length]); // prettier-ignore
+
+    const source = ggufTokenizer(await open(llama))!;
+    const pieces = await tokenizerOf(source.json, { ends: source.ends });
+    const other = await again({ ...source, tokenizer: pieces }, pieces.size);
+    check(other.tokenizer, pieces, ['<s>', '</s>']);
+    expect(other.metadata.get('tokenizer.ggml.token_type')).toEqual(llama.token_type);
+
+    const refused: [Record<string, unknown>, string][] = [
+      [{ pre_tokenizer: { type: 'Split', pattern: { Regex: '.' }, behavior: 'Isolated' } }, 'it cuts texts by Split'],
+      [{ pre_tokenizer: { type: 'ByteLevel', add_prefix_space: true } }, 'its way of cutting texts into words is none of llama-bpe,'],
+      [{ normalizer: { type: 'Lowercase' } }, 'it changes texts by Lowercase'],
+      [{ model: { type: 'Unigram', vocab: [['a', 0]] } }, 'it is a Unigram model, and llama.cpp merges'],
+    ]; // prettier-ignore
+    for (const [change, message] of refused)
+      expect(() => ggufTokenizerOf({ json: { ...json, ...change }, tokenizer: bytes, chat }, bytes.size)).toThrow(`[gguf] the tokenizer cannot be written for llama.cpp: ${message}`); // prettier-ignore
+    expect(() => ggufTokenizerOf({ json, tokenizer: bytes, chat }, 100)).toThrow("is it another model's?");
   });
 
   it('none, and what is refused', async () => {
@@ -227,7 +306,7 @@ describe('inside GGUF', () => {
     expect(ggufTokenizer(await open({ model: 'no_vocab' }))).toBeNull();
     const refused: [object, string][] = [
       [{ ...bpe, model: 'bert' }, 'its tokenizer is "bert"; known are llama (SentencePiece) and gpt2 (BPE of bytes)'],
-      [{ ...bpe, pre: 'viking' }, 'tokenizer.ggml.pre is "viking"; known are llama-bpe, qwen2, gpt-2, default, smollm'],
+      [{ ...bpe, pre: 'viking' }, 'tokenizer.ggml.pre is "viking"; known are llama-bpe, qwen2, gpt-2, smollm, tekken, default, llama3'],
       [{ ...bpe, tokens: 'a' }, 'tokenizer.ggml.tokens must be a list of strings'],
       [{ ...bpe, token_type: [1] }, `it has ${bpe.tokens.length} tokens and 1 types of tokens`],
       [{ ...bpe, token_type: bpe.tokens.map(() => 9) }, 'tokenizer.ggml.token_type has 9; known are 1 to 6'],
