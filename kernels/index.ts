@@ -1,7 +1,8 @@
 export { attention, AttentionLists, attentionWithLogSumExp } from './attention/attention.ts';
 export type { AttentionOptions, BlockPattern } from './attention/attention.ts';
 export * from './activation/glu.ts';
-export * from './cache/cache.ts';
+export { cacheGather, cacheWrite } from './cache/cache.ts';
+export type { CacheOptions, KeysValues } from './cache/cache.ts';
 export * from './conv/conv2d.ts';
 export * from './decode/decode.ts';
 export * from './elementwise/elementwise.ts';

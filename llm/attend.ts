@@ -60,9 +60,9 @@ export function attend(
   const fresh = { keys: k, values: v };
   const options = { starts, counts, sinks };
   const common = { scale, layout, keyLengths, queryLengths: counts, lists } as const;
-  // All positions fit, or the one new query sees all slots: then their order doesn't matter. What is in q8 is read as floats.
+  // All positions fit, or the one new query sees all slots: then their order doesn't matter.
   const whole = slots === step.cache.capacity;
-  if (keys.dtype !== 'q8' && (whole || q.shape[1] === 1)) {
+  if (whole || q.shape[1] === 1) {
     cacheWrite(cached, fresh, options);
     return attention(q, keys, values, whole ? { ...common, ...sight } : common);
   }

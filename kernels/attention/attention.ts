@@ -2,6 +2,7 @@ import { apply, empty, formatShape, operation, sameShape, wgsl } from '../../eng
 import type { Device, Tensor } from '../../engine/index.ts';
 import { blockLists } from './lists.ts';
 import type { AttentionLists, BlockPattern, Lists } from './lists.ts';
+import { scalesAt } from '../cache/cache.ts';
 import { variant } from '../variants.ts';
 
 export { AttentionLists } from './lists.ts';
@@ -120,8 +121,11 @@ export function check(operation: string, inputs: Inputs, attributes: Attributes)
   const form = layout === 'bhtd' ? '(B, H, T, D)' : '(B, T, H, D)';
   for (const [name, { shape }] of Object.entries({ q, k, v }))
     if (shape.length !== 4) fail(`${name} is ${formatShape(shape)}; with layout '${layout}' it must be ${form}`);
-  if (!isFloat(q) || !isFloat(k) || k.dtype !== v.dtype || (q.dtype === 'f16' && k.dtype === 'f32'))
-    fail(`q is ${q.dtype}, k is ${k.dtype}, v is ${v.dtype}; they must be f32 or f16, all alike, or k and v f16`);
+  const stored = k.dtype === 'q8';
+  if (!isFloat(q) || !(isFloat(k) || stored) || k.dtype !== v.dtype || (q.dtype === 'f16' && k.dtype === 'f32'))
+    fail(`q is ${q.dtype}, k is ${k.dtype}, v is ${v.dtype}; they must be f32 or f16, all alike, or k and v f16 or q8`);
+  if (stored && (q.tracked || q.shape.at(-1)! % 4 !== 0))
+    fail('k and v in q8 are stored: there is no gradient, and their head width is a multiple of 4');
   if (!sameShape(k.shape, v.shape))
     fail(`k is ${formatShape(k.shape)} and v is ${formatShape(v.shape)}; they must be alike`);
   const { batch, heads, kvHeads, queries, keys, dim } = extents(inputs, attributes);
@@ -228,11 +232,12 @@ function listsOf(device: Device, inputs: Inputs, attributes: Attributes, kernel:
 /** What specialises every kernel: the types of its rows and columns. */
 function typeDefines([q, k, , mask]: Inputs, kernel: Kernels) {
   const vec4 = q.shape[3]! % 4 === 0;
-  const element = ({ dtype }: Tensor) => (vec4 ? `vec4<${dtype}>` : dtype);
+  const element = ({ dtype }: Tensor) => (dtype === 'q8' ? 'u32' : vec4 ? `vec4<${dtype}>` : dtype);
   const [rows, columns] = kernel === 'dkv' ? [k, q] : [q, k];
   return {
     F16: [q, k, ...(mask ? [mask] : [])].some(({ dtype }) => dtype === 'f16'),
     VEC4: vec4,
+    Q8: k.dtype === 'q8',
     ROW: element(rows),
     COLUMN: element(columns),
     MASK: mask !== null && mask.dtype,
@@ -246,10 +251,12 @@ function parameters(inputs: Inputs, attributes: Attributes, tiles: number, lists
   const positionsFirst = Number(attributes.layout === 'bthd');
   const maskHeads = inputs[3]?.shape[1] ?? 1;
   const { scale } = attributes;
-  return {
+  const params: Record<string, number> = {
     batch, heads, kvHeads, queries, keys, dim, positionsFirst, maskHeads, tiles, listTiles, listWords, listHeads,
     listBatches, columns, scale,
   }; // prettier-ignore
+  if (inputs[1].dtype === 'q8') params['scales'] = scalesAt(inputs[1]);
+  return params;
 }
 
 /** Runs one of the three kernels over `tensors`, in binding order up to the mask. */
@@ -407,7 +414,7 @@ const attentionOp = operation<Inputs, Attributes, readonly [Tensor, Tensor]>({
  * Scaled dot-product attention, softmax(scale · q kᵀ + mask) v, without a (Tq, Tk) matrix in memory (Dao 2023,
  * FlashAttention-2). q is (B, H, Tq, D), k and v are (B, KV, Tk, D), and so is their gradient; the result is as q.
  * Query head h reads key head ⌊h / (H / KV)⌋. D is at most 256. A query that sees no key gives zeros. f32 or f16, computed
- * in f32; k and v may be f16 beside a q in f32.
+ * in f32; k and v may be f16 beside a q in f32, or, where nothing wants a gradient, q8 beside both.
  * Throws where extents don't fit, or an option does not.
  */
 export function attention(q: Tensor, k: Tensor, v: Tensor, options: AttentionOptions = {}): Tensor {

@@ -1,5 +1,5 @@
 // What the kernels of this family share: the parameters, rows of D elements in quads, and who sees whom. With TREE that is a
-// matter of kernels/tree.
+// matter of kernels/tree. With Q8 columns are those of a cache in that format (engine/formats.ts), widened as they are read.
 
 struct Params {
   batch: u32, // B
@@ -25,6 +25,9 @@ struct Params {
 #endif
   columns: u32, // PART of attention_staged.wgsl
   scale: f32,
+#if Q8
+  scales: u32, // word at which those of the columns begin
+#endif
 }
 
 const LOG2E = 1.4426950408889634; // scores are in units of log 2, because exp2 is what hardware has
@@ -52,6 +55,10 @@ fn loadRow(source: ptr<storage, array<$ROW>, read>, at: u32, c: u32) -> vec4f {
 #endif
 }
 fn loadColumn(source: ptr<storage, array<$COLUMN>, read>, at: u32, c: u32) -> vec4f {
+#if Q8
+  let quad = at / 4u + c;
+  return quantsIn(source[quad]) * unpack2x16float(source[params.scales + quad / 16u])[quad / 8u % 2u];
+#else
 #if VEC4
   return vec4f(source[at / 4u + c]);
 #else
@@ -59,7 +66,11 @@ fn loadColumn(source: ptr<storage, array<$COLUMN>, read>, at: u32, c: u32) -> ve
   let quad = vec4f(f32(source[i]), f32(source[i + 1u]), f32(source[i + 2u]), f32(source[i + 3u]));
   return select(vec4f(0.0), quad, c * 4u + vec4u(0u, 1u, 2u, 3u) < vec4u(params.dim));
 #endif
+#endif
 }
+#if Q8
+#include ../cache/q8.wgsl
+#endif
 fn store(into: ptr<storage, array<$ROW>, read_write>, at: u32, c: u32, quad: vec4f) {
 #if VEC4
   into[at / 4u + c] = $ROW(quad);

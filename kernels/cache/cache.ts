@@ -23,6 +23,9 @@ export interface KeysValues {
   readonly values: Tensor;
 }
 
+/** The word at which the scales begin of what is kept in q8; 0 of other dtypes. */
+export const scalesAt = ({ size, dtype }: Tensor): number => (dtype === 'q8' ? scalesOffset(size, dtype) / 4 : 0);
+
 function check(name: string, cache: KeysValues, fresh: KeysValues, { starts, counts, sinks = 0 }: CacheOptions): void {
   const fail = (what: string): never => {
     throw new Error(`[${name}] ${what}`);
@@ -48,7 +51,7 @@ const sizes = (cache: Tensor, fresh: Tensor, sinks: number) => ({
   length: fresh.shape[1]!,
   slots: cache.shape[1]!,
   sinks,
-  scales: cache.dtype === 'q8' ? scalesOffset(cache.size, 'q8') / 4 : 0,
+  scales: scalesAt(cache),
   block: BLOCK,
 });
 

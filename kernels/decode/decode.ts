@@ -3,8 +3,9 @@
  * costs is reading weights and cache once, and the host's work for a dispatch; so what stands between products is
  * computed beside them. Inference alone: nothing here has a gradient.
  */
-import { byteLength, empty, formatShape, preprocess, scalesOffset, sizeOf, typed, view, wgsl, windowOf } from '../../engine/index.ts'; // prettier-ignore
+import { byteLength, empty, formatShape, preprocess, sizeOf, typed, view, wgsl, windowOf } from '../../engine/index.ts'; // prettier-ignore
 import type { Defines, Device, Tensor, Window } from '../../engine/index.ts';
+import { scalesAt } from '../cache/cache.ts';
 import type { KeysValues } from '../cache/cache.ts';
 import { hasScales, reader } from '../matmul/formats.ts';
 import { multiply } from '../matmul/product.ts';
@@ -158,9 +159,6 @@ function lanesOf({ profile }: Device, batch: number): Defines & { readonly TEAMS
 }
 
 const rowsOf = (batch: number): number => (batch === 1 ? 1 : 4);
-
-/** Where what is cached in q8 has its scales, in words. */
-const scalesAt = ({ size, dtype }: Tensor): number => (dtype === 'q8' ? scalesOffset(size, dtype) / 4 : 0);
 
 /** How a cache's elements are read and written. */
 function cachedAs({ dtype }: Tensor, x: Tensor): Defines {

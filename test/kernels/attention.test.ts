@@ -3,12 +3,13 @@ import { readFileSync } from 'node:fs';
 import { fileURLToPath } from 'node:url';
 import fc from 'fast-check';
 import { afterAll, beforeAll, describe, expect, it } from 'vitest';
-import { backward, keep, release, scope, tensor } from '../../engine/index.ts';
+import { backward, decode, encode, keep, release, scope, tensor } from '../../engine/index.ts';
 import type { Device, Tensor } from '../../engine/index.ts';
 import { openNodeDevice } from '../../engine/node.ts';
 import { attention, AttentionLists, attentionWithLogSumExp } from '../../kernels/attention/attention.ts';
 import type { AttentionOptions } from '../../kernels/attention/attention.ts';
 import { blockLists } from '../../kernels/attention/lists.ts';
+import { quantize } from '../../kernels/matmul/quantize.ts';
 import { openSafetensors } from '../../nn/files.ts';
 import { guardedDevice } from '../device.ts';
 import { expectClose, nd } from './row.ts';
@@ -224,6 +225,34 @@ it('reads a cache in f16 beside queries in f32, and nothing past what counts', a
       expect(out.dtype).toBe('f32');
       expectClose(`${Tq} queries`, await out.read(), expected, 2e-6);
       release(out);
+    }
+});
+
+it('reads a cache in q8 as it is stored, and has no gradient then', async () => {
+  const [H, KV, D] = [4, 2, 32];
+  for (const device of [shuffled, staged])
+    for (const [Tq, Tk] of [
+      [1, 300],
+      [9, 70],
+    ] as const) {
+      const ramp = (shape: readonly number[], step: number) => nd(shape, (i) => Math.fround(Math.sin(i * i * step)));
+      const [q, k, v] = [ramp([2, H, Tq, D], 0.7), ramp([2, KV, Tk, D], 0.3), ramp([2, KV, Tk, D], 0.9)];
+      const stored = ({ shape, data }: NdArray): NdArray => ({
+        shape,
+        data: Float64Array.from(decode(encode(data, 'q8').buffer, data.length, 'q8')),
+      });
+      const expected = attentionReference([q, stored(k), stored(v), null, null, null], { causal: true }).out;
+      const made = (learns: boolean) =>
+        scope(device, () => {
+          const up = ({ data, shape }: NdArray) => quantize(device, data, shape, 'q8');
+          const queries = tensor(device, q.data, q.shape);
+          queries.requiresGrad = learns;
+          return attention(queries, up(k), up(v), { causal: true });
+        });
+      const out = made(false);
+      expectClose(`${Tq} queries`, await out.read(), expected, 2e-6);
+      release(out);
+      expect(() => made(true)).toThrow(/\[attention\] k and v in q8 are stored: there is no gradient/);
     }
 });
 
