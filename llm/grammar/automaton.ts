@@ -143,6 +143,11 @@ export abstract class Frame {
     return this.fewest ?? 0;
   }
 
+  /** Bytes behind which nothing comes that would not come with fewer bytes behind others, or behind none. */
+  get detours(): ByteSet | null {
+    return null;
+  }
+
   /** A text that its object or array must not hold twice is being written: all of it, to its end, is compared. */
   get unique(): boolean {
     return false;

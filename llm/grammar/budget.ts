@@ -2,6 +2,29 @@ import type { Frame, Outcome, Stack } from './automaton.ts';
 import { decode } from './json/string.ts';
 import { advance, advanceAll, complete } from './stack.ts';
 
+/** What closes documents. */
+export interface Closes {
+  /** How many bytes it takes. */
+  cost(stack: Stack): number;
+  /** Of a text that has to differ from others: where whatever is written of it closes alike, that. */
+  alike(stack: Stack): Alike | null;
+}
+
+/** What plain text comes to behind a stack, whatever it is. */
+export interface Alike {
+  /** Behind some of it. */
+  readonly stack: Stack;
+  /** So many bytes close the document there. */
+  readonly cost: number;
+  /** But for these texts, and those of which they are beginnings that stop within a character. */
+  readonly but: ReadonlySet<string>;
+}
+
+/** Whether plain text leaves the frame what it is. */
+export function steady(frame: Frame): boolean {
+  return frame.counted && frame.plain === Infinity && frame.move(LETTER) === frame;
+}
+
 /** Bytes written one after another: those before, then a byte or those of a child. */
 interface Written {
   readonly before: Written | null;
@@ -101,9 +124,15 @@ interface KeyEnding {
   /** To the closing quote. */
   readonly bytes: Bytes;
   readonly taken: ReadonlySet<string>;
+  /** Within the key for which that was found. */
+  readonly stack: Stack;
   /** How often a way was looked for nevertheless. */
   met: number;
 }
+
+/** A text that is none of those there are and of which names are told apart by nothing: U+10FFFF and letters. */
+const ANOTHER = [0xf4, 0x8f, 0xbf, 0xbf];
+const LETTER = 0x61;
 
 function endingOf(stack: Stack, way: Way): KeyEnding {
   const bytes: number[] = [];
@@ -120,7 +149,13 @@ function endingOf(stack: Stack, way: Way): KeyEnding {
     if (depthOf(at) === depth && at.taken !== null) taken = at.taken;
     at = advance(at, rest.byte)!;
   }
-  return { way, bytes: bytes.slice(0, -1), taken: new Set([...taken!].filter((other) => other !== key)), met: 0 };
+  return {
+    way,
+    bytes: bytes.slice(0, -1),
+    taken: new Set([...taken!].filter((other) => other !== key)),
+    stack,
+    met: 0,
+  };
 }
 
 function depthOf(stack: Stack): number {
@@ -146,7 +181,7 @@ interface Node {
  * more than SLACK, or new keys are needed that nothing tells apart (bytes that do the same count as one). The way from each stack on a way is the rest of
  * it: who writes its bytes sees the cost fall by one a byte.
  */
-export class Closing {
+export class Closing implements Closes {
   private readonly limit: number;
   private readonly bytesOf = new WeakMap<Frame, readonly number[]>();
   private readonly contexts = new WeakMap<Frame, Context>();
@@ -221,13 +256,36 @@ export class Closing {
     return Uint8Array.from(bytes);
   }
 
+  /** See `Closes`. */
+  alike(stack: Stack): Alike | null {
+    const ending = stack.below && this.another(stack, this.node(stack.below));
+    return ending && { stack: ending.stack, cost: ending.way.cost, but: ending.taken };
+  }
+
+  /** How a key ends that is another one than all there are, where any plain text is the beginning of such. */
+  private another(stack: Stack, under: Node): KeyEnding | null {
+    if (!steady(stack.frame)) return null;
+    const known = under.keys?.get(stack.frame);
+    if (known?.bytes.length === 0) return known;
+    let text = advanceAll(stack, ANOTHER);
+    while (text !== null && stack.below!.taken?.has(decode(text.written!))) text = advance(text, LETTER);
+    if (text?.frame !== stack.frame) return null;
+    const way = this.find(text);
+    if (way === null) return null;
+    const ending = endingOf(text, way);
+    if (ending.bytes.length > 0) return null;
+    under.keys ??= new Map();
+    under.keys.set(stack.frame, ending);
+    return ending;
+  }
+
   private way(stack: Stack): Way | null {
     const under = stack.written && stack.below && this.node(stack.below);
     if (!under) return this.find(stack);
     // What is written of a key matters only where it becomes one that its object has, or gets on the way.
-    const known = under.above.get(stack.frame)?.get(String.fromCharCode(...stack.written!));
-    if (known?.way) return known.way;
-    const ending = under.keys?.get(stack.frame);
+    const known = under.above.get(stack.frame)?.get(String.fromCharCode(...stack.written!))?.way;
+    const ending = this.another(stack, under) ?? under.keys?.get(stack.frame);
+    if (known && !(ending && known.cost > ending.way.cost)) return known;
     // The first may have to be longer than others, since what it is without that has been there.
     const settled = ending !== undefined && (ending.bytes.length === 0 || ending.met >= 2);
     if (settled && !ending.taken.has(decode([...stack.written!, ...ending.bytes]))) {
@@ -575,9 +633,10 @@ function tellingApart(frame: Frame): number[] {
   const frames = new Set<Frame>();
   const pushes = new Map<Frame, Set<Frame>>();
   const outcomes = new Set<Outcome>();
+  const { detours } = frame;
   for (let i = 0; i < 256; i++) {
     const byte = (i + 0x20) % 256;
-    const move = frame.move(byte);
+    const move = detours?.[byte] === 1 ? null : frame.move(byte);
     if (move === null) continue;
     if (move.kind === 'frame') {
       if (frames.has(move)) continue;

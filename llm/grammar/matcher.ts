@@ -1,5 +1,5 @@
 import { Frame, type Stack } from './automaton.ts';
-import { Closing } from './budget.ts';
+import { Closing, type Closes } from './budget.ts';
 import { forcedBytes, forcedTokens, type Encode } from './forced.ts';
 import { Masks } from './mask.ts';
 import { checkOptions, shown } from './options.ts';
@@ -18,11 +18,18 @@ export interface Budget {
   readonly closing?: (stack: Stack) => number;
 }
 
+/** A budget, and what closes documents within it. */
+interface Closed {
+  readonly given: Budget;
+  readonly tokens: number;
+  readonly closes: Closes;
+}
+
 /** A document being written token by token under a grammar. */
 export class Matcher {
   readonly vocabulary: Vocabulary;
   private readonly grammar: Frame;
-  private readonly budget: Required<Budget> | null;
+  private readonly budget: Closed | null;
   /** Where the grammar's own Closing closes. */
   private readonly reserve: Reserve | null;
   private readonly masks: Masks;
@@ -52,7 +59,7 @@ export class Matcher {
     this.accepted = [];
     if (this.budget === null) return;
     const { tokens } = this.budget;
-    const least = this.budget.closing(this.stack);
+    const least = this.budget.closes.cost(this.stack);
     if (least === Infinity) {
       throw new Error(`[grammar] a budget of ${tokens} tokens; how many the shortest document takes was not found`);
     }
@@ -116,9 +123,7 @@ export class Matcher {
 
   /** Another matcher that goes on from here. */
   fork(): Matcher {
-    const { budget, reserve } = this;
-    const own = budget === null || reserve === null ? budget : { tokens: budget.tokens };
-    const fork = new Matcher(this.vocabulary, this.grammar, own);
+    const fork = new Matcher(this.vocabulary, this.grammar, this.budget?.given);
     fork.stacks.push(...this.stacks.slice(1));
     fork.accepted.push(...this.accepted);
     return fork;
@@ -138,33 +143,34 @@ export class Matcher {
   }
 
   /** Takes out of the mask the tokens behind which the budget would not close what is open. */
-  private keep(mask: Mask, budget: Required<Budget>): void {
+  private keep(mask: Mask, budget: Closed): void {
     if (this.far(budget)) return;
-    keepWithin(mask, this.vocabulary, this.stack, this.left(budget) - 1, budget.closing);
+    keepWithin(mask, this.vocabulary, this.stack, this.left(budget) - 1, budget.closes);
   }
 
   /** Whether the budget closes what `next` has open, to which a token has led. */
-  private closes(next: Stack, budget: Required<Budget>): boolean {
-    return this.far(budget) || budget.closing(next) <= this.left(budget) - 1;
+  private closes(next: Stack, budget: Closed): boolean {
+    return this.far(budget) || budget.closes.cost(next) <= this.left(budget) - 1;
   }
 
   /** Whether the budget closes what is open behind any token that may come. */
-  private far(budget: Required<Budget>): boolean {
+  private far(budget: Closed): boolean {
     if (this.reserve === null) return false;
     if (this.reserve.most(this.stack) < this.left(budget)) return true;
     // The token before may have come because the same was true there.
     const before = this.stacks.at(-2);
-    if (before !== undefined && budget.closing(this.stack) > this.left(budget)) this.reserve.settle(before, this.stack);
+    if (before !== undefined && budget.closes.cost(this.stack) > this.left(budget))
+      this.reserve.settle(before, this.stack);
     return false;
   }
 
-  private left(budget: Required<Budget>): number {
+  private left(budget: Closed): number {
     return budget.tokens - this.accepted.length;
   }
 }
 
 /** The budget with what closes documents of the grammar. */
-function wholeBudget(budget: Budget, grammar: Frame, where: string): Required<Budget> {
+function wholeBudget(budget: Budget, grammar: Frame, where: string): Closed {
   checkOptions(where, budget, ['tokens', 'closing']);
   const { tokens, closing } = budget;
   if (typeof tokens !== 'number' || !(tokens >= 0)) {
@@ -175,8 +181,11 @@ function wholeBudget(budget: Budget, grammar: Frame, where: string): Required<Bu
       `[grammar] ${where}: budget.closing is ${shown(closing)}; it must be a function, such as (stack) => closing.cost(stack)`,
     );
   }
-  const own = closingOf(grammar);
-  return { tokens, closing: closing ?? ((stack) => own.cost(stack)) };
+  return {
+    given: budget,
+    tokens,
+    closes: closing === undefined ? closingOf(grammar) : { cost: closing, alike: () => null },
+  };
 }
 
 const CLOSINGS = new WeakMap<Frame, Closing>();

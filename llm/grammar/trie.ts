@@ -100,10 +100,8 @@ function latin1(bytes: Uint8Array): string {
   return text;
 }
 
-/** The node of these bytes, one or more; null where no token begins with them. */
-export function find({ size, byte, end }: Trie, bytes: readonly number[]): number | null {
-  let from = 0;
-  let to = size;
+/** The node of these bytes, one or more, from siblings `from` up to `to` on; null where no token goes on with them. */
+export function find({ size, byte, end }: Trie, bytes: Iterable<number>, from = 0, to = size): number | null {
   let node: number | null = null;
   for (const wanted of bytes) {
     node = null;

@@ -1,4 +1,4 @@
-import { Frame, Interned, type Few, type Like, type Move, type Outcome, type Uniform } from '../automaton.ts';
+import { bytesIn, Frame, Interned, type ByteSet, type Few, type Like, type Move, type Outcome, type Uniform } from '../automaton.ts';
 import { combine } from '../text/combine.ts';
 import { finite } from '../text/finite.ts';
 import { words } from '../text/words.ts';
@@ -64,6 +64,7 @@ const ESCAPES: ReadonlyMap<string, number> = new Map([
   ['r', 0x0d],
   ['t', 0x09],
 ]);
+const ESCAPES_BEGIN = bytesIn('\\');
 const LAST_CODE_POINT = 0x10ffff;
 
 /** UTF-8 by the first byte: how many follow, which of its bits are the code point's, the least code point of that length. */
@@ -81,7 +82,14 @@ const PLAIN: readonly (readonly [from: number, to: number])[] = [
   [0xe000, 0x10ffff],
 ];
 
-/** Some of them, which most patterns refuse: asked first, as all take longer. */
+/** The others, which are always escaped. */
+const ESCAPED: readonly (readonly [from: number, to: number])[] = [
+  [0, SPACE - 1],
+  [QUOTE, QUOTE],
+  [BACKSLASH, BACKSLASH],
+];
+
+/** Some of the plain ones, which most patterns refuse: asked first, as all take longer. */
 const PROBES = [0x7f, 0x20, 0x10ffff];
 
 /** So many states are looked at to see how much plain text keeps a string open. */
@@ -259,6 +267,12 @@ class ContentFrame extends StringFrame {
   override get like(): Like | null {
     if (this.alike === undefined) this.alike = this.frames.like(this.state);
     return this.alike;
+  }
+
+  /** Escapes, where all that may come has a shorter form. */
+  override get detours(): ByteSet | null {
+    const ranges = this.frames.language.ranges(this.state);
+    return ESCAPED.some(([from, to]) => meets(ranges, from, to)) ? null : ESCAPES_BEGIN;
   }
 
   protected goesOn(): boolean {

@@ -29,7 +29,7 @@ export const DEFAULTS: DocumentOptions = { whitespace: 8, order: 'free' };
 /** So many keys and so many texts are known to be used up: keys that are few are told apart by their objects. */
 const FEW_KEYS = 64;
 
-const SPACES: ReadonlySet<number> = new Set([0x20, 0x09, 0x0a, 0x0d]);
+const SPACES = bytesIn(' \t\n\r');
 const [QUOTE, COMMA, COLON, MINUS] = [0x22, 0x2c, 0x3a, 0x2d];
 const [OPEN_ARRAY, CLOSE_ARRAY, OPEN_OBJECT, CLOSE_OBJECT] = [0x5b, 0x5d, 0x7b, 0x7d];
 const ALIVE = {
@@ -69,6 +69,8 @@ interface Core extends Omit<Task, 'unique'> {
 interface Plan {
   readonly key: number;
   readonly task: Task;
+  /** About so many bytes are missing behind it. */
+  readonly least: number;
   readonly after: (outcome: Outcome) => Core;
 }
 
@@ -366,6 +368,7 @@ class Values {
     return {
       key: this.plans.size,
       task,
+      least: missing(goal),
       after: (outcome) => {
         const truths = this.outcomes.at(outcome);
         const decided = new Map(children.map((child, i) => [child, truths[i]!]));
@@ -457,11 +460,15 @@ abstract class Spaced extends Frame {
   }
 
   override move(byte: number): Move {
-    if (!SPACES.has(byte)) return super.move(byte);
+    if (SPACES[byte] === 0) return super.move(byte);
     if (this.spaced === undefined) {
       this.spaced = this.spaces < this.values.options.whitespace ? this.behind(this.spaces + 1) : null;
     }
     return this.spaced;
+  }
+
+  override get detours(): ByteSet {
+    return SPACES;
   }
 
   /** The same behind so many characters of white space. */
@@ -653,6 +660,10 @@ class ColonFrame extends Spaced {
     return ALIVE.colon;
   }
 
+  override get least(): number {
+    return this.plan.least;
+  }
+
   protected step(byte: number): Move {
     const { values, plan } = this;
     if (byte !== COLON) return null;
@@ -675,6 +686,10 @@ class WaitingFrame extends Frame {
     this.values = values;
     this.plan = plan;
     this.object = object;
+  }
+
+  override get least(): number {
+    return this.plan.least;
   }
 
   protected step(): Move {
