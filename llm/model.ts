@@ -16,7 +16,7 @@ import {
 } from '../engine/index.ts';
 import type { Device } from '../engine/index.ts';
 import { add, affine, AttentionLists, cast, geluTanh, linear, mul, rope, ropeTable, swiglu } from '../kernels/index.ts';
-import { Embedding, like, Linear, RmsNorm } from '../nn/layers.ts';
+import { Embedding, factor, Linear, RmsNorm } from '../nn/layers.ts';
 import { Module } from '../nn/module.ts';
 import { attend } from './attend.ts';
 import type { Cached, Documents } from './attend.ts';
@@ -127,8 +127,9 @@ class Layer extends Module {
   }
 
   forward(x: Tensor, pass: Pass): Tensor {
-    const body = (x: Tensor) => {
-      const attended = this.self_attn.forward(this.input_layernorm.forward(x), pass);
+    // Positions are an input, which checkpointing holds for the backward pass.
+    const body = (x: Tensor, positions: Tensor) => {
+      const attended = this.self_attn.forward(this.input_layernorm.forward(x), { ...pass, positions });
       const { pre_feedforward_layernorm: before, post_feedforward_layernorm: after } = this;
       // With norms behind, `post_attention_layernorm` is what its name says; otherwise it stands before the MLP.
       if (before && after) {
@@ -138,7 +139,7 @@ class Layer extends Module {
       const y = add(x, attended);
       return add(y, this.mlp.forward(this.post_attention_layernorm.forward(y)));
     };
-    return this.block(body, x);
+    return this.block(body, x, pass.positions);
   }
 }
 
@@ -256,7 +257,7 @@ export class Transformer extends Module {
 
   /** Scores of the next token: states (…, C) → (…, V). */
   logits(states: Tensor): Tensor {
-    return linear(states, like(this.head, states));
+    return linear(states, factor(this.head, states));
   }
 
   override release(): void {

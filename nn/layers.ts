@@ -10,6 +10,10 @@ import { Module } from './module.ts';
 export const like = (parameter: Tensor, x: Tensor): Tensor =>
   parameter.dtype === x.dtype || isStorageFormat(parameter.dtype) ? parameter : cast(parameter, x.dtype);
 
+/** The same for a product's weight: that in f16 is read as it is beside f32. */
+export const factor = (weight: Tensor, x: Tensor): Tensor =>
+  weight.dtype === 'f16' && x.dtype === 'f32' ? weight : like(weight, x);
+
 /** y = x Wᵀ + b; weight (out, in), x (…, in). */
 export class Linear extends Module {
   weight: Tensor;
@@ -23,7 +27,7 @@ export class Linear extends Module {
   }
 
   forward(x: Tensor): Tensor {
-    return linear(x, like(this.weight, x), this.bias ? like(this.bias, x) : null);
+    return linear(x, factor(this.weight, x), this.bias ? like(this.bias, x) : null);
   }
 }
 

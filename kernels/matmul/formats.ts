@@ -50,9 +50,13 @@ export function scalesOf(weight: Tensor): Tensor[] {
   return [new Tensor(weight.device, weight.storage, weight.offset + offset, [Math.ceil(weight.size / 64)], 'u32')];
 }
 
-/** Throws, in the name of an operation, where a gradient by such a weight is asked for: call it where `ctx.needs` says so. */
-export function refuseGradient(operation: string, { dtype }: Tensor): void {
-  if (isStorageFormat(dtype))
+/**
+ * Throws, in the name of an operation, where a gradient by a weight in a storage format is asked for, or by one of another
+ * dtype than `beside`: call it where `ctx.needs` says so.
+ */
+export function refuseGradient(operation: string, weight: Tensor, beside = weight): void {
+  const { dtype } = weight;
+  if (isStorageFormat(dtype) || dtype !== beside.dtype)
     throw new Error(
       `[${operation}] a weight in ${dtype} is stored, not trained: it has no gradient. Keep it in f32 for that`,
     );

@@ -13,11 +13,12 @@ export interface MatmulOptions {
   transposeB?: boolean;
 }
 
-/** The dtypes of an operation whose second input may be in a storage format; else it is like the first, which this checks. */
+/** The dtypes of an operation whose second input may be in a storage format, or f16 beside f32; this checks the latter. */
 const WEIGHT_SECOND = ['float', 'any'] as const;
 
 function checkWeight(operation: string, x: Tensor, weight: Tensor): void {
-  if (weight.dtype !== x.dtype && !isStorageFormat(weight.dtype))
+  const widened = weight.dtype === 'f16' && x.dtype === 'f32';
+  if (weight.dtype !== x.dtype && !widened && !isStorageFormat(weight.dtype))
     throw new Error(`[${operation}] input 1 is ${weight.dtype}; ${x.dtype}, as input 0, or a storage format is needed`);
 }
 
@@ -56,7 +57,7 @@ const matmulOp = operation<readonly [Tensor, Tensor], MatmulOptions>({
     return plan(a.shape, b.shape, options).shape;
   },
   forward(ctx, [a, b], options, shape) {
-    if (ctx.needs[1]) refuseGradient('matmul', b);
+    if (ctx.needs[1]) refuseGradient('matmul', b, a);
     ctx.save(a, b);
     const out = empty(a.device, shape, a.dtype);
     const { batch, m, n, k, sharedA, sharedB, transposeA, transposeB } = plan(a.shape, b.shape, options);
@@ -104,7 +105,7 @@ const matmulOp = operation<readonly [Tensor, Tensor], MatmulOptions>({
 /**
  * Matrix product a · b of (…, m, k) and (…, k, n), giving (…, m, n). Leading batch dimensions are equal, or one operand is
  * a single matrix that all share. With a transpose option that operand lies the other way round. f32 or f16, added in f32;
- * b may be in a storage format (bf16, q8, q4) and has no gradient then.
+ * b may be in a storage format (bf16, q8, q4), or in f16 beside f32, and has no gradient then.
  *
  * The order of additions follows from m, n and k alone: the same matrices give the same bits whatever the batch.
  */
@@ -129,7 +130,7 @@ const linearOp = operation<readonly [Tensor, Tensor, Tensor | null], object>({
     return [...x.shape.slice(0, -1), outputs];
   },
   forward(ctx, [x, weight, bias], _, shape) {
-    if (ctx.needs[1]) refuseGradient('linear', weight);
+    if (ctx.needs[1]) refuseGradient('linear', weight, x);
     ctx.save(x, weight);
     const out = empty(x.device, shape, x.dtype);
     const [n, k] = weight.shape as [number, number];
@@ -167,7 +168,7 @@ const rowsOfSample = (shape: Shape): number => (shape.length === 1 ? 1 : shape.l
 
 /**
  * x · weightᵀ + bias: x (…, in), weight (out, in), bias (out); gives (…, out). f32 or f16, added in f32; the weight may be in
- * a storage format (bf16, q8, q4) and has no gradient then.
+ * a storage format (bf16, q8, q4), or in f16 beside f32, and has no gradient then.
  *
  * The order of additions follows from T of (…, T, in), never from what stands before it: the same sample gives the same
  * bits whatever the batch. Up to four rows (decoding) take a kernel that reads the weight once and splits `in` among the

@@ -15,7 +15,7 @@ import {
 } from '../../engine/index.ts';
 import type { Device, DType, Shape, Tensor } from '../../engine/index.ts';
 import { openNodeDevice } from '../../engine/node.ts';
-import { dequantize, fromBlocks, linear, matmul, quantize } from '../../kernels/index.ts';
+import { cast, dequantize, fromBlocks, linear, matmul, quantize } from '../../kernels/index.ts';
 import { guardedDevice } from '../device.ts';
 import { checkSample } from './check.ts';
 import { expectClose } from './row.ts';
@@ -33,6 +33,32 @@ const leaf = (on: Device, shape: Shape, key: string, dtype: DType = 'f32'): Tens
   Object.assign(tensor(on, normal(shape, key), shape, { dtype }), { requiresGrad: dtype === 'f32' || dtype === 'f16' });
 
 const bits = async (x: Tensor): Promise<Uint32Array> => new Uint32Array((await x.read()).slice().buffer);
+
+it.each([1, 3, 40])(
+  'a weight in f16 beside f32 gives the bits of the widened one, for %i rows, and has no gradient',
+  async (rows) => {
+    const [k, n] = [68, 36];
+    const results = scope(device, () => {
+      const x = leaf(device, [1, rows, k], 'x');
+      const weight = tensor(device, normal([n, k], 'weight'), [n, k], { dtype: 'f16' });
+      const bias = tensor(device, normal([n], 'bias'), [n]);
+      const both = [weight, cast(weight, 'f32')].map((each) => {
+        const out = linear(x, each, bias);
+        backward(out, tensor(device, normal(out.shape, 'upstream'), out.shape));
+        const grad = x.grad!;
+        x.grad = null;
+        return [out, grad];
+      });
+      weight.requiresGrad = true;
+      expect(() => linear(x, weight)).toThrow(/\[linear\] a weight in f16 is stored, not trained/);
+      return both.flat();
+    });
+    const [out, grad, wideOut, wideGrad] = await Promise.all(results.map(bits));
+    expect(out).toEqual(wideOut);
+    expect(grad).toEqual(wideGrad);
+    release(...results);
+  },
+);
 
 describe('the order of additions', () => {
   it.each([1, 3, 5, 40])('of a linear layer with %i rows a sample is the same in a batch', async (rows) => {

@@ -1,7 +1,7 @@
 /** Decoding by fused kernels: what the composed operations give, in how many dispatches, eager and replayed. */
 import { beforeAll, describe, expect, it } from 'vitest';
 import { capture, HostRandom, noGrad, randomKey, release, scope, tensor, write } from '../../engine/index.ts';
-import type { Device } from '../../engine/index.ts';
+import type { Device, Tensor } from '../../engine/index.ts';
 import { KeyValueCache } from '../../llm/cache.ts';
 import type { CacheFormat } from '../../llm/cache.ts';
 import type { Transformer } from '../../llm/model.ts';
@@ -121,13 +121,13 @@ describe('gives what the composed operations give', () => {
     model.release();
   });
 
-  it.each(['bf16', 'q8', 'q4'] as const)('weights in %s', async (format) => {
+  it.each(['f16', 'bf16', 'q8', 'q4'] as const)('weights in %s', async (format) => {
     const { model } = randomModel(device, WIDE);
     const stored = [...model.namedParameters()]
       .filter(([name]) => name.includes('proj'))
-      .map(([name, { shape, size }]): [string, ReturnType<typeof quantize>] => {
+      .map(([name, { shape, size }]): [string, Tensor] => {
         const values = new HostRandom(randomKey(3, name)).normal(size).map((value) => value / 8);
-        return [name, quantize(device, values, shape, format)];
+        return [name, format === 'f16' ? tensor(device, values, shape, { dtype: format }) : quantize(device, values, shape, format)]; // prettier-ignore
       });
     model.replaceParameters(new Map(stored));
     await check({ model, texts: texts(2), prompt: 7 }, ROUNDING);

@@ -98,6 +98,26 @@ describe.each(Object.entries(FAMILIES))('%s', (_, json) => {
   });
 });
 
+it('has the same gradients where layers are computed again in the backward pass', async () => {
+  const { model } = randomModel(device, MIXED);
+  const gradients = async () => {
+    scope(device, () => {
+      const logits = model.logits(model.forward([randomIds(9, 40)]));
+      backward(logits, tensor(device, new HostRandom(randomKey(1, 'upstream')).normal(logits.size), logits.shape));
+    });
+    const found: Float32Array[] = [];
+    for (const parameter of model.namedParameters().values()) {
+      found.push((await parameter.grad!.read()) as Float32Array);
+      clearGradient(parameter);
+    }
+    return found;
+  };
+  const kept = await gradients();
+  model.setCheckpointing(true);
+  expect(await gradients()).toEqual(kept);
+  model.release();
+});
+
 it('refuses ids of another vocabulary, texts of several lengths, and a step for other ids', () => {
   const { model } = randomModel(device, MIXED);
   expect(() => model.forward([[1, 40]])).toThrow(/token id 40 is not in this model's vocabulary, 0 to 39/);
