@@ -1,4 +1,5 @@
 /** `node cli/bench.js [filter…]`: operations, then a training step and a sampling step, timed on this machine's adapter. */
+import { availableParallelism } from 'node:os';
 import path from 'node:path';
 import { Command, InvalidArgumentError, Option } from 'commander';
 import { loadStableDiffusion } from '../diffusion/folder.ts';
@@ -10,6 +11,8 @@ import { coldStarts } from './bench/cold.ts';
 import { benchDecode, formatDecode } from './bench/decode.ts';
 import type { DecodeBenchOptions } from './bench/decode.ts';
 import { dispatchCosts } from './bench/dispatch.ts';
+import { benchLlama, formatLlama, GGUF_TYPES } from './bench/llama.ts';
+import type { LlamaBenchOptions, LlamaRow } from './bench/llama.ts';
 import { measure, toJson } from './bench/measure.ts';
 import type { Measurement } from './bench/measure.ts';
 import { caseBenchmark, tableBenchmarks } from './bench/operations.ts';
@@ -236,6 +239,40 @@ command
   .action(async (options: DecodeBenchOptions) => {
     const device = await openNodeDevice();
     console.log(formatDecode(options, await benchDecode(device, options)));
+    device.destroy();
+  });
+
+command
+  .command('llama')
+  .description(
+    `llama.cpp on the processor and this project in turn, on the same weights in GGUF files that are written for it: by how
+much logits differ, whether greedy texts are the same, tokens a second. node-llama-cpp is installed by npm as
+cli/bench/llama/package-lock.json says, in node_modules/.cache; it has a binary for Linux on x64.`,
+  )
+  .argument('[model]', 'a folder, such as assets/lm; without one, a Llama of random weights')
+  .option('--width <n>', 'of random weights: width, a multiple of 256', whole, 512)
+  .option('--layers <n>', 'of random weights: layers', whole, 4)
+  .option('--types <list>', `of the files: ${GGUF_TYPES.join(', ')}`, among(GGUF_TYPES), [...GGUF_TYPES])
+  .option('--prompt <n>', 'tokens that are read', whole, 256)
+  .option('--tokens <n>', 'tokens that are written, at least 3', whole, 64)
+  .option('--rounds <n>', 'turns that both have', whole, 5)
+  .option('--threads <list>', 'of llama.cpp', (text) => text.split(',').map(whole), [
+    ...new Set([1, availableParallelism()]),
+  ])
+  .addHelpText(
+    'after',
+    `
+The first two tokens don't count as decoding, and the first as the prompt's. In brackets tokens a second of the processor's
+time, of all threads: what else the machine does is not in them. llama.cpp rounds activations to the weights' type, and
+keeps keys and values in f16 unless weights are F32; so do we with the latter.
+`,
+  )
+  .action(async (model: string | undefined, options: Omit<LlamaBenchOptions, 'model'>) => {
+    if (options.tokens < 3) throw new Error('[bench] --tokens must be at least 3');
+    const device = await openNodeDevice();
+    const rows: LlamaRow[] = [];
+    for await (const row of benchLlama(device, { ...options, model: model ?? null })) rows.push(row);
+    console.log(`Adapter: ${device.profile.description}\n\n${formatLlama(rows)}`);
     device.destroy();
   });
 

@@ -34,7 +34,7 @@ export interface DecodeBenchOptions {
 const VOCABULARY = 4096;
 
 /** A Llama's proportions: heads of 64, a quarter as many key heads, hidden 8/3 of the width. */
-const shapeOf = ({ width, layers, context, steps }: DecodeBenchOptions) => ({
+export const llamaShape = ({ width, layers, context }: { width: number; layers: number; context: number }) => ({
   model_type: 'llama',
   vocab_size: VOCABULARY,
   hidden_size: width,
@@ -42,7 +42,8 @@ const shapeOf = ({ width, layers, context, steps }: DecodeBenchOptions) => ({
   num_hidden_layers: layers,
   num_attention_heads: width / 64,
   num_key_value_heads: Math.max(1, width / 256),
-  max_position_embeddings: context + steps + 8,
+  max_position_embeddings: context,
+  rms_norm_eps: 1e-5,
 });
 
 export interface DecodeBench {
@@ -68,7 +69,7 @@ export async function benchDecode(
   options: DecodeBenchOptions,
 ): Promise<{ ways: DecodeBench[]; bytes: number }> {
   const { batch, context, weights, cache: dtype, steps } = options;
-  const model = Transformer.fromConfig(device, shapeOf(options));
+  const model = Transformer.fromConfig(device, llamaShape({ ...options, context: context + steps + 8 }));
   model.initialize(1);
   model.setTrainable(false);
   for (const [path, { shape, size }] of weights === 'f32' ? [] : [...model.namedParameters()]) {

@@ -1,11 +1,7 @@
 /** The comparison with other WebGPU engines: all of them and us in turn, on the same adapter, in one run. */
-import { spawnSync } from 'node:child_process';
-import { existsSync } from 'node:fs';
-import { copyFile, mkdir, readFile } from 'node:fs/promises';
-import path from 'node:path';
 import { Progress } from '../../nn/progress.ts';
-import { ROOT } from '../run.ts';
 import type { Case } from './cases.ts';
+import { installApart } from './install.ts';
 import type { Pass } from './peers/engine.ts';
 import { PeerProcess } from './peers/process.ts';
 
@@ -88,7 +84,7 @@ export interface PeersOptions {
 
 /** Compares on every case, in every pass. Engines take turns, so that what else the machine does hits all alike. */
 export async function comparePeers(cases: readonly Case[], options: PeersOptions): Promise<Row[]> {
-  const folder = await installPeers();
+  const folder = await installApart('peers', 'the peers (about 300 MB, once)');
   const processes = ['ours', ...options.peers].map((name) => new PeerProcess(name, folder));
   const rows: Row[] = [];
   const progress = new Progress(cases.length * options.passes.length, 0, { stream: process.stderr, unit: 'row' });
@@ -155,27 +151,6 @@ async function compare(
 function ratioOf(values: Readonly<Partial<Record<'ours' | Peer, unknown>>>): number | null {
   const best = Math.min(...PEERS.map((peer) => values[peer]).filter((value) => typeof value === 'number'));
   return typeof values.ours === 'number' && Number.isFinite(best) ? best / values.ours : null;
-}
-
-/** Installs the peers as their lock says, unless they are, beside the project's packages and apart from them. Returns the folder. */
-async function installPeers(): Promise<string> {
-  const source = path.join(ROOT, 'cli/bench/peers');
-  const folder = path.join(ROOT, 'node_modules/.cache/dawngrad-peers');
-  const lock = await readFile(path.join(source, 'package-lock.json'), 'utf8');
-  const installed = path.join(folder, 'installed-lock.json');
-  if (existsSync(installed) && (await readFile(installed, 'utf8')) === lock) return folder;
-  await mkdir(folder, { recursive: true });
-  for (const file of ['package.json', 'package-lock.json'])
-    await copyFile(path.join(source, file), path.join(folder, file));
-  console.error('Installing the peers (about 300 MB, once) …');
-  const { status } = spawnSync('npm', ['ci', '--ignore-scripts', '--no-audit', '--no-fund'], {
-    cwd: folder,
-    stdio: ['ignore', 'ignore', 'inherit'],
-    shell: process.platform === 'win32',
-  });
-  if (status !== 0) throw new Error(`[bench] npm could not install the peers in ${folder}; its own words are above`);
-  await copyFile(path.join(source, 'package-lock.json'), installed);
-  return folder;
 }
 
 const TITLES: Readonly<Record<Pass, string>> = {

