@@ -26,6 +26,8 @@ import { decodable, decodeLayers } from './decode.ts';
 import type { LayerConfig, TransformerConfig } from './config.ts';
 import { ropeValues } from './rope.ts';
 import type { RopeConfig } from './rope.ts';
+import { learnsSelection, selectionLoss } from './selection_loss.ts';
+import type { DrawnQueries } from './selection_loss.ts';
 
 /** How a layer's heads turn; see `rope`. */
 interface Turn {
@@ -41,6 +43,7 @@ interface Pass {
   readonly turn: (rope: RopeConfig | null) => Turn;
   readonly cached: Cached | null;
   readonly documents: Documents | null;
+  readonly dense: boolean;
 }
 
 class Attention extends Module {
@@ -67,22 +70,34 @@ class Attention extends Module {
   }
 
   /** x (B, T, C) → (B, T, C) */
-  forward(x: Tensor, { positions, turn, cached, documents }: Pass): Tensor {
+  forward(x: Tensor, pass: Pass): Tensor {
     const { heads, keyHeads, headDim, attentionScale } = this.#config;
     const [b, t] = x.shape as [number, number, number];
-    const split = (y: Tensor, heads: number) => reshape(y, [b, t, heads, headDim]);
-    let q = split(this.q_proj.forward(x), heads);
-    let k = split(this.k_proj.forward(x), keyHeads);
-    const v = split(this.v_proj.forward(x), keyHeads);
+    const [q, k] = this.#queriesAndKeys(x, pass);
+    const v = reshape(this.v_proj.forward(x), [b, t, keyHeads, headDim]);
+    const { cached, documents, dense } = pass;
+    const layer = dense && this.#layer.tree ? { ...this.#layer, window: null, sinks: 0, tree: null } : this.#layer;
+    const y = attend(q, k, v, layer, attentionScale, cached, documents);
+    return this.o_proj.forward(reshape(y, [b, t, heads * headDim]));
+  }
+
+  /** Of a layer with a tree; see selection_loss.ts. */
+  selectionLoss(x: Tensor, pass: Pass, queries: DrawnQueries): Tensor {
+    const [q, k] = this.#queriesAndKeys(x, pass);
+    return selectionLoss(q, k, this.#layer, this.#config.attentionScale, queries);
+  }
+
+  /** (B, T, H, D) and (B, T, KV, D), turned. */
+  #queriesAndKeys(x: Tensor, { positions, turn }: Pass): [Tensor, Tensor] {
+    const { heads, keyHeads, headDim } = this.#config;
+    const [b, t] = x.shape as [number, number, number];
+    let q = reshape(this.q_proj.forward(x), [b, t, heads, headDim]);
+    let k = reshape(this.k_proj.forward(x), [b, t, keyHeads, headDim]);
     if (this.q_norm) q = this.q_norm.forward(q);
     if (this.k_norm) k = this.k_norm.forward(k);
-    if (this.#layer.rope) {
-      const { table, scale } = turn(this.#layer.rope);
-      q = rope(q, positions, table, { layout: 'bthd', scale });
-      k = rope(k, positions, table, { layout: 'bthd', scale });
-    }
-    const y = attend(q, k, v, this.#layer, attentionScale, cached, documents);
-    return this.o_proj.forward(reshape(y, [b, t, heads * headDim]));
+    if (!this.#layer.rope) return [q, k];
+    const { table, scale } = turn(this.#layer.rope);
+    return [q, k].map((x) => rope(x, positions, table, { layout: 'bthd', scale })) as [Tensor, Tensor];
   }
 }
 
@@ -114,10 +129,12 @@ class Layer extends Module {
   post_attention_layernorm: RmsNorm;
   pre_feedforward_layernorm: RmsNorm | null;
   post_feedforward_layernorm: RmsNorm | null;
+  readonly #layer: LayerConfig;
 
   constructor(device: Device, config: TransformerConfig, layer: LayerConfig) {
     super(device);
     const { width, postNorms } = config;
+    this.#layer = layer;
     this.self_attn = new Attention(device, config, layer);
     this.mlp = new Mlp(device, config);
     this.input_layernorm = norm(device, config, width);
@@ -139,6 +156,14 @@ class Layer extends Module {
       const y = add(x, attended);
       return add(y, this.mlp.forward(this.post_attention_layernorm.forward(y)));
     };
+    return this.block(body, x, pass.positions);
+  }
+
+  /** Null where it learns no selection. Queries and keys are made once more, so that checkpointing takes it by itself. */
+  selectionLoss(x: Tensor, pass: Pass, queries: DrawnQueries): Tensor | null {
+    if (!learnsSelection(this.#layer)) return null;
+    const body = (x: Tensor, positions: Tensor) =>
+      this.self_attn.selectionLoss(this.input_layernorm.forward(x), { ...pass, positions }, queries);
     return this.block(body, x, pass.positions);
   }
 }
@@ -187,6 +212,8 @@ export interface ForwardOptions {
   dtype?: 'f32' | 'f16';
   /** Whether one token of each sequence, too, goes through the operations of longer texts: for comparison. */
   composed?: boolean;
+  /** Whether layers with a tree see all that lies before, as full attention does: for the beginning of a training. */
+  dense?: boolean;
 }
 
 export class Transformer extends Module {
@@ -211,10 +238,28 @@ export class Transformer extends Module {
    * The last layer's states after the final norm, (B, T, C). ids: i32 (B, T) on the device, or texts of one length.
    * Throws where ids are not in the vocabulary (of a tensor that can't be seen).
    */
-  forward(
+  forward(ids: Tensor | readonly ArrayLike<number>[], options: ForwardOptions = {}): Tensor {
+    return this.#run(ids, options, null)[0];
+  }
+
+  /**
+   * The same, and how far off the selection of these queries is, added up over the layers with a tree, in nats: a loss beside
+   * the task's, without which such layers don't learn to be selected from (see selection_loss.ts).
+   */
+  forwardWithSelection(
     ids: Tensor | readonly ArrayLike<number>[],
-    { step, documents, dtype = 'f32', composed = false }: ForwardOptions = {},
-  ): Tensor {
+    queries: DrawnQueries,
+    options: Omit<ForwardOptions, 'step' | 'composed'> = {},
+  ): { states: Tensor; selection: Tensor } {
+    const [states, ...losses] = this.#run(ids, options, queries);
+    return { states, selection: losses.reduce((sum, loss) => add(sum, loss)) };
+  }
+
+  #run(
+    ids: Tensor | readonly ArrayLike<number>[],
+    { step, documents, dtype = 'f32', composed = false, dense = false }: ForwardOptions,
+    queries: DrawnQueries | null,
+  ): [states: Tensor, ...selection: Tensor[]] {
     const { device, config } = this;
     return scope(device, () => {
       const given = ids instanceof Tensor ? ids : this.#upload(ids);
@@ -231,6 +276,7 @@ export class Transformer extends Module {
       let x = cast(this.model.embed_tokens.forward(given), dtype);
       if (config.embeddingScale !== 1) x = affine(x, config.embeddingScale);
       const { layers } = this.model;
+      const losses: Tensor[] = [];
       const turn = (rope: RopeConfig | null) => this.#turn(rope, reach);
       const cachedAt = (i: number) => (step ? { step, lists, ...step.cache.layers[i]! } : null);
       const steps =
@@ -242,11 +288,14 @@ export class Transformer extends Module {
         x = decodeLayers(x, steps, { activation, attentionScale, eps, offset });
       } else {
         layers.forEach((layer, i) => {
-          x = layer.forward(x, { positions, turn, cached: cachedAt(i), documents: documents ?? null });
+          const pass = { positions, turn, cached: cachedAt(i), documents: documents ?? null, dense };
+          const loss = queries && layer.selectionLoss(x, pass, queries);
+          if (loss) losses.push(loss);
+          x = layer.forward(x, pass);
         });
       }
       step?.end();
-      return this.model.norm.forward(x);
+      return [this.model.norm.forward(x), ...losses];
     });
   }
 

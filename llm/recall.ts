@@ -10,6 +10,7 @@ import type { LayerConfig, TreeConfig } from './config.ts';
 import { lookBack } from './constructed.ts';
 import { parseTransformerConfig } from './config.ts';
 import { Transformer } from './model.ts';
+import { drawQueries } from './selection_loss.ts';
 
 /** Kinds of tokens, each so many: keys, values and filler, in this order. */
 const KIND = 32;
@@ -69,16 +70,34 @@ export const recallConfig = (second: 'tree' | 'full', context: number): object =
   ...(second === 'tree' && { tree: { block: 8, fanout: 4, beam: 4 } }),
 });
 
-/** The mean of −log p(value) over all questions of texts of one length. */
-export function recallLoss(model: Transformer, texts: readonly RecallText[]): Tensor {
+export interface RecallLosses {
+  /** The mean of −log p(value) over all questions. */
+  readonly answers: Tensor;
+  /** How far off the tree's selection is (see selection_loss.ts); null where it isn't asked for or there is none. */
+  readonly selection: Tensor | null;
+}
+
+/** Of texts of one length. `random` draws the queries whose selection counts; `dense` is that of `Transformer.forward`. */
+export function recallLosses(
+  model: Transformer,
+  texts: readonly RecallText[],
+  { random = null, dense = false }: { random?: HostRandom | null; dense?: boolean } = {},
+): RecallLosses {
   const { device, config } = model;
   const { length } = texts[0]!.ids;
   const targets = new Int32Array(texts.length * length).fill(IGNORED);
   texts.forEach(({ questions }, b) => {
     for (const { asked, value } of questions) targets[b * length + asked] = value;
   });
-  const states = model.forward(texts.map(({ ids }) => ids));
-  return linearCrossEntropy(reshape(states, [targets.length, config.width]), model.head, tensor(device, targets, [targets.length])); // prettier-ignore
+  const ids = texts.map(({ ids }) => ids);
+  const lengths = texts.map(() => length);
+  const queries = random && drawQueries(device, config, lengths, length, random);
+  const { states, selection } = queries
+    ? model.forwardWithSelection(ids, queries, { dense })
+    : { states: model.forward(ids, { dense }), selection: null };
+  const rows = reshape(states, [targets.length, config.width]);
+  const answers = linearCrossEntropy(rows, model.head, tensor(device, targets, [targets.length]));
+  return { answers, selection };
 }
 
 /** The share of questions whose value is the likeliest token. */

@@ -1,18 +1,44 @@
 /** Training a decoder on packed documents to predict each token's next, and what that is measured by. */
-import { noGrad, release, reshape, scope } from '../engine/index.ts';
+import { HostRandom, noGrad, randomKey, release, reshape, scope, tensor } from '../engine/index.ts';
 import type { Tensor } from '../engine/index.ts';
-import { affine, linearCrossEntropy, linearLogProbabilities } from '../kernels/index.ts';
+import { add, affine, linearCrossEntropy, linearLogProbabilities } from '../kernels/index.ts';
 import { DataOrder } from '../nn/order.ts';
 import type { Losses, Pass } from '../nn/trainer.ts';
 import type { Transformer } from './model.ts';
 import { upload } from './packing.ts';
 import type { Batch, Packing } from './packing.ts';
+import { drawQueries, learnsSelection } from './selection_loss.ts';
+import type { DrawnQueries } from './selection_loss.ts';
 
 /** The mean of −log p(next token) over a batch's targets, in nats. */
 export function nextTokenLoss(model: Transformer, batch: Batch): Tensor {
+  return losses(model, batch, null).next;
+}
+
+/** With queries, also how far off their selection is; `dense` is that of `Transformer.forward`. */
+function losses(
+  model: Transformer,
+  batch: Batch,
+  queries: DrawnQueries | null,
+  dense = false,
+): { next: Tensor; selection: Tensor | null } {
   const { ids, targets, documents } = upload(model.device, batch);
-  const states = model.forward(ids, { documents }); // (B, T, C)
-  return linearCrossEntropy(reshape(states, [targets.size, model.config.width]), model.head, targets);
+  const { states, selection } = queries
+    ? model.forwardWithSelection(ids, queries, { documents, dense })
+    : { states: model.forward(ids, { documents, dense }), selection: null }; // (B, T, C)
+  const next = linearCrossEntropy(reshape(states, [targets.size, model.config.width]), model.head, targets);
+  return { next, selection };
+}
+
+export interface NextTokenOptions {
+  readonly seed: number;
+  /** Sequences of a pass, and passes of a step. */
+  readonly batch: number;
+  readonly accumulate: number;
+  /** Weight of the loss that teaches layers with a tree to select (see selection_loss.ts); 0: none. */
+  readonly selection: number;
+  /** First steps in which such layers see all; 0: none. */
+  readonly dense: number;
 }
 
 /** The forward pass of a run, for the trainer: which sequences it takes is a function of the seed and the pass. */
@@ -20,30 +46,35 @@ export class NextTokenTask {
   readonly #model: Transformer;
   readonly #packing: Packing;
   readonly #order: DataOrder;
-  readonly #batch: number;
-  readonly #accumulate: number;
+  readonly #options: NextTokenOptions;
 
-  constructor(
-    model: Transformer,
-    packing: Packing,
-    { seed, batch, accumulate }: { seed: number; batch: number; accumulate: number },
-  ) {
+  constructor(model: Transformer, packing: Packing, options: NextTokenOptions) {
     this.#model = model;
     this.#packing = packing;
-    this.#order = new DataOrder(packing.count, seed);
-    this.#batch = batch;
-    this.#accumulate = accumulate;
+    this.#order = new DataOrder(packing.count, options.seed);
+    this.#options = options;
   }
 
-  /** Each pass weighs as much as it has targets, so that a step's gradient is that of the mean over all of its targets. */
+  /**
+   * Each pass weighs as much as it has targets, so that a step's gradient is that of the mean over all of its targets. Where
+   * selection is taught, its loss is a part of `loss`, and both parts have a name.
+   */
   loss({ step, pass }: Pass): Losses {
-    const sequences = this.#order.batch(pass, this.#batch);
-    const loss = nextTokenLoss(this.#model, this.#packing.batch(sequences));
-    if (this.#accumulate === 1) return { loss };
+    const { seed, batch, accumulate, selection: weight, dense } = this.#options;
+    const sequences = this.#order.batch(pass, batch);
+    const { device, config } = this.#model;
+    const taught = weight > 0 && config.layers.some(learnsSelection);
+    const lengths = sequences.map((sequence) => this.#packing.targets(sequence)); // trees have sequences to themselves
+    const random = new HostRandom(randomKey(seed, 'selection'), pass);
+    const queries = taught ? drawQueries(device, config, lengths, this.#packing.length, random) : null;
+    const { next, selection } = losses(this.#model, this.#packing.batch(sequences), queries, step < dense);
     const targetsOf = (sequences: readonly number[]) =>
       sequences.reduce((sum, sequence) => sum + this.#packing.targets(sequence), 0);
-    const all = targetsOf(this.#order.batch(step, this.#batch * this.#accumulate));
-    return { loss: affine(loss, (targetsOf(sequences) * this.#accumulate) / all) };
+    const all = targetsOf(this.#order.batch(step, batch * accumulate));
+    const weighed = accumulate === 1 ? next : affine(next, (targetsOf(sequences) * accumulate) / all);
+    if (!taught) return { loss: weighed };
+    if (!selection) return { loss: weighed, next_token: weighed, selection: tensor(device, [0], []) };
+    return { loss: add(weighed, affine(selection, weight)), next_token: weighed, selection };
   }
 }
 

@@ -1,11 +1,14 @@
 import path from 'node:path';
+import { HostRandom, randomKey } from '../../engine/index.ts';
 import type { Device } from '../../engine/index.ts';
 import { openNodeDevice } from '../../engine/node.ts';
-import type { TreeConfig } from '../../llm/config.ts';
+import { add, affine } from '../../kernels/index.ts';
+import type { LayerConfig, TreeConfig } from '../../llm/config.ts';
 import type { Transformer } from '../../llm/model.ts';
-import { recallAccuracy, recallLoss, recallModel, recallText, recoveredMass, seeingWith, withTree } from '../../llm/recall.ts'; // prettier-ignore
+import { recallAccuracy, recallLosses, recallModel, recallText, recoveredMass, seeingWith, withTree } from '../../llm/recall.ts'; // prettier-ignore
 import { schedule } from '../../nn/schedule.ts';
 import { Trainer } from '../../nn/trainer.ts';
+import type { Losses } from '../../nn/trainer.ts';
 
 /** Tokens of the longest texts of training, and of those that a pass takes in turn: short ones are learned first. */
 const TRAINED = 256;
@@ -26,45 +29,72 @@ export interface RecallOptions {
   readonly seed: number;
 }
 
-/** Trains a model with a tree layer and one with full attention, and prints how they do. */
+/** The models that are compared. */
+interface Run {
+  readonly name: string;
+  readonly folder: string;
+  readonly second: 'tree' | 'full';
+  /** Weight of the loss that teaches to select. */
+  readonly selection: number;
+  /** Share of the steps, at the beginning, in which the tree's layer sees all. */
+  readonly dense: number;
+}
+const RUNS: readonly Run[] = [
+  { name: 'full attention', folder: 'full', second: 'full', selection: 0, dense: 0 },
+  { name: 'the tree, selection untaught', folder: 'tree', second: 'tree', selection: 0, dense: 0 },
+  { name: 'the tree, selection taught', folder: 'taught', second: 'tree', selection: 1, dense: 0 },
+  { name: 'the tree, taught, a third densely', folder: 'dense', second: 'tree', selection: 1, dense: 1 / 3 },
+];
+
+type Trained = Run & { readonly model: Transformer };
+
+/** Trains models with a tree layer and one with full attention, and prints how they do. */
 export async function evalRecall(options: RecallOptions): Promise<void> {
   const device = await openNodeDevice();
   console.log(`Adapter: ${device.profile.description}`);
-  const tree = await train(device, 'tree', options);
-  const full = tree && (await train(device, 'full', options));
-  if (!tree || !full) return; // the trainer has said how to go on
-  await printAccuracy(tree, full, options.seed);
-  await printMass(tree, full, options.seed);
-  tree.release();
-  full.release();
+  const trained: Trained[] = [];
+  for (const run of RUNS) {
+    const model = await train(device, run, options);
+    if (!model) return; // the trainer has said how to go on
+    trained.push({ ...run, model });
+  }
+  const layers = {
+    full: trained.find(({ second }) => second === 'full')!.model.config.layers,
+    tree: trained.find(({ second }) => second === 'tree')!.model.config.layers,
+  };
+  await printAccuracy(trained, layers, options.seed);
+  await printMass(trained, layers.tree.at(-1)!, options.seed);
+  for (const { model } of trained) model.release();
 }
 
 async function train(
   device: Device,
-  second: 'tree' | 'full',
+  { name, folder: own, second, selection: weight, dense }: Run,
   { steps, folder, seed }: RecallOptions,
 ): Promise<Transformer | null> {
   const model = await recallModel(device, second, CONTEXT, seed);
   const trainer = new Trainer({
     modules: { '': model },
-    forward: ({ pass }) => {
+    forward: ({ step, pass }): Losses => {
       const length = LENGTHS[pass % LENGTHS.length]!;
       const count = PASS / length;
       const texts = Array.from({ length: count }, (_, b) =>
         recallText(length, { pairs: length / 16, seed, sample: (PASS / LENGTHS[0]!) * pass + b }),
       );
-      return { loss: recallLoss(model, texts) };
+      const random = weight > 0 ? new HostRandom(randomKey(seed, 'selection'), pass) : null;
+      const { answers, selection } = recallLosses(model, texts, { random, dense: step < dense * steps });
+      return selection ? { loss: add(answers, affine(selection, weight)), answers, selection } : { loss: answers };
     },
     steps,
     schedule: schedule({ kind: 'cosine', rate: RATE, warmup: Math.min(100, steps), steps, floor: 0.05 }),
     optimizer: { betas: [0.9, 0.98] },
-    folder: path.join(folder, second),
+    folder: path.join(folder, own),
     checkpointEvery: 500,
     resume: true,
     identity: { seed, steps },
     resumeCommand: `node cli/eval.js --recall --steps ${steps} --folder ${folder} --seed ${seed}`,
   });
-  console.log(second === 'tree' ? 'With a tree layer:' : 'With full attention:');
+  console.log(`Trained with ${name}:`);
   const { interrupted } = await trainer.run();
   trainer.release();
   return interrupted ? null : model;
@@ -76,42 +106,34 @@ const percent = (share: number) => `${(100 * share).toFixed(1)} %`;
 const textsOf = (length: number, seed: number) =>
   Array.from({ length: TEXTS }, (_, sample) => recallText(length, { pairs: PAIRS, seed: seed + 1, sample }));
 
-async function printAccuracy(tree: Transformer, full: Transformer, seed: number): Promise<void> {
-  const own = tree.config.layers.at(-1)!;
-  const beam = (beam: number) => withTree(tree.config.layers, { ...own.tree!, beam }, own.window);
-  const models: [string, Transformer][] = [
-    ['trained with full attention', full],
-    ['… tree with beam 4', await seeingWith(full, beam(4))],
-    ['… tree with beam 8', await seeingWith(full, beam(8))],
-    ['… tree with beam 16', await seeingWith(full, beam(16))],
-    ['trained with the tree, beam 4', tree],
-    ['… beam 8', await seeingWith(tree, beam(8))],
-    ['… beam 16', await seeingWith(tree, beam(16))],
-    ['… full attention', await seeingWith(tree, full.config.layers)],
-  ];
+type Sights = Readonly<Record<'tree' | 'full', readonly LayerConfig[]>>;
+
+async function printAccuracy(trained: readonly Trained[], { tree, full }: Sights, seed: number): Promise<void> {
+  const own = tree.at(-1)!;
   const lengths = [1, 2, 4, 8].map((times) => times * TRAINED);
   console.log(`\nRight answers to ${TEXTS * PAIRS} questions; trained at up to ${TRAINED} tokens:\n`);
-  console.log(`| | ${lengths.join(' | ')} |\n|---|${lengths.map(() => '---|').join('')}`);
-  for (const [name, model] of models) {
-    const cells: string[] = [];
-    for (const length of lengths) cells.push(percent(await recallAccuracy(model, textsOf(length, seed))));
-    console.log(`| ${name} | ${cells.join(' | ')} |`);
-    if (model !== tree && model !== full) model.release();
-  }
+  console.log(`| trained with | sees | ${lengths.join(' | ')} |\n|---|---|${lengths.map(() => '---|').join('')}`);
+  for (const { name, model } of trained)
+    for (const [sight, layers] of [
+      ['all', full],
+      ...[4, 8, 16].map((beam) => [`beam ${beam}`, withTree(tree, { ...own.tree!, beam }, own.window)] as const),
+    ] as const) {
+      const seeing = await seeingWith(model, layers);
+      const cells: string[] = [];
+      for (const length of lengths) cells.push(percent(await recallAccuracy(seeing, textsOf(length, seed))));
+      console.log(`| ${name} | ${sight} | ${cells.join(' | ')} |`);
+      seeing.release();
+    }
 }
 
-async function printMass(tree: Transformer, full: Transformer, seed: number): Promise<void> {
-  const { tree: shape, window } = tree.config.layers.at(-1)!;
+async function printMass(trained: readonly Trained[], { tree, window }: LayerConfig, seed: number): Promise<void> {
   const depths = Array.from({ length: DEPTHS }, (_, i) => `${(50 * i) / DEPTHS}–${(50 * (i + 1)) / DEPTHS} %`);
   console.log('\nShare of full attention’s mass that window and selected leaves hold, by the depth of the key that is asked for'); // prettier-ignore
-  console.log('(in brackets: how often the value itself is seen):\n');
-  console.log(`| | tokens | ${depths.join(' | ')} |\n|---|---|${depths.map(() => '---|').join('')}`);
-  for (const [name, model] of [
-    ['trained with the tree', tree],
-    ['trained with full attention', full],
-  ] as const)
+  console.log('(in brackets: how often the value itself is seen by all heads):\n');
+  console.log(`| trained with | tokens | ${depths.join(' | ')} |\n|---|---|${depths.map(() => '---|').join('')}`);
+  for (const { name, model } of trained)
     for (const length of [TRAINED, 8 * TRAINED]) {
-      const cells = await masses(model, length, shape!, window!, seed);
+      const cells = await masses(model, length, tree!, window!, seed);
       console.log(`| ${name} | ${length} | ${cells.join(' | ')} |`);
     }
 }

@@ -177,7 +177,7 @@ async function train(
     counting, // nats a token, bits a byte of the held-out texts
   });
 
-  const task = new NextTokenTask(model, data.training, config);
+  const task = new NextTokenTask(model, data.training, { ...config, ...config.tree });
   const options = trainerOptions(config, context, inputs);
   const perStep = Math.round((data.training.tokens / data.training.count) * config.batch * config.accumulate);
   const some = spread(data.heldOut.count, config.validation.sequences);

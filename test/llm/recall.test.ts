@@ -1,7 +1,7 @@
 import { beforeAll, describe, expect, it } from 'vitest';
-import { backward, clearGradient, scope } from '../../engine/index.ts';
+import { backward, clearGradient, HostRandom, randomKey, scope } from '../../engine/index.ts';
 import type { Device } from '../../engine/index.ts';
-import { recallAccuracy, recallLoss, recallModel, recallText, recoveredMass, RECALL_VOCABULARY, seeingWith, withTree } from '../../llm/recall.ts'; // prettier-ignore
+import { recallAccuracy, recallLosses, recallModel, recallText, recoveredMass, RECALL_VOCABULARY, seeingWith, withTree } from '../../llm/recall.ts'; // prettier-ignore
 import { plainDevice } from '../device.ts';
 
 const LENGTH = 128;
@@ -40,9 +40,9 @@ describe('a model of associative recall', () => {
     const model = await recallModel(device, 'tree', 256, 1);
     const texts = textsOf(2);
     const loss = scope(device, () => {
-      const loss = recallLoss(model, texts);
-      backward(loss);
-      return loss;
+      const { answers } = recallLosses(model, texts);
+      backward(answers);
+      return answers;
     });
     let expected = 0;
     for (const { ids, questions } of texts) {
@@ -63,6 +63,25 @@ describe('a model of associative recall', () => {
     }
     expect(await recallAccuracy(model, texts)).toBeLessThan(0.5); // it has learned nothing
     model.release();
+  });
+
+  it('can be taught to select, where it has a tree', async () => {
+    const random = () => new HostRandom(randomKey(1, 'selection'));
+    for (const second of ['tree', 'full'] as const) {
+      const model = await recallModel(device, second, 256, 1);
+      const read = async (dense: boolean) => {
+        const losses = scope(device, () => recallLosses(model, textsOf(2), { random: random(), dense }));
+        return [(await losses.answers.read())[0]!, losses.selection && (await losses.selection.read())[0]!] as const;
+      };
+      const [own, all] = [await read(false), await read(true)];
+      if (second === 'full') expect([own, all[1]]).toEqual([all, null]);
+      else {
+        expect(own[1]).toBeGreaterThan(0);
+        expect(all[1]).toBe(own[1]); // the last layer's queries and keys are the same
+        expect(all[0]).not.toBe(own[0]);
+      }
+      model.release();
+    }
   });
 
   it('recovers all of full attention’s mass where the beam takes all leaves, and less where not', async () => {

@@ -10,6 +10,8 @@ const VOCABULARY = 40;
 const random = new HostRandom(randomKey(1, 'documents'));
 const documents = Array.from({ length: 9 }, (_, i) => Int32Array.from({ length: 10 + 9 * i }, () => random.below(VOCABULARY))); // prettier-ignore
 
+const UNTAUGHT = { selection: 0, dense: 0 };
+
 let device: Device;
 let model: Transformer;
 beforeAll(async () => {
@@ -54,8 +56,8 @@ describe('the next token task', () => {
     const packing = new Packing(documents, { length: 64 });
     const perPass = [0, 1, 2, 3].map((i) => packing.targets(i));
     expect(new Set(perPass).size).toBeGreaterThan(1);
-    const whole = new NextTokenTask(model, packing, { seed: 0, batch: 4, accumulate: 1 });
-    const parts = new NextTokenTask(model, packing, { seed: 0, batch: 1, accumulate: 4 });
+    const whole = new NextTokenTask(model, packing, { seed: 0, batch: 4, accumulate: 1, ...UNTAUGHT });
+    const parts = new NextTokenTask(model, packing, { seed: 0, batch: 1, accumulate: 4, ...UNTAUGHT });
     const at = (task: NextTokenTask, step: number, pass: number) => () =>
       scope(device, () => backward(task.loss({ step, pass }).loss));
     const together = await gradients([at(whole, 1, 1)]);
@@ -82,6 +84,94 @@ describe('the next token task', () => {
     const loss = scope(device, () => nextTokenLoss(model, packing.batch(all)));
     const expected = (await loss.read())[0]!;
     for (const batch of [1, 4, 100]) expect(Math.abs((await heldOutLoss(model, packing, batch)) / expected - 1)).toBeLessThan(1e-6); // prettier-ignore
+  });
+});
+
+describe('a model with a layer that has a tree', () => {
+  const TREE = { block: 4, fanout: 2, beam: 2 };
+  const json = (tree: object) => ({
+    model_type: 'dawngrad',
+    vocab_size: VOCABULARY,
+    hidden_size: 32,
+    intermediate_size: 48,
+    num_hidden_layers: 2,
+    num_attention_heads: 2,
+    max_position_embeddings: 64,
+    layer_types: ['sliding_attention', 'tree_attention'],
+    sliding_window: 8,
+    no_rope: ['tree_attention'],
+    tree: { ...TREE, ...tree },
+  });
+  const packing = new Packing(documents, { length: 64, alone: true });
+  const make = (tree: object) => {
+    const made = Transformer.fromConfig(device, json(tree));
+    made.initialize(5);
+    return made;
+  };
+  const options = { seed: 0, batch: 4, accumulate: 1, dense: 0 };
+  const values = async (task: NextTokenTask, step = 0): Promise<Record<string, number>> => {
+    const losses = scope(device, () => task.loss({ step, pass: 1 }));
+    const read = Object.entries(losses).map(async ([name, loss]) => [name, (await loss.read())[0]!] as const);
+    return Object.fromEntries(await Promise.all(read));
+  };
+
+  it('learns to select beside the next token, by a weight, and by the same bits for the same pass', async () => {
+    const tree = make({});
+    const task = (selection: number) => new NextTokenTask(tree, packing, { ...options, selection });
+    const [none, once, twice] = [await values(task(0)), await values(task(1)), await values(task(2))];
+    expect(Object.keys(none)).toEqual(['loss']);
+    expect(once['selection']).toBeGreaterThan(0);
+    expect(once['next_token']).toBe(none['loss']);
+    expect(once['loss']).toBeCloseTo(once['next_token']! + once['selection']!, 5);
+    expect(twice['loss']).toBeCloseTo(twice['next_token']! + 2 * twice['selection']!, 5);
+    expect(await values(task(1))).toEqual(once);
+    tree.release();
+  });
+
+  it('has the gradient of both, also where layers are computed again', async () => {
+    const tree = make({});
+    const gradientsOf = async (selection: number): Promise<Map<string, Float32Array>> => {
+      const task = new NextTokenTask(tree, packing, { ...options, selection });
+      scope(device, () => backward(task.loss({ step: 0, pass: 1 }).loss));
+      const found = new Map<string, Float32Array>();
+      for (const [name, parameter] of tree.namedParameters()) {
+        found.set(name, (await parameter.grad!.read()) as Float32Array);
+        clearGradient(parameter);
+      }
+      return found;
+    };
+    const [none, taught] = [await gradientsOf(0), await gradientsOf(1)];
+    const moved = (name: string) => taught.get(name)!.some((g, i) => g !== none.get(name)![i]);
+    for (const name of ['q_proj', 'k_proj']) expect(moved(`model.layers.1.self_attn.${name}.weight`), name).toBe(true);
+    // What comes after the queries and keys of the last layer has no part in the selection.
+    for (const name of ['v_proj', 'o_proj']) expect(moved(`model.layers.1.self_attn.${name}.weight`), name).toBe(false);
+    tree.setCheckpointing(true);
+    expectClose(taught, await gradientsOf(1));
+    tree.release();
+  });
+
+  it('sees all in its first steps where that is asked for, as with full attention', async () => {
+    const tree = make({});
+    const wide = make({ beam: 16 });
+    const first = new NextTokenTask(tree, packing, { ...options, selection: 0, dense: 3 });
+    const all = new NextTokenTask(wide, packing, { ...options, selection: 0 });
+    const of = async (task: NextTokenTask, step: number) => (await values(task, step))['loss']!;
+    expect(await of(first, 2)).toBeCloseTo(await of(all, 2), 5);
+    expect(Math.abs((await of(first, 3)) - (await of(all, 3)))).toBeGreaterThan(1e-5);
+    tree.release();
+    wide.release();
+  });
+
+  it('is taught nothing where nodes are boxes, or texts are too short for a choice', async () => {
+    const boxes = make({ summary: 'boxes' });
+    expect(Object.keys(await values(new NextTokenTask(boxes, packing, { ...options, selection: 1 })))).toEqual(['loss']); // prettier-ignore
+    const tree = make({});
+    const short = new Packing(documents.slice(0, 1), { length: 64, alone: true });
+    const losses = await values(new NextTokenTask(tree, short, { ...options, batch: 1, selection: 1 }));
+    expect(losses['selection']).toBe(0);
+    expect(losses['loss']).toBe(losses['next_token']);
+    boxes.release();
+    tree.release();
   });
 });
 
