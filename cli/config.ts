@@ -216,6 +216,13 @@ const TASKS = {
       .prefault({}),
     length: count.default(256).describe('tokens of a sequence, a multiple of 32; documents are packed into it'),
     batch: count.default(8).describe('sequences at once'),
+    tree: z
+      .strictObject({
+        selection: z.number().min(0).default(1).describe('weight of the loss that teaches to select; 0: none'),
+        dense: z.int().min(0).default(0).describe('first steps in which such layers see all'),
+      })
+      .prefault({})
+      .describe('of models that have layers with a tree (docs/long-context.md)'),
     validation: validation
       .unwrap()
       .extend({
