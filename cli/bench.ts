@@ -8,7 +8,8 @@ import { openNodeDevice } from '../engine/node.ts';
 import { tuningFile, writeTuning } from '../engine/tuning.ts';
 import { adapterFacts } from './bench/adapter.ts';
 import { coldStarts } from './bench/cold.ts';
-import { benchDecode, formatDecode } from './bench/decode.ts';
+import { measureCeilings } from './bench/ceilings.ts';
+import { benchDecode, DECODE_HEAD, formatDecode } from './bench/decode.ts';
 import type { DecodeBenchOptions } from './bench/decode.ts';
 import { dispatchCosts } from './bench/dispatch.ts';
 import { benchLlama, formatLlama, GGUF_TYPES } from './bench/llama.ts';
@@ -227,18 +228,27 @@ const whole = (text: string) => {
 command
   .command('decode')
   .description(
-    'Times decoding by a Llama of random weights: composed operations, fused kernels and a replayed step, in turn.',
+    'Times reading a prompt and decoding by a Llama of random weights: composed operations, fused kernels and a replayed\n' +
+      'step, in turn. What a token reads, weights and cache, is set beside the rate of a copy of 64 MiB.',
   )
   .option('--width <n>', 'width, a multiple of 256', whole, 512)
   .option('--layers <n>', 'layers', whole, 4)
   .option('--batch <n>', 'sequences', whole, 1)
   .option('--context <n>', 'tokens in the cache', whole, 256)
   .option('--steps <n>', 'steps of each way', whole, 20)
-  .addOption(new Option('--weights <format>', 'of the weights').choices(WEIGHT_FORMATS).default('f32'))
+  .option('--weights <list>', `of the weights: ${WEIGHT_FORMATS.join(', ')}`, among(WEIGHT_FORMATS), [
+    'f32',
+    'f16',
+    'q8',
+    'q4',
+  ])
   .addOption(new Option('--cache <format>', 'of keys and values').choices(['f32', 'f16', 'q8']).default('f32'))
   .action(async (options: DecodeBenchOptions) => {
     const device = await openNodeDevice();
-    console.log(formatDecode(options, await benchDecode(device, options)));
+    const { gigabytes } = await measureCeilings(device);
+    console.log(`Adapter: ${device.profile.description}; a copy moves ${gigabytes.toFixed(1)} GB/s\n\n${DECODE_HEAD}`);
+    for (const weights of options.weights)
+      console.log(formatDecode(options, await benchDecode(device, options, weights), gigabytes));
     device.destroy();
   });
 

@@ -1,4 +1,7 @@
-/** Decoding a token, timed: fused kernels, composed operations, and a captured step, in turn. `node cli/bench.js decode`. */
+/**
+ * Reading a prompt and decoding a token, timed: fused kernels, composed operations, and a captured step, in turn; beside what
+ * reading the weights and the cache takes at the rate of a copy. `node cli/bench.js decode`.
+ */
 import {
   byteLength,
   capture,
@@ -25,7 +28,7 @@ export interface DecodeBenchOptions {
   readonly batch: number;
   /** Tokens that are in the cache already. */
   readonly context: number;
-  readonly weights: WeightFormat;
+  readonly weights: readonly WeightFormat[];
   readonly cache: CacheFormat;
   /** Steps of each way. */
   readonly steps: number;
@@ -47,7 +50,8 @@ export const llamaShape = ({ width, layers, context }: { width: number; layers: 
 });
 
 export interface DecodeBench {
-  readonly way: 'composed' | 'fused' | 'replayed';
+  /** `prompt`: as many tokens as the cache has then. */
+  readonly way: 'prompt' | 'composed' | 'fused' | 'replayed';
   /** Milliseconds of a step: the median, and the fastest. */
   readonly ms: number;
   readonly min: number;
@@ -63,12 +67,20 @@ function bytesRead(model: Transformer, { batch, context, cache: dtype }: DecodeB
   return weights + cacheBytes(config, { batch, capacity: context, dtype });
 }
 
-/** Times the three ways in turn, a step of each, on random weights. */
+export interface DecodeResult {
+  readonly weights: WeightFormat;
+  readonly ways: readonly DecodeBench[];
+  /** What a token reads: see `bytesRead`. */
+  readonly bytes: number;
+}
+
+/** Times the ways in turn, a step of each, on random weights. */
 export async function benchDecode(
   device: Device,
   options: DecodeBenchOptions,
-): Promise<{ ways: DecodeBench[]; bytes: number }> {
-  const { batch, context, weights, cache: dtype, steps } = options;
+  weights: WeightFormat,
+): Promise<DecodeResult> {
+  const { batch, context, cache: dtype, steps } = options;
   const model = Transformer.fromConfig(device, llamaShape({ ...options, context: context + steps + 8 }));
   model.initialize(1);
   model.setTrainable(false);
@@ -97,7 +109,18 @@ export async function benchDecode(
   await eager(false)(context);
   const captured = at(context);
   const replay = capture(device, () => noGrad(device, () => model.logits(model.forward(ids, { step: captured }))));
+  const prompt = tensor(
+    device,
+    new Int32Array(batch * context).map((_, i) => i % VOCABULARY),
+    [batch, context],
+  );
   const ways = {
+    prompt: async () => {
+      cache.lengths.fill(0);
+      const step = cache.step(context);
+      noGrad(device, () => scope(device, () => void model.forward(prompt, { step })));
+      await device.drain();
+    },
     composed: eager(true),
     fused: eager(false),
     replayed: async (length: number) => {
@@ -121,9 +144,10 @@ export async function benchDecode(
   replay.release();
   cache.release();
   model.release();
-  release(ids);
+  release(ids, prompt);
   const sorted = (times: number[]) => times.sort((a, b) => a - b);
   return {
+    weights,
     bytes,
     ways: [...found].map(([way, { times, dispatches }]) => ({
       way: way as DecodeBench['way'],
@@ -134,16 +158,22 @@ export async function benchDecode(
   };
 }
 
-/** The result in lines. */
-export const formatDecode = (
-  { batch, weights, cache, context }: DecodeBenchOptions,
-  { ways, bytes }: Awaited<ReturnType<typeof benchDecode>>,
-): string =>
-  ways
-    .map(
-      ({ way, ms, min, dispatches }) =>
-        `${batch} × 1 token behind ${context}, weights ${weights}, cache ${cache}, ${way}: ${ms.toFixed(2)} ms (${min.toFixed(2)}), ` +
-        `${((1000 * batch) / ms).toFixed(1)} tokens/s, ${dispatches} dispatches, ${(bytes / 2 ** 20).toFixed(1)} MiB read, ` +
-        `${(bytes / ms / 1e6).toFixed(2)} GB/s`,
-    )
-    .join('\n');
+/** A result in rows of a table; `copied` is the rate of a copy, in GB/s. */
+export function formatDecode(
+  { batch, context }: DecodeBenchOptions,
+  { weights, ways, bytes }: DecodeResult,
+  copied: number,
+): string {
+  const rows = ways.map(({ way, ms, min, dispatches }) => {
+    const tokens = batch * (way === 'prompt' ? context : 1);
+    const rate = (ms: number) => ((1000 * tokens) / ms).toFixed(1);
+    const read = [(bytes / 2 ** 20).toFixed(1), (bytes / min / 1e6).toFixed(2), `${((100 * bytes) / min / 1e6 / copied).toFixed(0)} %`]; // prettier-ignore
+    return [weights, way, ms.toFixed(2), min.toFixed(2), rate(ms), rate(min), dispatches, ...(way === 'prompt' ? ['', '', ''] : read)]; // prettier-ignore
+  });
+  return rows.map(tableRow).join('\n');
+}
+
+const tableRow = (cells: readonly unknown[]): string => `| ${cells.join(' | ')} |`;
+const HEADS = ['weights', '', 'ms', 'fastest', 'tokens/s', 'fastest', 'dispatches', 'MiB read', 'GB/s', 'of the copy'];
+/** What stands above the rows. */
+export const DECODE_HEAD = [HEADS, HEADS.map(() => '---')].map(tableRow).join('\n');

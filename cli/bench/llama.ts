@@ -12,7 +12,7 @@ import { generate } from '../../llm/generate.ts';
 import { Transformer } from '../../llm/model.ts';
 import type { LoadedTokenizer } from '../../llm/tokenizer_files.ts';
 import type { WeightFormat } from '../../nn/module.ts';
-import { resolvePath } from '../run.ts';
+import { resolvePath, ROOT } from '../run.ts';
 import { llamaShape } from './decode.ts';
 import { installApart } from './install.ts';
 
@@ -88,7 +88,7 @@ export async function* benchLlama(device: Device, options: LlamaBenchOptions): A
   try {
     for (const type of types) {
       const file = path.join(folder, `${type}.gguf`);
-      await saveGguf(model, file, { type, ...(tokenizer && { tokenizer }) });
+      await saveGguf(model, file, { type, tokenizer });
       const { weights, cache } = KEPT[type];
       const own = await loadTransformer(device, file, { weights });
       const theirs = await llama.loadModel({ modelPath: file, gpuLayers: 0 });
@@ -112,12 +112,14 @@ export async function* benchLlama(device: Device, options: LlamaBenchOptions): A
 async function subject(
   device: Device,
   { model: name, prompt, tokens, ...options }: LlamaBenchOptions,
-): Promise<{ model: Transformer; tokenizer: LoadedTokenizer | null; ids: number[] }> {
+): Promise<{ model: Transformer; tokenizer: LoadedTokenizer; ids: number[] }> {
   if (name === null) {
     const model = Transformer.fromConfig(device, llamaShape({ ...options, context: prompt + tokens }));
     model.initialize(1);
     const random = new HostRandom(randomKey(1, 'prompt'));
-    return { model, tokenizer: null, ids: Array.from({ length: prompt }, () => random.below(model.config.vocabulary)) };
+    // Any does, but node-llama-cpp needs one.
+    const tokenizer = await loadTokenizer(path.join(ROOT, 'assets/lm'), model.config.vocabulary);
+    return { model, tokenizer, ids: Array.from({ length: prompt }, () => random.below(model.config.vocabulary)) };
   }
   const place = resolvePath(name);
   const model = await loadTransformer(device, place);
