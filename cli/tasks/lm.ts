@@ -223,7 +223,7 @@ async function train(
     const target = path.join(folder, 'model');
     await saveTransformer(model, source, target, { dtype: 'F16' });
     await copyTokenizer(config, target);
-    await drawLosses(folder, 'language model', ['loss']);
+    await drawLosses(folder, 'language model', ['loss', 'next_token', 'selection']);
     if (prompts.length > 0) await writeSamples(model, tokenizer, config, config.steps, folder);
     console.log(
       [

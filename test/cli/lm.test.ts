@@ -135,6 +135,22 @@ describe('the lm task', () => {
       );
   });
 
+  it('teaches trees to select beside the next token, after a beginning that sees all', async () => {
+    const folder = path.join(root, 'trees');
+    const model = path.join(root, 'tree-model');
+    await mkdir(folder);
+    await cp(path.join(root, 'model'), model, { recursive: true });
+    const trees = { layer_types: ['sliding_attention', 'tree_attention'], tree: { block: 4, fanout: 2, beam: 2 } };
+    await writeFile(path.join(model, 'config.json'), JSON.stringify({ ...MODEL, ...trees }));
+    await run(folder, false, `model=${model}`, 'steps=4', 'optimizer.schedule=constant', 'tree.dense=2');
+    const [names, ...rows] = (await readFile(path.join(folder, 'metrics.csv'), 'utf8')).trim().split('\n').map((row) => row.split(',')); // prettier-ignore
+    expect(names!.slice(1, 4)).toEqual(['loss', 'next_token', 'selection']);
+    for (const [, loss, next, selection] of rows.map((row) => row.map(Number))) {
+      expect(selection).toBeGreaterThan(0);
+      expect(loss).toBeCloseTo(next! + selection!, 4); // weight 1
+    }
+  });
+
   it('goes on from the weights of another run', async () => {
     const further = path.join(root, 'further');
     await mkdir(further);
