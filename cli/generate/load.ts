@@ -45,7 +45,7 @@ export async function loadLanguage(name: string, { weights, tokenizer: given }: 
   const own = place.endsWith('.bin') ? path.join(path.dirname(place), 'tokenizer.bin') : place;
   const loaded = await loadTokenizer(given === undefined ? own : resolvePath(given), model.config.vocabulary).catch(
     (error: unknown) => {
-      if (given !== undefined || own === place) throw error;
+      if (given !== undefined || !/\.(gguf|bin)$/.test(place)) throw error;
       throw new Error(`${(error as Error).message}; --tokenizer names another`, { cause: error });
     },
   );
