@@ -143,6 +143,11 @@ export abstract class Frame {
     return this.fewest ?? 0;
   }
 
+  /** One that goes on in some of its ways alone, the shortest among them: many frames have the same. */
+  get bare(): Frame | null {
+    return null;
+  }
+
   /** Bytes behind which nothing comes that would not come with fewer bytes behind others, or behind none. */
   get detours(): ByteSet | null {
     return null;

@@ -91,6 +91,9 @@ class Context {
 const SLACK = 8;
 const SLACK_OF_KEYS = 16;
 
+/** So many ways in which a frame ends are enough, as long as a way is found by them. */
+const EXITS = 64;
+
 /** A way to complete a document: its next byte and what follows. */
 interface Way {
   readonly cost: number;
@@ -474,17 +477,23 @@ class Search {
   }
 
   private search(): number[] | null {
-    for (;;) {
+    for (let exits = EXITS; ;) {
       let best: Context | null = null;
+      let held = false;
       let least = this.bottom.cheapest;
       for (const context of this.active) {
         while (context.first < context.queue.length && !context.queue[context.first]?.length) context.first += 1;
         if (context.first >= context.queue.length) continue;
         const slack = context.key ? SLACK_OF_KEYS : SLACK;
-        if (context.first < least && context.first <= context.cheapest + slack)
-          [best, least] = [context, context.first];
+        if (context.first >= least || context.first > context.cheapest + slack) continue;
+        if (context.exits.size >= exits && context !== this.bottom) held = true;
+        else [best, least] = [context, context.first];
       }
-      if (best === null) break;
+      if (best === null) {
+        if (!held || this.bottom.exits.size > 0) break;
+        exits *= 4;
+        continue;
+      }
       if (this.left <= 0) return null;
       const item = best.queue[best.first]!.pop()!;
       if (item.bytes > best.reached.get(keyOf(best, item))!) continue;
@@ -542,7 +551,8 @@ class Search {
     for (const opened of context.opened) this.activate(opened);
   }
 
-  private put(context: Context, item: Item): void {
+  private put(context: Context, reached: Item): void {
+    const item = { ...reached, frame: reached.frame.bare ?? reached.frame };
     const key = keyOf(context, item);
     if (item.bytes >= (context.reached.get(key) ?? Infinity)) return;
     context.reached.set(key, item.bytes);

@@ -9,6 +9,9 @@ import { Overlaps } from './overlap.ts';
 /** A language of so few keys stands for them. */
 const FEW = 1024;
 
+/** So many names are left out of what is asked of members as these come. */
+const MANY = 64;
+
 /** To which type the assertions of a kind speak. */
 const TYPES: Readonly<Record<Assert['kind'], Type | null>> = {
   type: null,
@@ -224,6 +227,8 @@ export class Derivatives {
     const { assert } = formula;
     if (assert.kind === 'required') return taken.has(assert.name) ? algebra.no : formula;
     if (assert.kind !== 'members') return this.whens(formula, (when) => this.settle(when, taken));
+    // Of many names, leaving one out after the other takes longer than it spares.
+    if (assert.names.size > MANY) return formula;
     const names = [...assert.names].filter(([name]) => !taken.has(name));
     return names.length === assert.names.size ? formula : algebra.members(new Map(names), assert.patterns, assert.rest);
   }

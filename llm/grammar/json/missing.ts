@@ -10,3 +10,19 @@ export function missing(formula: Formula): number {
   if (formula.kind !== 'assertion' || formula.assert.kind !== 'required') return 0;
   return JSON.stringify(formula.assert.name).length + MEMBER;
 }
+
+/** The names of these members, each with how many may come before it: in any order, and those of one alternative or of another. */
+export function missingNames(formula: Formula): ReadonlyMap<string, number> {
+  const names = new Map<string, number>();
+  const see = (part: Formula, before: number): number => {
+    if (missing(part) === 0) return before;
+    if (part.kind === 'and') return part.of.reduce((count, each) => see(each, count), before);
+    if (part.kind === 'or') return Math.max(...part.of.map((each) => see(each, before)));
+    if (part.kind === 'assertion' && part.assert.kind === 'required' && !names.has(part.assert.name)) {
+      names.set(part.assert.name, before);
+    }
+    return before + 1;
+  };
+  see(formula, 0);
+  return names;
+}

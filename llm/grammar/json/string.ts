@@ -1,4 +1,14 @@
-import { bytesIn, Frame, Interned, type ByteSet, type Few, type Like, type Move, type Outcome, type Uniform } from '../automaton.ts';
+import {
+  bytesIn,
+  Frame,
+  Interned,
+  type ByteSet,
+  type Few,
+  type Like,
+  type Move,
+  type Outcome,
+  type Uniform,
+} from '../automaton.ts';
 import { combine } from '../text/combine.ts';
 import { finite } from '../text/finite.ts';
 import { words } from '../text/words.ts';
@@ -19,6 +29,8 @@ export interface StringOptions {
   readonly apart?: boolean;
   /** Whatever is written can become a string that is wanted, by plain text alone. */
   readonly open?: boolean;
+  /** Texts of which one has to come: whoever looks for a short way tries these first, in this order. */
+  readonly sooner?: ReadonlyMap<string, number>;
   /** Those in every language are wanted, or those in some: where that is said, less has to be searched for. */
   readonly wanted?: 'every' | 'some' | undefined;
 }
@@ -30,12 +42,12 @@ export interface StringOptions {
 export function strings(
   languages: readonly Language[],
   outcome: (labels: readonly number[]) => Outcome | null,
-  { unique = 0, apart = false, open = false, wanted }: StringOptions = {},
+  { unique = 0, apart = false, open = false, sooner, wanted }: StringOptions = {},
 ): Strings | null {
   const language = combine('', languages, (labels) => outcome(labels) ?? NONE, wanted);
   if (language.start === DEAD) return null;
   const few = apart && !languages.every(({ texts }) => texts) ? toldApart(language, unique) : null;
-  return { open: new StringFrames(few ?? language, { unique, open }).content((few ?? language).start) };
+  return { open: new StringFrames(few ?? language, { unique, open, sooner }).content((few ?? language).start) };
 }
 
 /** The same as a list of texts, if there are at most so many: whoever looks for another one sees what differs. */
@@ -95,6 +107,16 @@ const PROBES = [0x7f, 0x20, 0x10ffff];
 /** So many states are looked at to see how much plain text keeps a string open. */
 const NEAR = 32;
 
+/** So many bytes are more than what tells keys apart takes, and so many of the keys that have to come are told apart. */
+const LATER = 32;
+const RANKS = 16;
+
+interface FrameOptions {
+  readonly unique: number;
+  readonly open: boolean;
+  readonly sooner: ReadonlyMap<string, number> | undefined;
+}
+
 /** The frames of one language's strings. */
 class StringFrames {
   readonly language: Language;
@@ -104,11 +126,35 @@ class StringFrames {
   private readonly parts = new Interned<Frame>();
   private readonly firsts: string[] = [];
   private readonly fewOf: (readonly string[] | null | undefined)[] = [];
+  private readonly sooner: ReadonlyMap<string, number> | undefined;
+  private leads: Map<number, number> | null = null;
 
-  constructor(language: Language, { unique, open }: { readonly unique: number; readonly open: boolean }) {
+  constructor(language: Language, { unique, open, sooner }: FrameOptions) {
     this.language = language;
     this.unique = unique;
     this.open = open;
+    this.sooner = sooner;
+  }
+
+  /** How much later than at others it is to be looked at what `state` leads to. */
+  later(state: number): number {
+    if (this.sooner === undefined || this.sooner.size === 0) return 0;
+    return LATER * ((this.leads ??= this.leadsTo(this.sooner)).get(state) ?? RANKS);
+  }
+
+  /** The states that lead to one of these texts, and to which first. */
+  private leadsTo(texts: ReadonlyMap<string, number>): Map<number, number> {
+    const leads = new Map<number, number>();
+    for (const [text, rank] of texts) {
+      if (rank >= RANKS) continue;
+      let state = this.language.start;
+      for (const character of ['', ...text]) {
+        if (character !== '') state = this.language.step(state, character.codePointAt(0)!);
+        if (state === DEAD) break;
+        leads.set(state, Math.min(leads.get(state) ?? RANKS, rank));
+      }
+    }
+    return leads;
   }
 
   /** Between two characters. */
@@ -226,6 +272,10 @@ abstract class StringFrame extends Frame {
   override get signature(): string | null {
     const signature = this.frames.signature(this.state);
     return signature && signature + this.part;
+  }
+
+  override get least(): number {
+    return this.frames.later(this.state);
   }
 
   override get unique(): boolean {

@@ -2,7 +2,7 @@ import { bytesIn, Frame, Interned, type ByteSet, type Move, type Outcome } from 
 import type { Algebra } from './algebra.ts';
 import { Derivatives, type KeyAlphabet, type KeyClass, type Truths } from './derive.ts';
 import type { Formula, Type } from './formula.ts';
-import { missing } from './missing.ts';
+import { missing, missingNames } from './missing.ts';
 import { numbers, type Numbers } from './number.ts';
 import {
   assertionsOf,
@@ -309,6 +309,16 @@ class Values {
     return algebra.and(...[...demands].map(([value, truth]) => (truth ? value : algebra.not(value))));
   }
 
+  /** The same without the members that an object need not have; null where they may have a say, or there are none. */
+  bare(core: Core): Core | null {
+    const { tracked, goal, alphabet, taken } = core;
+    if (tracked.length > 0 || this.options.order !== 'free') return null;
+    const { required, least, others } = this.satisfiable.plain(goal);
+    if (others.length > 0 || least > required.length) return null;
+    const optional = alphabet!.names.filter((name) => !taken.has(name) && !required.includes(name));
+    return optional.length === 0 ? null : this.core([], goal, alphabet, new Set([...taken, ...optional]));
+  }
+
   /** The keys that may come, or null where none may. */
   keys(core: Core): Strings | null {
     let keys = this.keysOf.get(core);
@@ -326,8 +336,9 @@ class Values {
     const allowed = (key: KeyClass): Outcome | null =>
       this.allowed(core, key) ? this.classes.place(key.key, key) : null;
     const byName = (label: number): Outcome | null => allowed(this.satisfiable.named(names[label]!, alphabet));
+    const sooner = missingNames(core.goal);
     if (languages.length === 0 && allowed(keyClass(null, [])) === null) {
-      return strings([named], ([label]) => (label! < 0 ? null : byName(label!)));
+      return strings([named], ([label]) => (label! < 0 ? null : byName(label!)), { sooner });
     }
     const name = names.length > 0 ? [named] : [];
     return strings(
@@ -342,7 +353,7 @@ class Values {
         );
       },
       // Where no pattern tells keys apart, what is none of the names is a key, and all can be made one.
-      { unique: FEW_KEYS, open: languages.length === 0 },
+      { unique: FEW_KEYS, open: languages.length === 0, sooner },
     );
   }
 
@@ -609,6 +620,7 @@ type ObjectPlace = 'open' | 'comma' | 'next';
 class ObjectFrame extends Spaced {
   private readonly place: ObjectPlace;
   private readonly core: Core;
+  private plainer: Frame | null | undefined;
 
   constructor(values: Values, place: ObjectPlace, core: Core, spaces: number) {
     super(values, spaces);
@@ -622,6 +634,14 @@ class ObjectFrame extends Spaced {
 
   override get least(): number {
     return missing(this.core.goal);
+  }
+
+  override get bare(): Frame | null {
+    if (this.plainer === undefined) {
+      const core = this.values.bare(this.core);
+      this.plainer = core && this.values.objectAt(this.place, core);
+    }
+    return this.plainer;
   }
 
   protected behind(spaces: number): Frame {
