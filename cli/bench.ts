@@ -10,7 +10,7 @@ import { adapterFacts } from './bench/adapter.ts';
 import { coldStarts } from './bench/cold.ts';
 import { measureCeilings } from './bench/ceilings.ts';
 import { benchDecode, DECODE_HEAD, formatDecode } from './bench/decode.ts';
-import type { DecodeBenchOptions } from './bench/decode.ts';
+import type { DecodeBenchOptions, DecodeResult } from './bench/decode.ts';
 import { dispatchCosts } from './bench/dispatch.ts';
 import { benchLlama, formatLlama, GGUF_TYPES } from './bench/llama.ts';
 import type { LlamaBenchOptions, LlamaRow } from './bench/llama.ts';
@@ -245,10 +245,14 @@ command
   .addOption(new Option('--cache <format>', 'of keys and values').choices(['f32', 'f16', 'q8']).default('f32'))
   .action(async (options: DecodeBenchOptions) => {
     const device = await openNodeDevice();
-    const { gigabytes } = await measureCeilings(device);
-    console.log(`Adapter: ${device.profile.description}; a copy moves ${gigabytes.toFixed(1)} GB/s\n\n${DECODE_HEAD}`);
-    for (const weights of options.weights)
-      console.log(formatDecode(options, await benchDecode(device, options, weights), gigabytes));
+    const results: DecodeResult[] = [];
+    let copied = 0;
+    for (const weights of options.weights) {
+      copied = Math.max(copied, (await measureCeilings(device)).gigabytes);
+      results.push(await benchDecode(device, options, weights));
+    }
+    console.log(`Adapter: ${device.profile.description}; a copy moves ${copied.toFixed(1)} GB/s\n\n${DECODE_HEAD}`);
+    for (const result of results) console.log(formatDecode(options, result, copied));
     device.destroy();
   });
 

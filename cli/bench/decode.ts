@@ -55,6 +55,8 @@ export interface DecodeBench {
   /** Milliseconds of a step: the median, and the fastest. */
   readonly ms: number;
   readonly min: number;
+  /** Of the processor's time, of all threads (on a software adapter, what else the machine does is not in it): the median. */
+  readonly processor: number;
   readonly dispatches: number;
 }
 
@@ -129,15 +131,21 @@ export async function benchDecode(
       await replay.result.read();
     },
   };
-  const found = new Map(Object.keys(ways).map((way) => [way, { times: [] as number[], dispatches: 0 }]));
+  const found = new Map(
+    Object.keys(ways).map((way) => [way, { times: [] as number[], processor: [] as number[], dispatches: 0 }]),
+  );
   for (let i = -2; i < steps; i++)
     for (const [way, run] of Object.entries(ways)) {
       write(ids, new Int32Array(batch).fill(Math.abs(i)));
       const before = device.stream.dispatches;
-      const start = performance.now();
+      const [start, used] = [performance.now(), process.cpuUsage()];
       await run(context + Math.max(i, 0));
       const result = found.get(way)!;
-      if (i >= 0) result.times.push(performance.now() - start);
+      const { user, system } = process.cpuUsage(used);
+      if (i >= 0) {
+        result.times.push(performance.now() - start);
+        result.processor.push((user + system) / 1000);
+      }
       result.dispatches = device.stream.dispatches - before;
     }
   const bytes = bytesRead(model, options);
@@ -149,10 +157,11 @@ export async function benchDecode(
   return {
     weights,
     bytes,
-    ways: [...found].map(([way, { times, dispatches }]) => ({
+    ways: [...found].map(([way, { times, processor, dispatches }]) => ({
       way: way as DecodeBench['way'],
       ms: sorted(times)[Math.floor(times.length / 2)]!,
       min: times[0]!,
+      processor: sorted(processor)[Math.floor(processor.length / 2)]!,
       dispatches,
     })),
   };
@@ -164,16 +173,29 @@ export function formatDecode(
   { weights, ways, bytes }: DecodeResult,
   copied: number,
 ): string {
-  const rows = ways.map(({ way, ms, min, dispatches }) => {
+  const rows = ways.map(({ way, ms, min, processor, dispatches }) => {
     const tokens = batch * (way === 'prompt' ? context : 1);
     const rate = (ms: number) => ((1000 * tokens) / ms).toFixed(1);
     const read = [(bytes / 2 ** 20).toFixed(1), (bytes / min / 1e6).toFixed(2), `${((100 * bytes) / min / 1e6 / copied).toFixed(0)} %`]; // prettier-ignore
-    return [weights, way, ms.toFixed(2), min.toFixed(2), rate(ms), rate(min), dispatches, ...(way === 'prompt' ? ['', '', ''] : read)]; // prettier-ignore
+    return [weights, way, ms.toFixed(2), min.toFixed(2), processor.toFixed(2), rate(ms), rate(min), rate(processor), dispatches, ...(way === 'prompt' ? ['', '', ''] : read)]; // prettier-ignore
   });
   return rows.map(tableRow).join('\n');
 }
 
 const tableRow = (cells: readonly unknown[]): string => `| ${cells.join(' | ')} |`;
-const HEADS = ['weights', '', 'ms', 'fastest', 'tokens/s', 'fastest', 'dispatches', 'MiB read', 'GB/s', 'of the copy'];
+const HEADS = [
+  'weights',
+  '',
+  'ms',
+  'fastest',
+  'of the processor',
+  'tokens/s',
+  'fastest',
+  'of the processor',
+  'dispatches',
+  'MiB read',
+  'GB/s',
+  'of the copy',
+];
 /** What stands above the rows. */
 export const DECODE_HEAD = [HEADS, HEADS.map(() => '---')].map(tableRow).join('\n');
