@@ -66,7 +66,7 @@ const run = {
 export const sampling = {
   sampler: z
     .enum(Object.keys(SAMPLERS) as SamplerName[])
-    .default('dpmpp2m-karras')
+    .default('dpmpp2m-trailing')
     .describe('of all pictures that are drawn, the class pictures among them'),
   steps: count.max(1000).default(8).describe('evaluations of the UNet for a picture'),
   scale: z.number().min(1).default(4).describe('classifier-free guidance'),
@@ -104,6 +104,10 @@ const TASKS = {
         weight: z.number().min(0).default(1).describe('λ; 0 trains without prior preservation'),
         pictures: z.int().min(0).default(16).describe('class pictures that the model draws before it trains'),
         prompts: z.array(z.string()).min(1).default(['a {class}']).describe('of the class pictures, in turn'),
+        names: z
+          .array(z.string())
+          .default([])
+          .describe("what else of the class {name} in prior.prompts stands for, beside the subject's pictures"),
         steps: sampling.steps,
         scale: sampling.scale,
       })
@@ -169,6 +173,16 @@ const TASKS = {
     drop: fraction.default(0.1).describe('share of captions left empty, for guidance'),
     article: fraction.default(0.3).describe('share of captions that get an "a" in front'),
     style: fraction.default(0.5).describe('share of captions that name the drawing\'s style, such as ", joy style"'),
+    invented: z
+      .strictObject({
+        styles: z
+          .int()
+          .min(0)
+          .default(0)
+          .describe('further drawing styles made of the sets, each named by a rare word'),
+        share: z.number().gt(0).lt(1).default(0.5).describe('of the samples, where there are any'),
+      })
+      .prefault({}),
     snr: z.number().min(0).default(5).describe('γ of min-SNR weighting (Hang et al., 2023); 0: none'),
     weights: z
       .strictObject({

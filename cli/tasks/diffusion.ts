@@ -5,7 +5,9 @@ import { saveStableDiffusion, weightFiles } from '../../diffusion/folder.ts';
 import type { StableDiffusion } from '../../diffusion/folder.ts';
 import { encode, generate, pictureSize } from '../../diffusion/pipeline.ts';
 import { grid } from '../../diffusion/pictures.ts';
+import { inventStyles } from '../../diffusion/invented.ts';
 import { cachedLatents, freshModel, Pretraining, samplingWeight, validate } from '../../diffusion/pretrain_unet.ts';
+import type { Captioned } from '../../diffusion/pretrain_unet.ts';
 import { captionOf } from '../../diffusion/world.ts';
 import type { WorldPicture } from '../../diffusion/world.ts';
 import { writeFileAtomic } from '../../nn/files.ts';
@@ -54,14 +56,14 @@ export async function trainDiffusionOn(
   const record = await RunRecord.open(folder, { config, data: data.record, parameters });
 
   const report = reporter('Pictures encoded');
-  const captioned = async (items: readonly WorldPicture[], key: string) => {
+  const captioned = async (items: readonly WorldPicture[], key: string, plain = true) => {
     const latents = await cachedLatents(vae, items, {
       folder: path.join(config.cache, 'latents'),
       key: `${key} ${data.key}`,
       onDone: (done) => report(done, items.length),
     });
     return items.map((item, i) => ({
-      caption: captionOf(item, false),
+      caption: captionOf(item, !plain),
       styled: captionOf(item, true),
       latents: latents[i]!,
       weight: samplingWeight(config.weights, item.set, item.name),
@@ -71,7 +73,10 @@ export async function trainDiffusionOn(
     context,
     async () => [await captioned(data.training, 'training'), await captioned(data.heldOut, 'held out')] as const,
   );
-  const task = new Pretraining(model, training, config);
+  const invented = await interruptible(context, () =>
+    captioned(inventedOf(data, model, config), `invented ${config.invented.styles} ${config.seed}`, false),
+  );
+  const task = new Pretraining(model, [...training, ...shared(invented, training, config.invented.share)], config);
   const samples = config.batch * config.accumulate; // a step
   vae.setTrainable(false);
 
@@ -124,6 +129,19 @@ export async function trainDiffusionOn(
   }
   trainer.release();
   for (const module of [unet, textEncoder, vae]) module.release();
+}
+
+/** The world's training pictures in invented styles, named by words that no caption has. */
+function inventedOf({ training }: Pictures, { tokenizer }: StableDiffusion, { invented, seed }: Config<'diffusion'>) {
+  const taken = new Set(['sks', ...training.flatMap((picture) => captionOf(picture, true).split(/\W+/))]);
+  return inventStyles(training, tokenizer, { count: invented.styles, seed, taken });
+}
+
+/** Items with weights such that they are this share of all. */
+function shared(items: readonly Captioned[], others: readonly Captioned[], share: number): Captioned[] {
+  const total = (of: readonly Captioned[]) => of.reduce((sum, { weight }) => sum + weight, 0);
+  const factor = ((share / (1 - share)) * total(others)) / total(items);
+  return items.map((item) => ({ ...item, weight: item.weight * factor }));
 }
 
 /** Draws every prompt with every seed: a column a prompt, a row a seed. */

@@ -110,10 +110,11 @@ export async function prepareLesson(model: StableDiffusion, config: DreamBoothCo
   const unseen = data.unseen === null ? [] : await loadSubject(resolvePath(data.unseen), size, 'center');
   const words = (name: string) => ({ token: data.token, class: data.class, name });
   const subjectPrompt = ({ name }: SubjectPicture) => fillPrompt(data.prompt, words(name));
-  // A class prompt with {name} stands for one prompt for each of the subject's pictures.
+  // A class prompt with {name} stands for one prompt for each of the subject's pictures, and for each further name.
+  const names = [...subject.map(({ name }) => name), ...prior.names];
   const classPrompts = prior.prompts.flatMap((template) =>
     template.includes('{name}')
-      ? subject.map(({ name }) => fillPrompt(template, words(name)))
+      ? names.map((name) => fillPrompt(template, words(name)))
       : [fillPrompt(template, words(''))],
   );
   const shots: Shot[] = [
