@@ -44,7 +44,7 @@ const command = new Command('node cli/sample.js')
   .addOption(
     new Option('--sampler <name>', 'how to walk from noise to a picture; docs/sampling.md compares them')
       .choices(Object.keys(SAMPLERS))
-      .default('dpmpp2m-karras'),
+      .default('dpmpp2m-trailing'),
   )
   .option('--out <folder>', 'where the pictures go', 'runs/samples')
   .addHelpText(

@@ -28,7 +28,7 @@ const DDIM: Walk = { name: 'DDIM', sampler: 'ddim' };
 const EULER: Walk = { name: 'Euler', sampler: 'euler' };
 const PNDM: Walk = { name: 'PNDM', sampler: 'pndm' };
 const DPM: Walk = { name: 'DPM++ 2M', sampler: 'dpmpp2m' };
-const TRAILING: Walk = { name: 'DPM++ 2M, trailing', sampler: 'dpmpp2m', options: { timestep_spacing: 'trailing' } };
+const TRAILING: Walk = { name: 'DPM++ 2M, trailing', sampler: 'dpmpp2m-trailing' };
 const KARRAS: Walk = { name: 'DPM++ 2M, Karras', sampler: 'dpmpp2m', options: { use_karras_sigmas: true } };
 const SHORT: Walk = { name: 'DPM++ 2M, Karras to 0.2', sampler: 'dpmpp2m-karras' };
 
@@ -39,12 +39,12 @@ const WALKS: readonly (readonly [Walk, number])[] = [
   [EULER, 8],
   [PNDM, 8],
   [DPM, 8],
-  [TRAILING, 8],
   [KARRAS, 8],
-  [SHORT, 6],
   [SHORT, 8],
-  [SHORT, 10],
-  [SHORT, 15],
+  [TRAILING, 6],
+  [TRAILING, 8],
+  [TRAILING, 10],
+  [TRAILING, 15],
 ];
 
 interface SamplerResult {

@@ -80,7 +80,8 @@ export const SAMPLERS = {
   pndm: { _class_name: 'PNDMScheduler', skip_prk_steps: true },
   euler: { _class_name: 'EulerDiscreteScheduler' },
   dpmpp2m: { _class_name: 'DPMSolverMultistepScheduler' },
-  // What is best in few steps, and where its spacing ends, was measured: docs/sampling.md.
+  // What is best in few steps, and where Karras' spacing ends, was measured: docs/sampling.md.
+  'dpmpp2m-trailing': { _class_name: 'DPMSolverMultistepScheduler', timestep_spacing: 'trailing' },
   'dpmpp2m-karras': { _class_name: 'DPMSolverMultistepScheduler', use_karras_sigmas: true, sigma_min: 0.2 },
 } as const satisfies Record<string, { _class_name: ClassName; [option: string]: unknown }>;
 export type SamplerName = keyof typeof SAMPLERS;

@@ -291,6 +291,7 @@ describe('configurations', () => {
     expect(visit('ddpm').length).toBe(4);
     expect(visit('euler').map((step) => step.timestep)).toEqual([999, 666, 333, 0]);
     expect(visit('dpmpp2m').map((step) => step.timestep)).toEqual([999, 749, 500, 250]);
+    expect(visit('dpmpp2m-trailing').map((step) => step.timestep)).toEqual([999, 749, 499, 249]);
     const sigmas = visit('dpmpp2m-karras').map(({ from }) => Math.sqrt((1 - from) / from));
     expect(sigmas[0]).toBeCloseTo(14.6146, 3);
     expect(sigmas[3]).toBeCloseTo(0.2, 12);
