@@ -120,8 +120,14 @@ const TASKS = {
           .boolean()
           .default(false)
           .describe(
-            "of the text encoder only the token's embedding, from the class's on; with train.unet=false: textual inversion",
+            "of the text encoder only the token's embedding, at optimizer.text; with train.unet=false: textual inversion",
           ),
+        begin: z
+          .string()
+          .regex(/\S/, 'a word at least')
+          .nullable()
+          .default(null)
+          .describe("words whose mean embedding train.token begins with; null: the class's"),
       })
       .prefault({}),
     batch: z

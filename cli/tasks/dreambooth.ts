@@ -93,9 +93,7 @@ export async function trainDreamBooth(
   await report(model, config, shots, before, after, folder);
   const minutes = (performance.now() - started) / 60_000;
   console.log(`\nDone in ${minutes.toFixed(1)} minutes. Look at ${path.join(folder, 'samples.png')}`);
-  console.log(
-    `Draw more: node cli/sample.js --model ${path.join(folder, 'model')} "a ${config.data.token} ${config.data.class}"`,
-  );
+  console.log(`Draw more: node cli/sample.js --model ${path.join(folder, 'model')} "${plainPrompt(config)}"`);
 }
 
 /**
@@ -134,6 +132,8 @@ export async function prepareLesson(model: StableDiffusion, config: DreamBoothCo
   for (const prompt of [...shots.map(({ prompt }) => prompt), ...classPrompts]) encode(model, prompt); // one that is too long is said now
   if (!train.unet && !train.text)
     throw new ConfigError('train.unet and train.text are both false: nothing would be trained');
+  if (train.begin !== null && !train.token)
+    throw new ConfigError('train.begin is what a token begins with that trains: set train.token=true, or leave it out');
   if (train.token && !train.text)
     throw new ConfigError(
       'train.token is true and train.text false: leave train.text true, or the token does not train either',
@@ -155,7 +155,7 @@ export async function learn(
 ): Promise<boolean> {
   const cache = path.join(path.dirname(context.folder), 'class-pictures');
   const prior = await interruptible(context, () => drawPrior(model, config, classPrompts, cache));
-  if (config.train.token) await beginAs(model, config.data.token, config.data.class);
+  if (config.train.token) await beginAs(model, config.data.token, config.train.begin ?? config.data.class);
   const task = new DreamBooth(model, await makeExamples(model, pictures), prior, {
     seed: config.seed,
     subjectBatch: config.batch.subject,
@@ -177,6 +177,10 @@ async function loadModel(device: Device, folder: string): Promise<StableDiffusio
     );
   });
 }
+
+/** The subject's prompt with the class for a name. */
+const plainPrompt = ({ data }: DreamBoothConfig): string =>
+  fillPrompt(data.prompt, { token: data.token, class: data.class, name: data.class });
 
 /** A shot for each different prompt, with all the pictures that it stands for. */
 function shotsOf(
@@ -303,7 +307,7 @@ async function sampleMidway(
   step: number,
   folder: string,
 ): Promise<void> {
-  const prompts = [`a ${config.data.token} ${config.data.class}`, `a ${config.data.class}`];
+  const prompts = [plainPrompt(config), `a ${config.data.class}`];
   const { steps, scale, sampler, seeds } = config.sample;
   const pictures = await generate(model, { prompts, seeds: prompts.map(() => seeds[0]!), steps, scale, sampler });
   const png = await grid(pictures, { columns: prompts.length, columnLabels: prompts, title: `after ${step} steps` });

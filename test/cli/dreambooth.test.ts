@@ -6,7 +6,7 @@ import sharp from 'sharp';
 import { afterAll, beforeAll, describe, expect, it, vi } from 'vitest';
 import { parseConfig } from '../../cli/config.ts';
 import { createRun, runConfigFile } from '../../cli/run.ts';
-import { trainDreamBooth } from '../../cli/tasks/dreambooth.ts';
+import { prepareLesson, trainDreamBooth } from '../../cli/tasks/dreambooth.ts';
 import { loadStableDiffusion, saveStableDiffusion } from '../../diffusion/folder.ts';
 import { openSafetensors } from '../../nn/files.ts';
 import { plainDevice } from '../device.ts';
@@ -247,6 +247,13 @@ describe('the DreamBooth task', () => {
     ]);
   });
 
+  it('asks for class pictures of the subject’s names, and of others of the class', async () => {
+    const model = await loadStableDiffusion(await plainDevice(), MODEL);
+    const { classPrompts, shots } = await prepareLesson(model, config('prior.names=[wet]'));
+    expect(classPrompts).toEqual(['a dog', 'a grey dog', 'a red dog', 'a wet dog']);
+    expect(shots.filter(({ kind }) => kind === 'class').map(({ prompt }) => prompt)).toEqual(['a dog', 'a grey dog']);
+  });
+
   it('says what is wrong before it makes a run folder', async () => {
     const bad = (...overrides: string[]) => run(null, false, 'name=bad', ...overrides);
     await expect(bad(`data.folder=${work}/nowhere`)).rejects.toThrow(/cannot read the folder .*nowhere/);
@@ -259,6 +266,8 @@ describe('the DreamBooth task', () => {
     await expect(bad('train.token=true', 'train.text=false')).rejects.toThrow(
       /train\.token is true and train\.text false/,
     );
+    await expect(bad('train.begin=dog')).rejects.toThrow(/train\.begin is what a token begins with that trains/);
+    await expect(bad('train.token=true', 'train.begin=" "')).rejects.toThrow(/train\.begin must be a word at least/);
     await expect(bad('train.token=true')).rejects.toThrow(/trains one embedding, and "sks" is 2 tokens/);
     expect(await readdir(path.join(work, 'runs'))).not.toContain('bad');
   });
