@@ -14,7 +14,7 @@ import type { Picture } from '../../diffusion/pictures.ts';
 import { reconstruct } from '../../diffusion/pretrain_vae.ts';
 import { isCat } from '../../diffusion/world.ts';
 import type { Subject, World, WorldPicture } from '../../diffusion/world.ts';
-import type { Shot } from '../tasks/dreambooth.ts';
+import type { Shot } from '../tasks/shots.ts';
 import type { Scores } from './summary.ts';
 
 /** Subjects' pictures of faces. */

@@ -12,8 +12,6 @@ import {
   priorExamples,
 } from '../../diffusion/dreambooth.ts';
 import type { SubjectPicture } from '../../diffusion/dreambooth.ts';
-import { judge } from '../../diffusion/evidence.ts';
-import type { Judged } from '../../diffusion/evidence.ts';
 import { loadStableDiffusion, saveStableDiffusion, weightFiles } from '../../diffusion/folder.ts';
 import type { StableDiffusion } from '../../diffusion/folder.ts';
 import { DRAWN_AT_ONCE, encode, generate, pictureSize } from '../../diffusion/pipeline.ts';
@@ -31,33 +29,16 @@ import { Trainer } from '../../nn/trainer.ts';
 import { trainingStep } from '../bench/steps.ts';
 import { ConfigError } from '../config.ts';
 import type { Config } from '../config.ts';
-import { drawFiles, pictureName } from '../drawing.ts';
 import { rehearse } from '../rehearse.ts';
-import { interruptible, recordRun, resolvePath, writeText } from '../run.ts';
+import { interruptible, recordRun, resolvePath } from '../run.ts';
 import type { TaskContext } from '../run.ts';
 import { drawLosses } from './pretraining.ts';
+import { drawSheet, drawShots, report, shotsOf } from './shots.ts';
+import type { Shot } from './shots.ts';
 
 export type DreamBoothConfig = Config<'dreambooth'>;
 
 const mebibytes = (bytes: number): string => `${Math.ceil(bytes / 2 ** 20)} MiB`;
-
-/** A prompt of the final sheet and of the evidence. */
-export interface Shot {
-  readonly prompt: string;
-  readonly kind: Judged['kind'];
-  /** The subject's own pictures of it. */
-  readonly truths: readonly Picture[];
-}
-
-const KINDS: Readonly<Record<Shot['kind'], string>> = {
-  shown: 'shown',
-  unseen: 'not shown',
-  class: 'class',
-  other: 'other',
-};
-
-/** What stands above a shot's column: "a sks crying cat (not shown)". */
-export const shotLabel = ({ prompt, kind }: Shot): string => `${prompt} (${KINDS[kind]})`;
 
 /** What a configuration is about: read, checked, and not yet begun. */
 export interface Lesson {
@@ -88,7 +69,7 @@ export async function trainDreamBooth(
 
   const after = await interruptible(context, () => drawShots(model, config, shots, path.join(folder, 'after')));
   await saveStableDiffusion(model, path.join(folder, 'model'), { dtype: 'F16' });
-  await writeFileAtomic(path.join(folder, 'samples.png'), [await sheet(config, shots, before, after)]);
+  await writeFileAtomic(path.join(folder, 'samples.png'), [await drawSheet(config, shots, before, after)]);
   await drawLosses(folder, `${config.name}: loss`, ['subject', 'prior']);
   await report(model, config, shots, before, after, folder);
   const minutes = (performance.now() - started) / 60_000;
@@ -182,17 +163,6 @@ async function loadModel(device: Device, folder: string): Promise<StableDiffusio
 const plainPrompt = ({ data }: DreamBoothConfig): string =>
   fillPrompt(data.prompt, { token: data.token, class: data.class, name: data.class });
 
-/** A shot for each different prompt, with all the pictures that it stands for. */
-function shotsOf(
-  pictures: readonly SubjectPicture[],
-  kind: Shot['kind'],
-  promptOf: (one: SubjectPicture) => string,
-): Shot[] {
-  const prompts = [...new Set(pictures.map(promptOf))];
-  const truths = (prompt: string) => pictures.filter((one) => promptOf(one) === prompt).map(({ crops }) => crops[0]!);
-  return prompts.map((prompt) => ({ prompt, kind, truths: truths(prompt) }));
-}
-
 /** Records what a run rests on: the hashes of the model's weights and of the subject's pictures. */
 export async function recordLesson(
   model: StableDiffusion,
@@ -230,29 +200,6 @@ async function drawPrior(
   (progress as Progress | null)?.stop();
   console.log(`Class pictures: ${pictures}, ${drawn ? 'drawn by the model, in' : 'found in'} ${folder}`);
   return examples;
-}
-
-/**
- * Every prompt with every seed, by prompt, then seed, as files in `folder` (see `drawFiles`). Prompts of other things are
- * drawn with the first two seeds alone.
- */
-export async function drawShots(
-  model: StableDiffusion,
-  config: DreamBoothConfig,
-  shots: readonly Shot[],
-  folder: string,
-): Promise<Picture[][]> {
-  const { seeds } = config.sample;
-  const wanted = shots.flatMap(({ prompt, kind }, i) =>
-    (kind === 'other' ? seeds.slice(0, 2) : seeds).map((seed) => ({
-      i,
-      prompt,
-      seed,
-      file: path.join(folder, pictureName(i, prompt, seed)),
-    })),
-  );
-  const drawn = await drawFiles(model, wanted, config.sample, `pictures ${path.basename(folder)} training`);
-  return shots.map((_, i) => drawn.filter((_, k) => wanted[k]!.i === i));
 }
 
 /** Trains. Returns whether it did so to the end. */
@@ -312,69 +259,6 @@ async function sampleMidway(
   const pictures = await generate(model, { prompts, seeds: prompts.map(() => seeds[0]!), steps, scale, sampler });
   const png = await grid(pictures, { columns: prompts.length, columnLabels: prompts, title: `after ${step} steps` });
   await writeFileAtomic(path.join(folder, `samples-${String(step).padStart(6, '0')}.png`), [png]);
-}
-
-/** Real pictures, then before and after with the same seeds. */
-function sheet(
-  config: DreamBoothConfig,
-  shots: readonly Shot[],
-  before: Picture[][],
-  after: Picture[][],
-): Promise<Uint8Array> {
-  const seeds = config.sample.seeds.slice(0, 2);
-  const rows = [
-    shots.map(({ truths }) => truths[0] ?? null),
-    ...seeds.map((_, s) => before.map((pictures) => pictures[s] ?? null)),
-    ...seeds.map((_, s) => after.map((pictures) => pictures[s] ?? null)),
-  ];
-  return grid(rows.flat(), {
-    columns: shots.length,
-    cell: 96,
-    title: `${config.name}: before and after ${config.steps} steps on ${shots.filter(({ kind }) => kind === 'shown').flatMap(({ truths }) => truths).length} pictures`,
-    columnLabels: shots.map(shotLabel),
-    rowLabels: [
-      'the real subject',
-      ...seeds.map((seed) => `before, seed ${seed}`),
-      ...seeds.map((seed) => `after, seed ${seed}`),
-    ],
-  });
-}
-
-/** Prints the evidence and keeps it in the run folder. */
-async function report(
-  model: StableDiffusion,
-  config: DreamBoothConfig,
-  shots: readonly Shot[],
-  before: Picture[][],
-  after: Picture[][],
-  folder: string,
-): Promise<void> {
-  const latents = async (pictures: readonly Picture[]) =>
-    (await encodePictures(model.vae, pictures)).map(({ mean }) => mean);
-  const judged: Judged[] = [];
-  for (const [i, { kind, truths }] of shots.entries()) {
-    if (kind === 'other') continue;
-    const [b, a] = [before[i]!, after[i]!];
-    judged.push({
-      kind,
-      truths: (await latents(truths)).map((one, t) => ({ picture: truths[t]!, latents: one })),
-      before: (await latents(b)).map((one, s) => ({ picture: b[s]!, latents: one })),
-      after: (await latents(a)).map((one, s) => ({ picture: a[s]!, latents: one })),
-    });
-  }
-  const evidence = judge(judged, { grey: config.sample.grey });
-  const lines = evidence.map(
-    ({ measure, before: b, after: a, wanted, holds }) =>
-      `| ${measure} | ${b === null ? '' : b.toFixed(3)} | ${a.toFixed(3)} | ${wanted} | ${holds === null ? '' : holds ? 'yes' : 'no'} |`,
-  );
-  const table = ['| measure | before | after | wanted | holds |', '|---|---|---|---|---|', ...lines].join('\n');
-  const note = `Means over the seeds ${config.sample.seeds.join(', ')}; distances are root mean squares in [−1, 1] units (RGB at 16×16) and in units of the VAE's latents.`;
-  await writeText(path.join(folder, 'evidence.md'), `# ${config.name}\n\n${table}\n\n${note}\n`);
-  await writeText(
-    path.join(folder, 'evidence.json'),
-    `${JSON.stringify({ seeds: config.sample.seeds, evidence }, null, 2)}\n`,
-  );
-  console.log(`\n${table}\n\n${note}`);
 }
 
 /**
