@@ -53,8 +53,8 @@ const command = new Command('node cli/eval.js')
 --needle   an induction head with written weights looks for tokens at 20 depths,
            through a tree layer and through windows alone
 --ruler    the 13 tasks of RULER with a model
---recall   trains a small model with a tree layer and one with full attention on
-           associative recall, and compares them at 1 to 8 times the length`,
+--recall   trains small models on associative recall, with full attention and with a
+           tree layer that is taught to select or not, and compares them at 1 to 8 times the length`,
   )
   .option('--needle', 'needs no model')
   .option('--length <n>', 'tokens of --needle', whole(64, 131_072), 131_072)

@@ -136,6 +136,8 @@ export interface Recovered {
   readonly question: Question;
   /** Of full attention's mass, the mean over heads, in [0, 1]. */
   readonly share: number;
+  /** What it would be of the leaves that hold the most: as many, selected for each head by itself. */
+  readonly best: number;
   /** Whether the value's leaf is among those selected, for all heads. */
   readonly selected: boolean;
 }
@@ -174,7 +176,7 @@ export async function recoveredMass(
   return questions.map((question) => {
     const { told, asked } = question;
     const begin = tree.block * Math.floor(Math.max(0, asked - window + 1) / tree.block);
-    let share = 0;
+    let [share, best] = [0, 0];
     let every = true;
     for (let h = 0; h < heads; h++) {
       const group = Math.floor((h * keyHeads) / heads);
@@ -189,11 +191,16 @@ export async function recoveredMass(
       const scores = Array.from({ length: asked + 1 }, (_, j) => score(j));
       const most = Math.max(...scores);
       const masses = scores.map((value) => Math.exp(value - most));
-      const sum = (some: readonly number[]) => some.reduce((a, b) => a + b, 0);
-      share += sum(masses.filter((_, j) => seen(j))) / sum(masses) / heads;
+      const whole = masses.reduce((a, b) => a + b, 0);
+      const within = (from: number, to: number) => masses.slice(from, to).reduce((a, b) => a + b, 0) / whole;
+      const near = within(begin, asked + 1);
+      const leafShares = Array.from({ length: begin / tree.block }, (_, n) => within(n * tree.block, (n + 1) * tree.block)); // prettier-ignore
+      const some = (shares: readonly number[]) => shares.reduce((a, b) => a + b, 0);
+      share += (near + some(leafShares.filter((_, n) => own.includes(n)))) / heads;
+      best += (near + some(leafShares.toSorted((a, b) => b - a).slice(0, tree.beam))) / heads;
       every &&= seen(told + 1);
     }
-    return { question, share, selected: every };
+    return { question, share, best, selected: every };
   });
 }
 

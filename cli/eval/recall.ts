@@ -41,9 +41,10 @@ interface Run {
 }
 const RUNS: readonly Run[] = [
   { name: 'full attention', folder: 'full', second: 'full', selection: 0, dense: 0 },
-  { name: 'the tree, selection untaught', folder: 'tree', second: 'tree', selection: 0, dense: 0 },
-  { name: 'the tree, selection taught', folder: 'taught', second: 'tree', selection: 1, dense: 0 },
-  { name: 'the tree, taught, a third densely', folder: 'dense', second: 'tree', selection: 1, dense: 1 / 3 },
+  { name: 'the tree, untaught', folder: 'tree', second: 'tree', selection: 0, dense: 0 },
+  { name: 'the tree, taught', folder: 'taught', second: 'tree', selection: 1, dense: 0 },
+  { name: 'the tree, taught, first third dense', folder: 'third', second: 'tree', selection: 1, dense: 1 / 3 },
+  { name: 'the tree, taught, all dense', folder: 'all', second: 'tree', selection: 1, dense: 1 },
 ];
 
 type Trained = Run & { readonly model: Transformer };
@@ -129,7 +130,7 @@ async function printAccuracy(trained: readonly Trained[], { tree, full }: Sights
 async function printMass(trained: readonly Trained[], { tree, window }: LayerConfig, seed: number): Promise<void> {
   const depths = Array.from({ length: DEPTHS }, (_, i) => `${(50 * i) / DEPTHS}–${(50 * (i + 1)) / DEPTHS} %`);
   console.log('\nShare of full attention’s mass that window and selected leaves hold, by the depth of the key that is asked for'); // prettier-ignore
-  console.log('(in brackets: how often the value itself is seen by all heads):\n');
+  console.log('/ what the leaves with the most would / how often all heads see the value itself:\n');
   console.log(`| trained with | tokens | ${depths.join(' | ')} |\n|---|---|${depths.map(() => '---|').join('')}`);
   for (const { name, model } of trained)
     for (const length of [TRAINED, 8 * TRAINED]) {
@@ -139,13 +140,16 @@ async function printMass(trained: readonly Trained[], { tree, window }: LayerCon
 }
 
 async function masses(model: Transformer, length: number, tree: TreeConfig, window: number, seed: number) {
-  const byDepth = Array.from({ length: DEPTHS }, () => ({ share: 0, seen: 0, count: 0 }));
+  const byDepth = Array.from({ length: DEPTHS }, () => ({ share: 0, best: 0, seen: 0, count: 0 }));
   for (const text of textsOf(length, seed))
-    for (const { question, share, selected } of await recoveredMass(model, text, tree, window)) {
+    for (const { question, share, best, selected } of await recoveredMass(model, text, tree, window)) {
       const cell = byDepth[Math.floor((2 * DEPTHS * question.told) / length)]!;
       cell.share += share;
+      cell.best += best;
       cell.seen += Number(selected);
       cell.count++;
     }
-  return byDepth.map(({ share, seen, count }) => `${percent(share / count)} (${percent(seen / count)})`);
+  return byDepth.map(({ share, best, seen, count }) =>
+    [share, best, seen].map((sum) => percent(sum / count)).join(' / '),
+  );
 }

@@ -89,12 +89,14 @@ describe('a model of associative recall', () => {
     const [text] = textsOf(1);
     const { tree, window } = model.config.layers[1]!;
     const all = await recoveredMass(model, text!, { ...tree!, beam: 64 }, window!);
-    for (const { share, selected } of all) {
+    for (const { share, best, selected } of all) {
       expect(Math.abs(share - 1)).toBeLessThan(1e-12);
+      expect(Math.abs(best - 1)).toBeLessThan(1e-12);
       expect(selected).toBe(true);
     }
-    for (const { share, question } of await recoveredMass(model, text!, { ...tree!, beam: 1 }, window!)) {
+    for (const { share, best, question } of await recoveredMass(model, text!, { ...tree!, beam: 1 }, window!)) {
       expect(share).toBeLessThan(1);
+      expect(best).toBeGreaterThanOrEqual(share);
       // What a query of random weights sees is about as heavy as it is long.
       expect(share).toBeGreaterThan(16 / (question.asked + 1) / 4);
     }
