@@ -1,5 +1,5 @@
 /** Tree attention over lengths: time, what is touched, and what a beam finds. `node cli/bench.js tree`. */
-import { HostRandom, randomKey, release, scope, tensor } from '../../engine/index.ts';
+import { backward, HostRandom, noGrad, randomKey, release, scope, tensor } from '../../engine/index.ts';
 import type { Device, Shape, Tensor } from '../../engine/index.ts';
 import { attention, bestLeaf, selectLeaves, treeAttention, treeSummaries } from '../../kernels/index.ts';
 
@@ -11,6 +11,8 @@ export interface TreeBenchOptions {
 
 /** Elements of q at a time: 131,072 queries of many heads are more than a binding. */
 const MOST = 2 ** 24;
+/** Shorter sequences are run several times, up to so many tokens. */
+const REPEATED = 32_768;
 const [DIM, WINDOW, BEAM] = [64, 512, 8];
 const SHAPES = [
   { heads: 1, kvHeads: 1 },
@@ -62,29 +64,51 @@ async function benchLengths(
   print(
     `\n${heads} heads over ${kvHeads}, width ${DIM}, window ${WINDOW}, beam ${BEAM}; seconds of a whole sequence, one query's ms`,
   );
-  print('      n     tree  window   dense  one query  nodes a query  keys a query (most)');
-  const times: [number, number][] = [];
+  print('      n     tree  with gradients  window   dense  one query  nodes a query  keys a query (most)');
+  const times = { tree: [], 'tree with gradients': [], window: [] } as Record<string, [number, number][]>;
   const one = random(device, 'one', [1, 1, heads, DIM]);
   for (const [i, n] of lengths.entries()) {
     const chunk = Math.min(n, MOST / (heads * DIM));
     const q = random(device, 'q', [1, chunk, heads, DIM]);
     const [k, v] = [random(device, 'k', [1, n, kvHeads, DIM]), random(device, 'v', [1, n, kvHeads, DIM])];
+    const upstream = random(device, 'upstream', q.shape);
+    for (const leaf of [q, k, v]) leaf.requiresGrad = true;
     const tree = (first: number, queries: Tensor, end: number) => {
       const [starts, keyLengths] = [u32(device, first), u32(device, end)];
       const { selected, touched } = selectLeaves(queries, summaries, { window: WINDOW, beam: BEAM, starts });
-      treeAttention(queries, k, v, { selected, window: WINDOW, keyLengths }).window();
-      return touched;
+      return { out: treeAttention(queries, k, v, { selected, window: WINDOW, keyLengths }), touched };
     };
+    const forward = (first: number, queries: Tensor, end: number) =>
+      noGrad(device, () => void tree(first, queries, end).out.window());
+    const both = (first: number, end: number) => backward(tree(first, q, end).out, upstream);
     const plain = (end: number, window?: { window: number; windowBlock: number }) =>
-      attention(q, k, v, { causal: true, layout: 'bthd', keyLengths: u32(device, end), ...window }).window();
+      noGrad(device, () =>
+        attention(q, k, v, { causal: true, layout: 'bthd', keyLengths: u32(device, end), ...window }).window(),
+      );
     const ends = Array.from({ length: n / chunk }, (_, c) => (c + 1) * chunk);
     const summaries = treeSummaries(k);
     const windowOnly = { window: WINDOW, windowBlock: 64 };
     if (i === 0)
-      await seconds(device, () => (tree(0, q, chunk), tree(n - 1, one, n), plain(chunk), plain(chunk, windowOnly)));
+      await seconds(device, () => {
+        forward(0, q, chunk);
+        both(0, chunk);
+        forward(n - 1, one, n);
+        plain(chunk);
+        plain(chunk, windowOnly);
+      });
+    const repeats = Math.ceil(REPEATED / n);
+    const sum = async (record: (first: number, end: number) => void) => {
+      let total = 0;
+      for (let r = 0; r < repeats; r++)
+        for (const end of ends) total += await seconds(device, () => record(end - chunk, end));
+      return total / repeats;
+    };
+    const making = await seconds(device, () => void treeSummaries(k));
+    const time = making + (await sum((first, end) => forward(first, q, end)));
+    const withGradients = making + (await sum(both));
+    const sliding = await sum((_, end) => plain(end, windowOnly));
+    const whole = n <= dense ? await sum((_, end) => plain(end)) : null;
     let counted: [nodes: number, keys: number, most: number] = [0, 0, 0];
-    let time = await seconds(device, () => void treeSummaries(k));
-    for (const end of ends) time += await seconds(device, () => void tree(end - chunk, q, end));
     for (const end of ends) {
       const touched = scope(
         device,
@@ -99,27 +123,29 @@ async function benchLengths(
           Math.max(counted[2], values[j]! + values[j + 1]!),
         ];
     }
-    times.push([n, time]);
-    let sliding = 0;
-    for (const end of ends) sliding += await seconds(device, () => void plain(end, windowOnly));
-    let whole = n <= dense ? 0 : NaN;
-    if (n <= dense) for (const end of ends) whole += await seconds(device, () => void plain(end));
-    const single = (await seconds(device, () => { for (let r = 0; r < 20; r++) tree(n - 1, one, n); })) / 20; // prettier-ignore
+    [time, withGradients, sliding].forEach((spent, column) => Object.values(times)[column]!.push([n, spent]));
+    const single = (await seconds(device, () => { for (let r = 0; r < 20; r++) forward(n - 1, one, n); })) / 20; // prettier-ignore
     const queries = n * kvHeads;
     print(
       [
         String(n).padStart(7),
         time.toFixed(2).padStart(8),
+        withGradients.toFixed(2).padStart(15),
         sliding.toFixed(2).padStart(7),
-        (Number.isNaN(whole) ? '' : whole.toFixed(2)).padStart(7),
+        (whole?.toFixed(2) ?? '').padStart(7),
         (single * 1e3).toFixed(2).padStart(10),
         (counted[0] / queries).toFixed(1).padStart(14),
         `${(counted[1] / queries).toFixed(1)} (${counted[2]} with nodes)`.padStart(24),
       ].join(' '),
     );
-    release(q, k, v, summaries.nodes);
+    release(q, k, v, upstream, summaries.nodes, ...[q, k, v].map(({ grad }) => grad!));
   }
-  if (times.length > 1) print(`time ∝ n^${exponent(times).toFixed(2)}`);
+  if (lengths.length > 1)
+    print(
+      Object.entries(times)
+        .map(([name, points]) => `${name} ∝ n^${exponent(points).toFixed(2)}`)
+        .join(', '),
+    );
   release(one);
 }
 

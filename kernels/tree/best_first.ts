@@ -40,9 +40,9 @@ const bestFirstOp = operation<Inputs, TreeOf, readonly [Tensor, Tensor]>({
     const found = empty(device, shape, 'u32');
     const opened = empty(device, [...shape, 2], 'u32');
     device.run(
-      device.kernel(source, { ...defines, F16: k.dtype === 'f16', K: k.dtype, STARTS: starts !== null }),
+      device.kernel(source, { ...defines, NODES: '1u', F16: k.dtype === 'f16', K: k.dtype, STARTS: starts !== null }),
       [q, nodes, k, found, opened, ...(starts ? [starts] : [])],
-      { ...params, keys: attributes.keys },
+      params,
       groups,
     );
     return [found, opened];

@@ -1,11 +1,14 @@
 /** Which leaves of a tree over keys each query attends to. */
 import { apply, empty, formatShape, noGrad, operation, typed, wgsl } from '../../engine/index.ts';
-import type { Device, Tensor } from '../../engine/index.ts';
+import type { Defines, Device, Tensor } from '../../engine/index.ts';
+import { variant } from '../variants.ts';
 import { levelSizes } from './summaries.ts';
 import type { TreeShape, TreeSummaries } from './summaries.ts';
 
 const selectionSource = wgsl(import.meta.url, './tree_selection.wgsl');
-wgsl(import.meta.url, './tree_score.wgsl'); // included by the kernels that descend
+// Included by the kernels that search.
+wgsl(import.meta.url, './tree_search.wgsl');
+wgsl(import.meta.url, './tree_score.wgsl');
 
 export interface SelectionOptions {
   /** Keys back from the query, itself included, that it attends to anyway; the window begins at the leaf of the first. */
@@ -67,7 +70,6 @@ const lanesOf = ({ profile }: Device) => (profile.software ? 8 : 32);
 export function common([q, nodes]: Inputs, { kind, keys, block, fanout, window }: TreeOf) {
   const [batch, queries, heads, dim] = q.shape as [number, number, number, number];
   const kvHeads = nodes.shape[1]!;
-  const leaves = Math.floor(keys / block);
   const defines = {
     ...typed(q),
     BOXES: kind === 'boxes',
@@ -81,7 +83,7 @@ export function common([q, nodes]: Inputs, { kind, keys, block, fanout, window }
     kvHeads,
     width: dim / 4,
     nodes: nodes.shape[2]!,
-    leaves,
+    keys,
     block,
     fanout,
     window,
@@ -115,8 +117,13 @@ const selectionOp = operation<Inputs, Attributes, readonly [Tensor, Tensor]>({
     const selected = empty(device, shape, 'u32');
     const touched = empty(device, [...shape.slice(0, 3), 2], 'u32');
     const room = (beam + 1) * fanout <= 128 ? 128 : MOST;
+    const { subgroupSize: lanes } = device.profile;
+    // A lane notes which of its candidates are chosen in 32 bits, and a level's row of candidates lies in 32 lanes.
+    const subgroups = variant(device, 'attention') === 'subgroup' && room / lanes <= 32 && lanes <= 32;
+    const descent = { BEAM: true, ROOM: `${room}u`, NODES: '3u', STARTS: starts !== null };
+    const ranking: Defines = subgroups ? { SUBGROUPS: true, LANES: `${lanes}u` } : {};
     device.run(
-      device.kernel(selectionSource, { ...defines, ROOM: `${room}u`, STARTS: starts !== null }),
+      device.kernel(selectionSource, { ...defines, ...descent, ...ranking }),
       [q, nodes, selected, touched, ...(starts ? [starts] : [])],
       { ...params, beam, sinks: Math.ceil(sinks / block) },
       groups,

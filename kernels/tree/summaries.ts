@@ -3,6 +3,7 @@ import { apply, formatShape, noGrad, operation, typed, wgsl, zeros } from '../..
 import type { Device, Shape, Tensor } from '../../engine/index.ts';
 
 const source = wgsl(import.meta.url, './tree_summaries.wgsl');
+wgsl(import.meta.url, './tree_node.wgsl'); // included by it
 
 /** How keys are cut and summarised. */
 export interface TreeShape {

@@ -12,23 +12,7 @@
 @group(0) @binding(5) var<storage, read> starts: array<u32>; // (B): position of the first query
 #endif
 
-struct Params {
-  batch: u32,
-  queries: u32,
-  heads: u32,
-  kvHeads: u32,
-  width: u32, // D / 4
-  nodes: u32,
-  leaves: u32, // that there is room for
-  block: u32,
-  fanout: u32,
-  window: u32,
-  keys: u32, // Tk
-}
-
-const LANES = $LANES;
 const ROOM = 2048u; // open nodes: at most as many as there are leaves
-const NONE = 0xffffffffu;
 
 struct Node {
   span: u32, // leaves that it covers
@@ -47,27 +31,17 @@ fn main(
   @builtin(local_invocation_index) lane: u32,
 ) {
   let group = wg.x + wg.y * groups.x;
-  let kvHead = group % params.kvHeads;
-  let batch = group / (params.kvHeads * params.queries);
-  if (batch >= params.batch) { return; }
-  let share = params.heads / params.kvHeads;
-  let queryAt = group * share * params.width; // of the group's first head
-  let origin = (batch * params.kvHeads + kvHead) * params.nodes;
-  var position = (group / params.kvHeads) % params.queries;
-#if STARTS
-  position += starts[batch];
-#endif
-  let windowLeaf = (max(position + 1u, params.window) - params.window) / params.block;
-  let usable = min(windowLeaf, params.leaves);
+  let search = searchOf(group);
+  if (search.batch >= params.batch) { return; }
 
   // Open at first: usable nodes without a usable parent.
   var count = 0u;
-  for (var span = 1u; usable / span > 0u; span *= params.fanout) {
-    let here = usable / span;
+  for (var span = 1u; search.usable / span > 0u; span *= params.fanout) {
+    let here = search.usable / span;
     let orphans = here / params.fanout * params.fanout;
     for (var i = lane; i < here - orphans; i += LANES) {
       open[count + i] = Node(span, orphans + i);
-      bounds[count + i] = ascending(score(place(origin, span) + orphans + i, queryAt, share));
+      bounds[count + i] = bound(search, span, orphans + i);
     }
     count += here - orphans;
   }
@@ -103,15 +77,15 @@ fn main(
       for (var i = lane; i < params.fanout; i += LANES) {
         let child = node.number * params.fanout + i;
         open[count + i] = Node(below, child);
-        bounds[count + i] = ascending(score(place(origin, below) + child, queryAt, share));
+        bounds[count + i] = bound(search, below, child);
       }
       count += params.fanout;
     } else {
       total.y += 1u;
       var greatest = 0u;
       for (var i = lane; i < params.block; i += LANES) {
-        let row = (batch * params.keys + node.number * params.block + i) * params.kvHeads + kvHead;
-        greatest = max(greatest, ascending(product(row * params.width, queryAt, share)));
+        let row = (search.batch * params.keys + node.number * params.block + i) * params.kvHeads + search.kvHead;
+        greatest = max(greatest, ascending(product(row * params.width, search)));
       }
       tops[lane] = vec2u(greatest, 0u);
       workgroupBarrier();
@@ -128,28 +102,22 @@ fn main(
   }
 }
 
-// Where the nodes begin that cover `span` leaves each.
-fn place(origin: u32, span: u32) -> u32 {
-  var at = origin;
-  var room = params.leaves;
-  for (var s = 1u; s < span; s *= params.fanout) {
-    at += room;
-    room /= params.fanout;
-  }
-  return at;
+// A node's score, as a whole number with its order.
+fn bound(search: Search, span: u32, number: u32) -> u32 {
+  return ascending(scores(array(levelAt(search.origin, span) + number), search.queryAt, search.share, 0u)[0]);
 }
 
-// As `score`, of a key.
-fn product(at: u32, queryAt: u32, share: u32) -> f32 {
+// As `scores`, of a key.
+fn product(at: u32, search: Search) -> f32 {
   var best = LOWEST;
-  for (var head = 0u; head < share; head++) {
+  for (var head = 0u; head < search.share; head++) {
     var sum = 0.0;
     for (var c = 0u; c < params.width; c++) {
-      sum += dot(vec4f(q[queryAt + head * params.width + c]), vec4f(k[at + c]));
+      sum += dot(vec4f(q[search.queryAt + head * params.width + c]), vec4f(k[at + c]));
     }
     best = max(best, sum);
   }
   return best;
 }
 
-#include ./tree_score.wgsl
+#include ./tree_search.wgsl

@@ -1,31 +1,45 @@
-// A query's score of a node: the largest over the `share` heads of a group, of q · mean, or of q · the corner of a box that is
-// largest in q's direction. That corner's product is added in the order of any key's in the box, and rounding keeps order: no
-// key's product is larger, not even by rounding.
+// A query's scores of NODES nodes: each the largest over the `share` heads of a group, of q · mean, or of q · the corner of a box
+// that is largest in q's direction. That corner's product is added in the order of any key's in the box, and rounding keeps
+// order: no key's product is larger, not even by rounding.
 
 const HEADS = $HEADS; // at a time: a node is loaded once for so many
+const NODES = $NODES; // and a query for so many nodes
 const LOWEST = -3.4e38;
 
-fn score(node: u32, queryAt: u32, share: u32) -> f32 {
-  var best = LOWEST;
+fn scores(node: array<u32, NODES>, queryAt: u32, share: u32, lane: u32) -> array<f32, NODES> {
+  var best: array<f32, NODES>;
+  for (var n = 0u; n < NODES; n++) { best[n] = LOWEST; }
   for (var head = 0u; head < share; head += HEADS) {
-    var sums = array<f32, HEADS>(); // said, because adapters keep a loop's variables of the round before
-    for (var c = 0u; c < params.width; c++) {
-#if BOXES
-      let least = nodes[node * 2u * params.width + c];
-      let most = nodes[(node * 2u + 1u) * params.width + c];
-#else
-      let mean = nodes[node * params.width + c];
+    var sums = array<array<f32, HEADS>, NODES>(); // said, because adapters keep a loop's variables of the round before
+#if SUBGROUPS
+    var parts: array<vec4f, HEADS>; // each lane's quad of LANES
 #endif
-      for (var h = 0u; h < HEADS; h++) {
-        let query = vec4f(q[queryAt + min(head + h, share - 1u) * params.width + c]);
-#if BOXES
-        sums[h] += dot(query, select(least, most, query > vec4f(0.0)));
+    for (var c = 0u; c < params.width; c++) {
+      var query: array<vec4f, HEADS>;
+#if SUBGROUPS
+      if (c % LANES == 0u) {
+        for (var h = 0u; h < HEADS; h++) {
+          parts[h] = vec4f(q[queryAt + min(head + h, share - 1u) * params.width + min(c + lane, params.width - 1u)]);
+        }
+      }
+      for (var h = 0u; h < HEADS; h++) { query[h] = subgroupShuffle(parts[h], c % LANES); }
 #else
-        sums[h] += dot(query, mean);
+      for (var h = 0u; h < HEADS; h++) { query[h] = vec4f(q[queryAt + min(head + h, share - 1u) * params.width + c]); }
+#endif
+      for (var n = 0u; n < NODES; n++) {
+#if BOXES
+        let least = nodes[node[n] * 2u * params.width + c];
+        let most = nodes[(node[n] * 2u + 1u) * params.width + c];
+        for (var h = 0u; h < HEADS; h++) { sums[n][h] += dot(query[h], select(least, most, query[h] > vec4f(0.0))); }
+#else
+        let mean = nodes[node[n] * params.width + c];
+        for (var h = 0u; h < HEADS; h++) { sums[n][h] += dot(query[h], mean); }
 #endif
       }
     }
-    for (var h = 0u; h < HEADS; h++) { best = max(best, sums[h]); }
+    for (var n = 0u; n < NODES; n++) {
+      for (var h = 0u; h < HEADS; h++) { best[n] = max(best[n], sums[n][h]); }
+    }
   }
   return best;
 }

@@ -28,12 +28,6 @@ struct Params {
   count: u32, // nodes of the first level that an invocation may make
 }
 
-#if BOXES
-const PARTS = 2u;
-#else
-const PARTS = 1u;
-#endif
-
 @compute @workgroup_size(64)
 fn main(@builtin(global_invocation_id) id: vec3u, @builtin(num_workgroups) groups: vec3u) {
   let index = id.x + id.y * groups.x * 64u;
@@ -50,7 +44,7 @@ fn main(@builtin(global_invocation_id) id: vec3u, @builtin(num_workgroups) group
 #if STARTS
   start = starts[batch];
 #endif
-  let row = PARTS * params.width; // of a node
+  let row = NODE * params.width; // of a node
   var level = (batch * params.kvHeads + head) * params.nodes; // where a level begins, and where the one below it does
   var below = level;
   var room = params.keys / params.block; // nodes of the level
@@ -60,36 +54,13 @@ fn main(@builtin(global_invocation_id) id: vec3u, @builtin(num_workgroups) group
       let node = start / span + nth;
       if (node >= keys / span) { return; } // then no node above it is complete
       let into = (level + node) * row + c;
-      var children = params.fanout;
-      var source = (below + node * params.fanout) * row + c;
-      var step = row;
       if (l == 0u) {
-        children = params.block;
-        step = params.kvHeads * params.width;
-        source = (batch * params.keys + node * params.block) * step + head * params.width + c;
+        let step = params.kvHeads * params.width;
+        let source = (batch * params.keys + node * params.block) * step + head * params.width + c;
+        make_leaf(into, source, step, params.block, params.width);
+      } else {
+        make_node(into, (below + node * params.fanout) * row + c, params.fanout, params.width);
       }
-#if BOXES
-      var least = vec4f(3.4e38);
-      var most = vec4f(-3.4e38);
-      for (var i = 0u; i < children; i++) {
-        if (l == 0u) {
-          let key = vec4f(k[source + i * step]);
-          least = min(least, key);
-          most = max(most, key);
-        } else {
-          least = min(least, nodes[source + i * step]);
-          most = max(most, nodes[source + i * step + params.width]);
-        }
-      }
-      nodes[into] = least;
-      nodes[into + params.width] = most;
-#else
-      var sum = vec4f(0.0);
-      for (var i = 0u; i < children; i++) {
-        if (l == 0u) { sum += vec4f(k[source + i * step]); } else { sum += nodes[source + i * step]; }
-      }
-      nodes[into] = sum / f32(children);
-#endif
     }
     below = level;
     level += room;
@@ -97,3 +68,7 @@ fn main(@builtin(global_invocation_id) id: vec3u, @builtin(num_workgroups) group
     span *= params.fanout;
   }
 }
+
+fn load_key(at: u32) -> vec4f { return vec4f(k[at]); }
+
+#include ./tree_node.wgsl
