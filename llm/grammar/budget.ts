@@ -399,7 +399,8 @@ export class Closing implements Closes {
     return found;
   }
 
-  private above(under: Node, { frame, written, taken }: Stack): Node {
+  private above(under: Node, { frame: top, written, taken }: Stack): Node {
+    const frame = top.bare ?? top;
     let same = under.above.get(frame);
     if (same === undefined) under.above.set(frame, (same = new Map<string, Node>()));
     // A key must not be one of those that its object has.

@@ -71,6 +71,8 @@ interface Plan {
   readonly task: Task;
   /** About so many bytes are missing behind it. */
   readonly least: number;
+  /** Whether nothing is tracked of the child. */
+  readonly certain: boolean;
   readonly after: (outcome: Outcome) => Core;
 }
 
@@ -319,6 +321,20 @@ class Values {
     return optional.length === 0 ? null : this.core([], goal, alphabet, new Set([...taken, ...optional]));
   }
 
+  /** One member more, after which the object is bare; null where that hangs on the member's value. */
+  barePlan({ task, least, certain, after }: Plan): Plan | null {
+    if (!certain) return null;
+    const next = after(0);
+    const core = this.bare(next) ?? next;
+    return this.plans.get(`bare ${task.key} ${core.key}`, () => ({
+      key: this.plans.size,
+      task,
+      least,
+      certain,
+      after: () => core,
+    }));
+  }
+
   /** The keys that may come, or null where none may. */
   keys(core: Core): Strings | null {
     let keys = this.keysOf.get(core);
@@ -380,6 +396,7 @@ class Values {
       key: this.plans.size,
       task,
       least: missing(goal),
+      certain: children.length === 0,
       after: (outcome) => {
         const truths = this.outcomes.at(outcome);
         const decided = new Map(children.map((child, i) => [child, truths[i]!]));
@@ -670,6 +687,7 @@ class ObjectFrame extends Spaced {
 /** Behind a key, before its colon. */
 class ColonFrame extends Spaced {
   private readonly plan: Plan;
+  private plainer: Frame | null | undefined;
 
   constructor(values: Values, plan: Plan, spaces: number) {
     super(values, spaces);
@@ -682,6 +700,14 @@ class ColonFrame extends Spaced {
 
   override get least(): number {
     return this.plan.least;
+  }
+
+  override get bare(): Frame | null {
+    if (this.plainer === undefined) {
+      const plan = this.values.barePlan(this.plan);
+      this.plainer = plan && this.values.colon(plan);
+    }
+    return this.plainer;
   }
 
   protected step(byte: number): Move {
@@ -699,6 +725,7 @@ class ColonFrame extends Spaced {
 class WaitingFrame extends Frame {
   private readonly values: Values;
   private readonly plan: Plan;
+  private plainer: Frame | null | undefined;
   private readonly object: boolean;
 
   constructor(values: Values, plan: Plan, object: boolean) {
@@ -710,6 +737,14 @@ class WaitingFrame extends Frame {
 
   override get least(): number {
     return this.plan.least;
+  }
+
+  override get bare(): Frame | null {
+    if (this.plainer === undefined) {
+      const plan = this.object ? this.values.barePlan(this.plan) : null;
+      this.plainer = plan && this.values.waiting(plan, true);
+    }
+    return this.plainer;
   }
 
   protected step(): Move {

@@ -3,10 +3,9 @@ import fc from 'fast-check';
 import { expect, it } from 'vitest';
 import { loadTokens } from '../../../../cli/grammar/tokens.ts';
 import { HostRandom, randomKey } from '../../../../engine/random.ts';
-import type { Frame, Stack } from '../../../../llm/grammar/automaton.ts';
-import { Closing } from '../../../../llm/grammar/budget.ts';
+import type { Frame } from '../../../../llm/grammar/automaton.ts';
 import { document } from '../../../../llm/grammar/json/value.ts';
-import { Matcher } from '../../../../llm/grammar/matcher.ts';
+import { closingOf, Matcher } from '../../../../llm/grammar/matcher.ts';
 import { Unsupported } from '../../../../llm/grammar/refusal.ts';
 import { compile } from '../../../../llm/grammar/schema/compile.ts';
 import { advanceAll, complete, start } from '../../../../llm/grammar/stack.ts';
@@ -74,11 +73,7 @@ function drawn(vocabulary: Vocabulary, room: number, seed: number, count: number
       const { valid, grammar } = compiled(schema) ?? {};
       if (!valid || !grammar) return;
       seen.schemas += 1;
-      const closing = new Closing();
-      const budget = {
-        tokens: closing.cost(start(grammar)) + room,
-        closing: (stack: Stack) => closing.cost(stack),
-      };
+      const budget = { tokens: closingOf(grammar).cost(start(grammar)) + room };
       for (let sample = 0; sample < 10; sample++) {
         const matcher = new Matcher(vocabulary, grammar, budget);
         uniform(matcher, new HostRandom(randomKey(key, 'test'), sample));
