@@ -103,8 +103,6 @@ export class KeyValueCache {
       throw new Error(
         `[cache] q8 rounds blocks of 32 columns, two at a time: ${config.keyHeads} key heads of ${config.headDim} columns don't divide into such; take f16`,
       );
-    if (dtype === 'q8' && config.layers.some(({ tree }) => tree))
-      throw new Error('[cache] tree layers read their keys in f32 or f16, not in q8; take f16');
     this.device = device;
     this.config = config;
     this.batch = batch;

@@ -21,7 +21,6 @@ const combineSource = wgsl(import.meta.url, './decode_combine.wgsl');
 // Inserted into the first two, and included by the others.
 const dotsSource = wgsl(import.meta.url, './dots.wgsl');
 wgsl(import.meta.url, './shared.wgsl');
-wgsl(import.meta.url, '../tree/tree_node.wgsl');
 
 /** Sequences that are decoded so: more of them are rather a matter of matrix products. */
 export const DECODE_SEQUENCES = 8;

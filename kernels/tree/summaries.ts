@@ -1,6 +1,7 @@
 /** The tree over keys that queries descend: which nodes there are, where they lie, and their summaries. */
 import { apply, formatShape, noGrad, operation, typed, wgsl, zeros } from '../../engine/index.ts';
 import type { Device, Shape, Tensor } from '../../engine/index.ts';
+import { scalesAt } from '../cache/cache.ts';
 
 const source = wgsl(import.meta.url, './tree_summaries.wgsl');
 wgsl(import.meta.url, './tree_node.wgsl'); // included by it
@@ -86,13 +87,15 @@ function make(k: Tensor, nodes: Tensor, shape: TreeShape, { keyLengths, starts, 
   const { block, fanout, kind } = shape;
   const data = [k, nodes];
   const binding = (given: Tensor | null) => given !== null && data.push(given) - 1;
-  const defines = { BOXES: kind === 'boxes', KEY_LENGTHS: binding(keyLengths), STARTS: binding(starts) };
+  const q8 = k.dtype === 'q8';
+  const defines = { BOXES: kind === 'boxes', Q8: q8, KEY_LENGTHS: binding(keyLengths), STARTS: binding(starts) };
+  const scales: Record<string, number> = q8 ? { scales: scalesAt(k) } : {};
   const kernel = device.kernel(source, { ...typed(k), ...defines });
   const run = (first: number, last: number, count: number) =>
     device.run(
       kernel,
       data,
-      { batch, keys, kvHeads, width: dim / 4, block, fanout, nodes: nodes.shape[2]!, first, last, count },
+      { batch, keys, kvHeads, width: dim / 4, block, fanout, nodes: nodes.shape[2]!, first, last, count, ...scales },
       Math.ceil((batch * kvHeads * count * (dim / 4)) / 64),
     );
   const { length } = levelSizes(keys, shape);

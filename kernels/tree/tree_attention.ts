@@ -3,6 +3,7 @@ import { apply, empty, formatShape, operation, view, wgsl } from '../../engine/i
 import type { Tensor } from '../../engine/index.ts';
 import { check as checkAttention, cut, forwardPass, keyPass, queryPass } from '../attention/attention.ts';
 import type { AttentionLists, Attributes as Attention, Inputs as AttentionInputs } from '../attention/attention.ts';
+import { scalesAt } from '../cache/cache.ts';
 import { cast } from '../elementwise/elementwise.ts';
 import { transpose } from '../layout/layout.ts';
 import { sortedPairs } from '../sort/order.ts';
@@ -70,6 +71,9 @@ function windowPart(
   return [inputs, { ...rules, scale, lists, layout: 'bthd', given }];
 }
 
+/** A parameter of kernels that read keys and values in q8. */
+const scales = (k: Tensor): Record<string, number> => (k.dtype === 'q8' ? { scales: scalesAt(k) } : {});
+
 /** What the kernels with a workgroup a query are specialised by, their parameters and workgroups. */
 function byQuery([q, k, , selected]: Inputs, { window, block, scale }: Attributes) {
   const [batch, queries, heads, dim] = q.shape as [number, number, number, number];
@@ -78,7 +82,8 @@ function byQuery([q, k, , selected]: Inputs, { window, block, scale }: Attribute
   const defines = {
     Q: q.dtype,
     K: k.dtype,
-    F16: k.dtype === 'f16',
+    Q8: k.dtype === 'q8',
+    F16: q.dtype === 'f16' || k.dtype === 'f16',
     ROWS: `${rows}u`,
     LANES: q.device.profile.software ? '8u' : '64u',
   };
@@ -93,6 +98,7 @@ function byQuery([q, k, , selected]: Inputs, { window, block, scale }: Attribute
     block,
     window,
     scale,
+    ...scales(k),
   };
   return { defines, params, groups: batch * queries * kvHeads * Math.ceil(heads / kvHeads / rows) };
 }
@@ -118,17 +124,18 @@ function byLeaf([q, k, , selected]: Inputs, { block, scale }: Attributes, kernel
     variant,
     defines: {
       SUBGROUPS: variant === 'subgroup',
-      F16: k.dtype === 'f16',
+      Q8: k.dtype === 'q8',
+      F16: q.dtype === 'f16' || k.dtype === 'f16',
       TREE: true,
       VEC4: true,
       MASK: false,
       ROW: `vec4<${row.dtype}>`,
-      COLUMN: `vec4<${column.dtype}>`,
+      COLUMN: column.dtype === 'q8' ? 'u32' : `vec4<${column.dtype}>`,
       ...defines,
     },
     params: {
       batch, heads, kvHeads, queries, keys, dim, positionsFirst: 1, tiles, block, leaves, beam: selected.shape[3]!, slot: 0,
-      columns: part, scale,
+      columns: part, scale, ...scales(k),
     }, // prettier-ignore
     groups: tiles * leaves * kvHeads * batch,
   };
@@ -238,7 +245,7 @@ const treeAttentionOp = operation<Inputs, Attributes, readonly [Tensor, Tensor]>
  * selected, which lie before it, so that no key counts twice. The window of query i, whose sequence ends with the keys',
  * is block · ⌊max(0, i − window + 1) / block⌋ … i. The result is as q. The window's part is `attention`'s; the leaves' is
  * merged with it by the log-sum-exps (Dao et al. 2023, Flash-Decoding), and so are the gradients, in which the selection is fixed.
- * D is a multiple of 4, at most 256. Throws where extents don't fit.
+ * D is a multiple of 4, at most 256. k and v may be in q8, as in `attention`. Throws where extents don't fit.
  */
 export function treeAttention(
   q: Tensor,

@@ -7,9 +7,15 @@
 // than quads, over a share of them. Pieces are put together by a running softmax; its first term is the window's result, with the
 // weight exp(log-sum-exp).
 
+#if Q8
+alias Cached = u32; // see engine/formats.ts
+#else
+alias Cached = vec4<$K>;
+#endif
+
 @group(0) @binding(0) var<storage, read> q: array<vec4<$Q>>; // (B, Tq, H, D)
-@group(0) @binding(1) var<storage, read> k: array<vec4<$K>>; // (B, Tk, KV, D)
-@group(0) @binding(2) var<storage, read> v: array<vec4<$K>>; // as k
+@group(0) @binding(1) var<storage, read> k: array<Cached>; // (B, Tk, KV, D)
+@group(0) @binding(2) var<storage, read> v: array<Cached>; // as k
 @group(0) @binding(3) var<storage, read> selected: array<u32>; // (B, Tq, KV, beam): leaves, then what is none
 @group(0) @binding(4) var<storage, read_write> out: array<vec4<$Q>>; // as q
 @group(0) @binding(5) var<storage, read_write> lse: array<f32>; // (B, H, Tq)
@@ -33,6 +39,14 @@ const WIDEST = 64u; // quads
 var<workgroup> scores: array<f32, ROWS * ENTRIES>;
 var<workgroup> sums: array<vec4f, ROWS * WIDEST>; // Σ exp(score − top) v
 var<workgroup> shares: array<vec4f, ROWS * LANES>;
+
+fn load(source: ptr<storage, array<Cached>, read>, at: u32) -> vec4f {
+#if Q8
+  return quantsIn(source[at]) * unpack2x16float(source[params.scales + at / 16u])[at / 8u % 2u];
+#else
+  return vec4f(source[at]);
+#endif
+}
 
 @compute @workgroup_size(LANES)
 fn main(
@@ -99,7 +113,7 @@ fn main(
       let at = keyRow(batch, kvHead, entry(group, first + i, leafKeys, windowFirst));
       var score = array<f32, ROWS>();
       for (var c = 0u; c < width; c++) {
-        let key = vec4f(k[at + c]);
+        let key = load(&k, at + c);
         for (var r = 0u; r < ROWS; r++) { score[r] += dot(vec4f(q[queryAt + min(r, rows - 1u) * width + c]), key); }
       }
       for (var r = 0u; r < ROWS; r++) {
@@ -132,7 +146,7 @@ fn main(
     for (var c = lane; c < width * stride; c += LANES) {
       var sum = array<vec4f, ROWS>();
       for (var i = c / width; i < here; i += stride) {
-        let value = vec4f(v[keyRow(batch, kvHead, entry(group, first + i, leafKeys, windowFirst)) + c % width]);
+        let value = load(&v, keyRow(batch, kvHead, entry(group, first + i, leafKeys, windowFirst)) + c % width);
         for (var r = 0u; r < ROWS; r++) { sum[r] = fma(vec4f(scores[r * ENTRIES + i]), value, sum[r]); }
       }
       for (var r = 0u; r < ROWS; r++) {
@@ -157,3 +171,6 @@ fn main(
 }
 
 #include ./tree_entries.wgsl
+#if Q8
+#include ../cache/q8.wgsl
+#endif

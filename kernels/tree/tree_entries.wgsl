@@ -11,6 +11,9 @@ struct Params {
   block: u32, // keys of a leaf
   window: u32,
   scale: f32,
+#if Q8
+  scales: u32, // word at which those of keys and values begin
+#endif
 }
 
 const LOG2E = 1.4426950408889634; // scores are in units of log 2, because exp2 is what hardware has

@@ -6,7 +6,11 @@
 // made, and quad c of a node needs quad c of its children alone. So levels `first` … `last` − 1 can be made by one dispatch where
 // each gets at most one node (while decoding): an invocation reads what it has just written itself.
 
+#if Q8
+@group(0) @binding(0) var<storage, read> k: array<u32>; // (B, Tk, KV, D): see engine/formats.ts
+#else
 @group(0) @binding(0) var<storage, read> k: array<vec4<$T>>; // (B, Tk, KV, D)
+#endif
 @group(0) @binding(1) var<storage, read_write> nodes: array<vec4f>; // (B, KV, nodes, D), boxes (B, KV, nodes, 2, D): least, largest
 #if KEY_LENGTHS
 @group(0) @binding($KEY_LENGTHS) var<storage, read> keyLengths: array<u32>; // (B): keys that count
@@ -26,6 +30,9 @@ struct Params {
   first: u32, // level
   last: u32,
   count: u32, // nodes of the first level that an invocation may make
+#if Q8
+  scales: u32, // word at which those of the keys begin
+#endif
 }
 
 @compute @workgroup_size(64)
@@ -69,6 +76,16 @@ fn main(@builtin(global_invocation_id) id: vec3u, @builtin(num_workgroups) group
   }
 }
 
-fn load_key(at: u32) -> vec4f { return vec4f(k[at]); }
+// Keys in q8 count as they are read back of the cache, however they came into it.
+fn load_key(at: u32) -> vec4f {
+#if Q8
+  return quantsIn(k[at]) * unpack2x16float(k[params.scales + at / 16u])[at / 8u % 2u];
+#else
+  return vec4f(k[at]);
+#endif
+}
 
 #include ./tree_node.wgsl
+#if Q8
+#include ../cache/q8.wgsl
+#endif

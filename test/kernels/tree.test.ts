@@ -7,8 +7,10 @@ import {
   appendSummaries,
   attention,
   bestLeaf,
+  dequantize,
   emptySummaries,
   mostNodesScored,
+  quantize,
   selectLeaves,
   treeAttention,
   treeSummaries,
@@ -209,4 +211,56 @@ it('finds the leaf of the greatest product at the cost that it counts', async ()
   });
   expect([...found!]).toEqual([63]);
   expect([...opened!]).toEqual([4, 1]); // 64 leaves are one node of 64: a node a level, and the leaf
+});
+
+describe('keys and values in q8', () => {
+  const [B, room, H, KV, D] = [2, 90, 4, 2, 32];
+  const stored = (key: string) => quantize(device, normal(key, B * room * KV * D), [B, room, KV, D], 'q8');
+
+  it.each(kinds)(
+    'have the summaries, bit for bit, of what is read back of them, however they came: %s',
+    async (kind) => {
+      const [grown, made] = await bits(() => {
+        const k = stored('k');
+        const shape = { block: 4, fanout: 3, kind };
+        const summaries = emptySummaries(device, k.shape, shape);
+        let lengths = [0, 0];
+        for (const step of [
+          [31, 5],
+          [1, 1],
+          [2, 40],
+          [1, 0],
+          [40, 7],
+        ]) {
+          const next = lengths.map((length, b) => length + step[b]!);
+          appendSummaries(k, summaries, {
+            starts: u32(...lengths),
+            keyLengths: u32(...next),
+            added: Math.max(...step),
+          });
+          lengths = next;
+        }
+        return [summaries.nodes, treeSummaries(dequantize(k), { ...shape, keyLengths: u32(...lengths) }).nodes];
+      });
+      expect(grown).toEqual(made);
+    },
+  );
+
+  // 1 query, few, many over few leaves (leaf by leaf, where subgroups are), and many over many.
+  it.each([
+    [1, 4],
+    [3, 4],
+    [40, 16],
+    [20, 1],
+  ])('are attended to as those: %i queries, leaves of %i keys', async (queries, block) => {
+    const [out, expected] = scope(device, () => {
+      const [q, k, v] = [random('q', [B, queries, H, D]), stored('k'), stored('v')];
+      const starts = u32(room - queries, room - queries);
+      const { selected } = selectLeaves(q, treeSummaries(dequantize(k), { block, fanout: 2 }), { window: 8, beam: 2, starts }); // prettier-ignore
+      const options = { selected, window: 8, block };
+      return [treeAttention(q, k, v, options), treeAttention(q, dequantize(k), dequantize(v), options)];
+    });
+    expectClose('attention', await out!.read(), { shape: expected!.shape, data: Float64Array.from(await expected!.read()) }, 1e-6); // prettier-ignore
+    release(out!, expected!);
+  });
 });

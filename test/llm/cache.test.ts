@@ -219,10 +219,6 @@ describe('sizes', () => {
     expect(() => make(1, 1.5)).toThrow(/capacity is 1.5/);
     expect(() => make(1, 65)).toThrow(/a capacity of 65 tokens is over the model's context of 64/);
     expect(() => make(1, 8, 'q8')).toThrow(/q8 rounds blocks of 32 columns.* 2 key heads of 8 columns/);
-    const tree = { ...MIXED, head_dim: 32, layer_types: Array(3).fill('tree_attention') as string[], tree: {} };
-    expect(
-      () => new KeyValueCache(device, parseTransformerConfig(tree), { batch: 1, capacity: 8, dtype: 'q8' }),
-    ).toThrow(/tree layers read their keys in f32 or f16, not in q8/);
     const cache = make(2, 8);
     expect(() => cache.step(9)).toThrow(/sequence 0 has 0 tokens and gets 9 more: over the 8 that the cache holds/);
     expect(() => cache.step(2, [1])).toThrow(/2 sequences have 0 to 2 new tokens each, not 1/);

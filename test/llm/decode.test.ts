@@ -155,6 +155,12 @@ describe('gives what the composed operations give', () => {
     model.release();
   });
 
+  it('trees over a cache in q8', async () => {
+    const { model } = randomModel(device, { ...TREE, head_dim: 64 });
+    await check({ model, texts: texts(2, 34), prompt: 7, cache: 'q8' }, 1e-2);
+    model.release();
+  });
+
   it('over a cache of several spans', async () => {
     const { model } = randomModel(device, { ...MIXED, max_position_embeddings: 1200 });
     await check({ model, texts: texts(2, 600), prompt: 597, capacity: 1200 }, ROUNDING);
