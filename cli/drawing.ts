@@ -6,8 +6,7 @@ import { DRAWN_AT_ONCE, drawingSteps, generate, pictureSize } from '../diffusion
 import { encodePng, loadPicture } from '../diffusion/pictures.ts';
 import type { Picture } from '../diffusion/pictures.ts';
 import type { SamplerName } from '../diffusion/schedule.ts';
-import { makeFolder } from '../nn/checkpoint.ts';
-import { writeFileAtomic } from '../nn/files.ts';
+import { makeFolder, writeFileAtomic } from '../nn/files.ts';
 import { Progress } from '../nn/progress.ts';
 
 export interface Wanted {

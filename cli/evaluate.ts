@@ -6,7 +6,8 @@ import { loadStableDiffusion } from '../diffusion/folder.ts';
 import { pictureSize } from '../diffusion/pipeline.ts';
 import { loadWorld } from '../diffusion/world.ts';
 import { openNodeDevice } from '../engine/node.ts';
-import { makeFolder } from '../nn/checkpoint.ts';
+import { makeFolder } from '../nn/files.ts';
+import { reporter } from '../nn/progress.ts';
 import { ConfigError, describeSchema, readConfig } from './config.ts';
 import { main } from './errors.ts';
 import { evaluateBase } from './evaluate/base.ts';
@@ -14,7 +15,6 @@ import { EVALUATION, parseEvaluation } from './evaluate/config.ts';
 import { evaluateDreamBooth } from './evaluate/dreambooth.ts';
 import { originOf } from './evaluate/origin.ts';
 import { interruptible, resolvePath, ROOT } from './run.ts';
-import { reporter } from './tasks/pretraining.ts';
 
 const PARTS = ['base', 'dreambooth'] as const;
 

@@ -6,7 +6,7 @@ import { Command } from 'commander';
 import { stringify } from 'yaml';
 import type { Device } from '../engine/index.ts';
 import { openNodeDevice } from '../engine/node.ts';
-import { makeFolder } from '../nn/checkpoint.ts';
+import { makeFolder } from '../nn/files.ts';
 import { ConfigError, describeKeys, loadConfig } from './config.ts';
 import type { Config } from './config.ts';
 import { main } from './errors.ts';

@@ -5,8 +5,7 @@ import { mkdir } from 'node:fs/promises';
 import path from 'node:path';
 import { stringify } from 'yaml';
 import type { Device } from '../engine/index.ts';
-import { makeFolder } from '../nn/checkpoint.ts';
-import { hashFile, writeFileAtomic } from '../nn/files.ts';
+import { hashFile, makeFolder, writeFileAtomic } from '../nn/files.ts';
 import { ConfigError } from './config.ts';
 import type { Config } from './config.ts';
 

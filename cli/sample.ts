@@ -7,8 +7,7 @@ import { DRAWN_AT_ONCE, drawingSteps, encode, generate } from '../diffusion/pipe
 import { SAMPLERS } from '../diffusion/schedule.ts';
 import type { SamplerName } from '../diffusion/schedule.ts';
 import { openNodeDevice } from '../engine/node.ts';
-import { makeFolder } from '../nn/checkpoint.ts';
-import { reason, writeFileAtomic } from '../nn/files.ts';
+import { makeFolder, reason, writeFileAtomic } from '../nn/files.ts';
 import { Progress } from '../nn/progress.ts';
 import { pictureName } from './drawing.ts';
 import { main } from './errors.ts';

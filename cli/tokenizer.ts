@@ -2,7 +2,7 @@ import path from 'node:path';
 import { Command, InvalidArgumentError } from 'commander';
 import { END, trainTokenizer } from '../llm/bpe.ts';
 import { divide } from '../llm/corpus.ts';
-import { makeFolder } from '../nn/checkpoint.ts';
+import { makeFolder } from '../nn/files.ts';
 import { ConfigError, loadConfig } from './config.ts';
 import { main } from './errors.ts';
 import { writeText } from './run.ts';

@@ -6,8 +6,7 @@ import { spawn, type ChildProcess } from 'node:child_process';
 import { readFile } from 'node:fs/promises';
 import { createRequire } from 'node:module';
 import path from 'node:path';
-import { makeFolder } from '../nn/checkpoint.ts';
-import { writeFileAtomic } from '../nn/files.ts';
+import { makeFolder, writeFileAtomic } from '../nn/files.ts';
 import { fromBytes, type Picture } from './pictures.ts';
 
 export const EMOJI_SETS = [

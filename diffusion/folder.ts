@@ -2,8 +2,7 @@
 import { access, readdir, readFile, stat } from 'node:fs/promises';
 import path from 'node:path';
 import type { Device } from '../engine/index.ts';
-import { makeFolder } from '../nn/checkpoint.ts';
-import { saveSafetensors, writeFileAtomic } from '../nn/files.ts';
+import { makeFolder, saveSafetensors, writeFileAtomic } from '../nn/files.ts';
 import { failTo, findWeights, folderFiles, moduleWeights } from '../nn/folder.ts';
 import type { ClipTextModel } from './clip.ts';
 import {

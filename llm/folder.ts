@@ -2,8 +2,7 @@
 import { access, readFile } from 'node:fs/promises';
 import path from 'node:path';
 import type { Device } from '../engine/index.ts';
-import { makeFolder } from '../nn/checkpoint.ts';
-import { openSource, saveSafetensors, writeFileAtomic } from '../nn/files.ts';
+import { makeFolder, openSource, saveSafetensors, writeFileAtomic } from '../nn/files.ts';
 import { failTo, folderFiles, moduleWeights } from '../nn/folder.ts';
 import { readGguf } from '../nn/gguf.ts';
 import type { Gguf } from '../nn/gguf.ts';

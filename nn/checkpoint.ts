@@ -8,7 +8,7 @@ import { mkdir, readdir, readFile, rename, rm } from 'node:fs/promises';
 import path from 'node:path';
 import { formatShape, sameShape, write } from '../engine/index.ts';
 import type { Tensor } from '../engine/index.ts';
-import { hashFile, openSafetensors, reason, syncFolder, writeFileAtomic } from './files.ts';
+import { hashFile, makeFolder, openSafetensors, reason, syncFolder, writeFileAtomic } from './files.ts';
 import { encodeSafetensors } from './safetensors.ts';
 
 const FORMAT = 'dawngrad checkpoint 1';
@@ -70,19 +70,6 @@ export async function saveCheckpoint(
   }
   for (const old of (await list(folder)).slice(keep)) await rm(old.folder, { recursive: true, force: true });
   return target;
-}
-
-/** Makes a folder and those above it. (Node's own recursive form never returns where a file system such as /proc refuses.) */
-export async function makeFolder(folder: string): Promise<void> {
-  try {
-    await mkdir(folder);
-  } catch (error) {
-    const { code } = error as NodeJS.ErrnoException;
-    if (code === 'EEXIST') return;
-    if (code !== 'ENOENT' || path.dirname(folder) === folder) throw error;
-    await makeFolder(path.dirname(folder));
-    await mkdir(folder);
-  }
 }
 
 /** The error of a save that failed: why, what is left, and what to do. */

@@ -71,3 +71,13 @@ export function duration(seconds: number): string {
   if (whole < 3600) return `${Math.floor(whole / 60)} min ${two(whole % 60)} s`;
   return `${Math.floor(whole / 3600)} h ${two(Math.floor((whole % 3600) / 60))} min`;
 }
+
+/** Says how far something is that takes a while before training: every ten seconds, and at its end. */
+export function reporter(what: string): (done: number, total: number) => void {
+  let [time, said] = [performance.now(), 0];
+  return (done, total) => {
+    if (done === said || (done < total && performance.now() - time < 10_000)) return;
+    [time, said] = [performance.now(), done];
+    console.log(`${what}: ${done} of ${total}`);
+  };
+}

@@ -2,7 +2,7 @@
 import { existsSync } from 'node:fs';
 import { readFile } from 'node:fs/promises';
 import path from 'node:path';
-import { makeFolder } from '../../nn/checkpoint.ts';
+import { makeFolder } from '../../nn/files.ts';
 import { ConfigError } from '../config.ts';
 import { writeText } from '../run.ts';
 

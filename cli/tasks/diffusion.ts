@@ -11,19 +11,12 @@ import type { Captioned } from '../../diffusion/pretrain_unet.ts';
 import { captionOf } from '../../diffusion/world.ts';
 import type { WorldPicture } from '../../diffusion/world.ts';
 import { writeFileAtomic } from '../../nn/files.ts';
+import { reporter } from '../../nn/progress.ts';
 import { Trainer } from '../../nn/trainer.ts';
 import type { Config } from '../config.ts';
 import { interruptible, recordRun, resolvePath } from '../run.ts';
 import type { TaskContext } from '../run.ts';
-import {
-  appendValidation,
-  drawLosses,
-  loadPictures,
-  reporter,
-  RunRecord,
-  trainerOptions,
-  withAverages,
-} from './pretraining.ts';
+import { appendValidation, drawLosses, loadPictures, RunRecord, trainerOptions, withAverages } from './pretraining.ts';
 import type { Pictures } from './pretraining.ts';
 
 export async function trainDiffusion(config: Config<'diffusion'>, context: TaskContext): Promise<void> {

@@ -13,12 +13,13 @@ import { cl100k, readTokenizer } from '../../llm/tokenizer.ts';
 import type { Tokenizer } from '../../llm/tokenizer.ts';
 import { folderFiles } from '../../nn/folder.ts';
 import { readJson } from '../../nn/model_files.ts';
+import { reporter } from '../../nn/progress.ts';
 import { Trainer } from '../../nn/trainer.ts';
 import { ConfigError } from '../config.ts';
 import type { Config } from '../config.ts';
 import { recordRun, resolvePath, writeText } from '../run.ts';
 import type { TaskContext } from '../run.ts';
-import { appendValidation, drawLosses, reporter, RunRecord, trainerOptions, withAverages } from './pretraining.ts';
+import { appendValidation, drawLosses, RunRecord, trainerOptions, withAverages } from './pretraining.ts';
 
 /** The longest n-grams that are counted, to compare with. */
 const LONGEST = 3;

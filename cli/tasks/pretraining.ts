@@ -8,6 +8,7 @@ import { lineChart } from '../../nn/chart.ts';
 import type { Json } from '../../nn/checkpoint.ts';
 import { writeFileAtomic } from '../../nn/files.ts';
 import { MetricsFile } from '../../nn/metrics.ts';
+import { reporter } from '../../nn/progress.ts';
 import { schedule } from '../../nn/schedule.ts';
 import type { Trainer, TrainerOptions } from '../../nn/trainer.ts';
 import type { Config } from '../config.ts';
@@ -132,14 +133,4 @@ export async function drawLosses(folder: string, title: string, names: readonly 
   const found = names.filter((name) => rows[0] && name in rows[0]);
   const curves = found.map((name) => ({ name, points: rows.map((row) => [row['step']!, row[name]!] as const) }));
   await writeFileAtomic(path.join(folder, 'loss.png'), [await lineChart(title, curves)]);
-}
-
-/** Says how far something is that takes a while before training: every ten seconds, and at its end. */
-export function reporter(what: string): (done: number, total: number) => void {
-  let [time, said] = [performance.now(), 0];
-  return (done, total) => {
-    if (done === said || (done < total && performance.now() - time < 10_000)) return;
-    [time, said] = [performance.now(), done];
-    console.log(`${what}: ${done} of ${total}`);
-  };
 }

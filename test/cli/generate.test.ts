@@ -6,7 +6,7 @@ import path from 'node:path';
 import { afterAll, beforeAll, describe, expect, it } from 'vitest';
 import { trainTokenizer } from '../../llm/bpe.ts';
 import { saveTransformer } from '../../llm/folder.ts';
-import { makeFolder } from '../../nn/checkpoint.ts';
+import { makeFolder } from '../../nn/files.ts';
 import { plainDevice } from '../device.ts';
 import { MIXED, randomModel } from '../llm/tiny.ts';
 
