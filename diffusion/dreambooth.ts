@@ -9,11 +9,11 @@ import { affine, mse, sub } from '../kernels/index.ts';
 import { noGrad, scope, tensor, write } from '../engine/index.ts';
 import type { Tensor } from '../engine/index.ts';
 import type { Part } from '../nn/arena.ts';
-import { hashFile, makeFolder, openSafetensors, saveSafetensors, writeFileAtomic } from '../nn/files.ts';
+import { hashFile, makeFolder, writeFileAtomic } from '../nn/files.ts';
 import { DataOrder } from '../nn/order.ts';
-import type { Writable } from '../nn/safetensors.ts';
 import { weightFiles } from './folder.ts';
 import type { StableDiffusion } from './folder.ts';
+import { readLatents, writeLatents } from './latents_file.ts';
 import { mean } from './measures.ts';
 import { drawingSteps, encode, generate } from './pipeline.ts';
 import { encodePng, listPictures, loadPicture } from './pictures.ts';
@@ -169,33 +169,10 @@ export async function priorExamples(
       path.join(temporary, `${String(i).padStart(3, '0')} ${used[i]!.replace(/[^\w -]/g, '')}.png`),
       [await encodePng(picture)],
     );
-  await saveSafetensors(
-    path.join(temporary, 'latents.safetensors'),
-    new Map<string, Writable>(
-      latents.flatMap(({ mean, deviation }, i) => [
-        [`${i}.mean`, { dtype: 'F32', shape: [mean.length], data: mean }],
-        [`${i}.deviation`, { dtype: 'F32', shape: [mean.length], data: deviation }],
-      ]),
-    ),
-  );
+  await writeLatents(path.join(temporary, 'latents.safetensors'), latents);
   await rm(folder, { recursive: true, force: true }); // one that was cut short by an earlier version of the file
   await rename(temporary, folder);
   return { examples: withLatents(latents), folder, drawn: true };
-}
-
-async function readLatents(file: string, count: number): Promise<Latents[] | null> {
-  const open = await openSafetensors(file).catch(() => null);
-  if (!open) return null; // missing, or damaged: drawn again
-  try {
-    if (open.tensors.size !== 2 * count || !open.tensors.has(`${count - 1}.deviation`)) return null;
-    const read = async (i: number) => ({
-      mean: await open.floats(`${i}.mean`),
-      deviation: await open.floats(`${i}.deviation`),
-    });
-    return await Promise.all(Array.from({ length: count }, (_, i) => read(i)));
-  } finally {
-    await open.close();
-  }
 }
 
 /** Identifies what a model draws: its weights, its scheduler and its tokenizer. */

@@ -5,11 +5,12 @@ import path from 'node:path';
 import { HostRandom, noGrad, randomKey, release, scope, write } from '../engine/index.ts';
 import type { Device, Tensor } from '../engine/index.ts';
 import { mse } from '../kernels/index.ts';
-import { makeFolder, openSafetensors, reason, saveSafetensors } from '../nn/files.ts';
+import { makeFolder, reason } from '../nn/files.ts';
 import type { Module } from '../nn/module.ts';
 import { ClipTextModel } from './clip.ts';
 import { loadStableDiffusion, loadTokenizer, loadVae } from './folder.ts';
 import type { StableDiffusion } from './folder.ts';
+import { readLatents, writeLatents } from './latents_file.ts';
 import { encode } from './pipeline.ts';
 import type { Picture } from './pictures.ts';
 import { NoiseSchedule, parseSchedulerConfig } from './schedule.ts';
@@ -273,33 +274,4 @@ async function fingerprint(vae: Vae): Promise<string> {
   const hash = createHash('sha256').update(String(vae.config.scaling_factor));
   for (const [name, weight] of vae.namedParameters()) hash.update(name).update(await weight.read());
   return hash.digest('hex');
-}
-
-/** Both fields of latents in files: (pictures, values). */
-const FIELDS = ['mean', 'deviation'] as const;
-
-async function readLatents(file: string, count: number): Promise<Latents[] | null> {
-  const open = await openSafetensors(file).catch(() => null);
-  if (!open) return null; // missing, or cut short: encoded again
-  try {
-    if (FIELDS.some((field) => open.tensors.get(field)?.shape[0] !== count)) return null;
-    const [means, deviations] = [await open.floats('mean'), await open.floats('deviation')];
-    const size = means.length / count;
-    return Array.from({ length: count }, (_, i) => ({
-      mean: means.subarray(i * size, (i + 1) * size),
-      deviation: deviations.subarray(i * size, (i + 1) * size),
-    }));
-  } finally {
-    await open.close();
-  }
-}
-
-async function writeLatents(file: string, latents: readonly Latents[]): Promise<void> {
-  const size = latents[0]!.mean.length;
-  const joined = (field: (typeof FIELDS)[number]) => {
-    const data = new Float32Array(latents.length * size);
-    latents.forEach((one, i) => data.set(one[field], i * size));
-    return { dtype: 'F32', shape: [latents.length, size], data } as const;
-  };
-  await saveSafetensors(file, new Map(FIELDS.map((field) => [field, joined(field)])));
 }
