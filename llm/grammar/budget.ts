@@ -181,8 +181,9 @@ interface Node {
  * it takes by guess (Felzenszwalb and McAllester 2007, "The Generalized A* Architecture"), on demand.
  *
  * Where no guess is too high, no way is shorter but where a construct has to end in one that is longer than its shortest by
- * more than SLACK, or new keys are needed that nothing tells apart (bytes that do the same count as one). The way from each stack on a way is the rest of
- * it: who writes its bytes sees the cost fall by one a byte.
+ * more than SLACK, or otherwise than in the first EXITS ways that are found, or new keys are needed that nothing tells apart
+ * (bytes that do the same count as one). The way from each stack on a way is the rest of it: who writes its bytes sees the cost
+ * fall by one a byte.
  */
 export class Closing implements Closes {
   private readonly limit: number;
