@@ -110,7 +110,7 @@ export async function readGguf(source: ByteSource): Promise<Gguf> {
   const header = (await gguf('https://file', { typedMetadata: true, fetch: rangesOf(source) }).catch((error: unknown) =>
     fail(error instanceof GgufError ? error.message : `its header is damaged: ${(error as Error).message}`),
   )) as Header;
-  checkLengths(header, source.size, fail);
+  await checkTexts(header, source, fail);
   const entries = Object.entries(header.typedMetadata).filter(([key]) => !COUNTS.includes(key));
   const metadata = new Map(entries.map(([key, { value }]) => [key, value]));
   return new Gguf(source, metadata, placeTensors(header, metadata, source.size, fail));
@@ -147,32 +147,61 @@ function rangesOf(source: ByteSource): typeof fetch {
   };
 }
 
-const utf8 = new TextEncoder();
-
 /**
- * That what was read is as long as what stands in the file: so no key stands twice, no text was cut at the end of a range (the
- * library doesn't notice) or is anything but UTF-8, and nothing was read from behind the end.
+ * The texts of the metadata as they stand in the file, in place of the library's, which have lost a byte order mark (some
+ * vocabularies have it as a token) or what lies behind the end of a range. So no key stands twice, and nothing was read from
+ * behind the end.
  */
-function checkLengths({ typedMetadata, tensorInfos, tensorInfoByteRange }: Header, size: number, fail: Fail): void {
+async function checkTexts(
+  { typedMetadata, tensorInfos, tensorInfoByteRange }: Header,
+  source: ByteSource,
+  fail: Fail,
+): Promise<void> {
   const [start, end] = tensorInfoByteRange;
-  if (end > size) fail(`it is truncated: its header ends at byte ${end}, the file at byte ${size}`);
-  const lengthOf = (type: number, value: MetadataValue, items?: number): number => {
-    if (type === VALUE.string) return 8 + utf8.encode(value as string).length;
-    if (type !== VALUE.array) return VALUE_BYTES[type]!;
-    if (items === VALUE.array) return fail('lists of lists are not read');
-    return 12 + (value as MetadataValue[]).reduce<number>((sum, item) => sum + lengthOf(items!, item), 0);
-  };
+  if (end > source.size) fail(`it is truncated: its header ends at byte ${end}, the file at byte ${source.size}`);
+  const bytes = await source.read(0, start);
+  const view = new DataView(bytes.buffer, bytes.byteOffset, start);
+  const twice = () => fail('a key of its metadata stands there twice');
   let at = 24;
-  for (const [key, { type, value, subType }] of Object.entries(typedMetadata))
-    if (!COUNTS.includes(key)) at += 12 + utf8.encode(key).length + lengthOf(type, value, subType);
-  if (at !== start) fail('a key of its metadata stands there twice, or a text in it is not UTF-8');
+  const text = (): string => {
+    const from = at + 8;
+    if (from > start) return twice();
+    at = from + Number(view.getBigUint64(at, true));
+    if (at > start) return twice();
+    try {
+      return decoder.decode(bytes.subarray(from, at));
+    } catch {
+      return fail('a text in it is not UTF-8');
+    }
+  };
+  for (const [key, entry] of Object.entries(typedMetadata)) {
+    if (COUNTS.includes(key)) continue;
+    if (text() !== key) twice();
+    at += 4;
+    const { type, subType, value } = entry;
+    if (type === VALUE.string) entry.value = text();
+    else if (type !== VALUE.array) at += VALUE_BYTES[type]!;
+    else if (subType === VALUE.array) fail('lists of lists are not read');
+    else {
+      const items = value as MetadataValue[];
+      at += 12;
+      if (subType === VALUE.string) entry.value = items.map(text);
+      else at += items.length * VALUE_BYTES[subType!]!;
+    }
+  }
+  if (at !== start) twice();
   for (const { name, n_dims } of tensorInfos) at += 24 + utf8.encode(name).length + 8 * n_dims;
   if (at !== end) fail('the name of a tensor is not UTF-8');
 }
 
+const utf8 = new TextEncoder();
+const decoder = new TextDecoder('utf-8', { fatal: true, ignoreBOM: true });
+
 /** What is used of the library's result. */
 interface Header extends Pick<GGUFParseOutput, 'tensorInfos' | 'tensorInfoByteRange'> {
-  readonly typedMetadata: Readonly<Record<string, { type: number; subType?: number; value: MetadataValue }>>;
+  readonly typedMetadata: Readonly<
+    Record<string, { readonly type: number; readonly subType?: number; value: MetadataValue }>
+  >;
 }
 
 /** The tensors' ranges, in the file and apart from one another. */

@@ -73,6 +73,14 @@ describe('the format', () => {
     }
   });
 
+  it('texts as they stand there: a byte order mark, which vocabularies have as a token; behind the end of a range', async () => {
+    const long = 'ü'.repeat(1_100_000);
+    const pieces = ['\ufeff', '\ufeffusing', 'a\ufeff', ''];
+    const { metadata } = await read({ keys: [entry('a', 9, strings(pieces)), entry('b', 8, text(long)), entry('c', 8, text('\ufeff'))] }); // prettier-ignore
+    expect([metadata.get('a'), metadata.get('c')]).toEqual([pieces, '\ufeff']);
+    expect(metadata.get('b') === long).toBe(true);
+  });
+
   it('F32, F16 and BF16, rows last, at any alignment', async () => {
     for (const alignment of [8, 32, 256]) {
       const at = (n: number) => n * alignment;
