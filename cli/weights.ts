@@ -11,6 +11,7 @@ import { WEIGHT_FORMATS } from '../nn/module.ts';
 import type { WeightFormat, Weights } from '../nn/module.ts';
 import { main } from './errors.ts';
 import { loadLanguage, MODEL } from './generate/load.ts';
+import { resolvePath } from './run.ts';
 
 const command = new Command('node cli/weights.js')
   .description('What rounding a decoder’s weights to a format costs, tensor by tensor; or writes it as a GGUF file.')
@@ -34,7 +35,7 @@ Examples:
 
 await main(async () => {
   command.parse();
-  const [model] = command.args as [string];
+  const model = resolvePath(command.args[0]!);
   const {
     weights,
     gguf,

@@ -1,4 +1,5 @@
-import { execFileSync, spawnSync } from 'node:child_process';
+import { execFileSync, spawn, spawnSync } from 'node:child_process';
+import { once } from 'node:events';
 import { mkdtemp, readdir, rm, writeFile } from 'node:fs/promises';
 import { tmpdir } from 'node:os';
 import path from 'node:path';
@@ -137,5 +138,16 @@ it('a machine without an adapter is told so in one line', () => {
     stdout: '',
     stderr:
       'error: [device] no WebGPU adapter answers. Run `npm run setup`, which installs a driver or says which one is missing\n',
+  });
+});
+
+describe('node cli/weights.js', () => {
+  it('ends without a word where nobody reads on', async () => {
+    const child = spawn(process.execPath, [path.join(root, 'cli/weights.js'), 'assets/lm'], { cwd: folder });
+    child.stdout.destroy();
+    let complaints = '';
+    child.stderr.on('data', (data: Buffer) => (complaints += data.toString()));
+    const [status] = (await once(child, 'close')) as [number];
+    expect([status, complaints]).toEqual([141, '']);
   });
 });
