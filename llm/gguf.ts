@@ -251,7 +251,9 @@ export function ggufOf(
   const u32 = (value: number) => ({ type: VALUE.u32, value });
   const f32 = (value: number) => ({ type: VALUE.f32, value });
   const string = (value: string) => ({ type: VALUE.string, value });
-  const { scaling, base, context } = config.layers.at(-1)!.rope!;
+  // A Gemma 3's local layers have a base of their own, and no scaling.
+  const turn = config.layers.find(({ window }) => window === null)!.rope!;
+  const { scaling, base, context } = turn;
   const rope = (key: string) => own(`rope.${key}`);
   const window = config.layers[0]!.window;
   const metadata: [string, GgufValue][] = [
@@ -295,7 +297,7 @@ export function ggufOf(
     });
   }
   if (scaling.rope_type === 'llama3' || scaling.rope_type === 'factors') {
-    const { frequencies } = ropeValues(config.layers.at(-1)!.rope!, 0);
+    const { frequencies } = ropeValues(turn, 0);
     const factors = Float32Array.from(ropeFrequencies(config.headDim, base), (plain, i) => plain / frequencies[i]!);
     tensors.set('rope_freqs.weight', { type: 'F32', shape: [factors.length], data: () => Promise.resolve(factors) });
   }
@@ -312,13 +314,14 @@ async function blocksIn(tensor: Tensor): Promise<Blocks> {
 
 /** The architecture of llama.cpp that computes what a configuration says. */
 function architectureOf(config: TransformerConfig): Architecture {
-  const { bias, headNorms, postNorms, normOffset, layers, headDim } = config;
+  const { activation, bias, headNorms, postNorms, normOffset, layers, headDim } = config;
   const fail = (what: string): never => {
     throw new Error(`[gguf] the model cannot be written for llama.cpp: ${what}`);
   };
   if (layers.some(({ tree, sinks }) => tree || sinks > 0)) fail('it has no trees and no sinks');
   if (layers.some(({ rope }) => !rope)) fail('all of its layers turn queries and keys');
   if (bias.mlp) fail('none of its MLPs has biases');
+  if ((activation === 'gelu_tanh') !== (normOffset === 1)) fail('Gemmas’ MLPs have GELU, the others’ SiLU');
   const kinds = new Set(layers.map(({ rope }) => rope!.scaling.rope_type));
   if (kinds.has('dynamic')) fail('it has no dynamic scaling of frequencies');
   const yarn = layers.map(({ rope }) => rope!.scaling).find((scaling) => scaling.rope_type === 'yarn');

@@ -244,6 +244,7 @@ describe('models', () => {
     ['qwen3', { ...SMALL, model_type: 'qwen3', head_dim: 32 }],
     ['gemma', { ...SMALL, ...gemma, model_type: 'gemma', head_dim: 16, num_key_value_heads: 1 }],
     ['gemma3', { ...six, ...gemma, model_type: 'gemma3_text', sliding_window: 4, sliding_window_pattern: 6, query_pre_attn_scalar: 16, rope_theta: 1000000 }],
+    ['gemma3 whose last layer is local', { ...six, ...gemma, num_hidden_layers: 8, model_type: 'gemma3_text', sliding_window: 4, query_pre_attn_scalar: 16, rope_theta: 1000000, rope_scaling: { rope_type: 'linear', factor: 8 } }],
   ]; // prettier-ignore
   it.each(models)('%s: written and read again', async (name, json) => {
     const model = randomModel(device, json, 3);
@@ -309,6 +310,7 @@ describe('models', () => {
       [{ ...SMALL, model_type: 'mistral', sliding_window: 8 }, 'windows are Gemma 3’s alone'],
       [{ ...SMALL, rope_scaling: { type: 'dynamic', factor: 2 } }, 'it has no dynamic scaling'],
       [{ ...SMALL, mlp_bias: true }, 'none of its MLPs has biases'],
+      [{ ...SMALL, hidden_act: 'gelu_pytorch_tanh' }, 'Gemmas’ MLPs have GELU, the others’ SiLU'],
       [{ ...SMALL, model_type: 'dawngrad', layer_types: ['tree_attention', 'full_attention'], sliding_window: 8, tree: {} }, 'it has no trees and no sinks'],
       [{ ...SMALL, model_type: 'dawngrad', layer_types: ['full_attention', 'full_attention'], no_rope: ['full_attention'] }, 'all of its layers turn'],
     ]; // prettier-ignore
