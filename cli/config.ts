@@ -186,6 +186,7 @@ const TASKS = {
           .min(0)
           .default(0)
           .describe('further drawing styles made of the sets, each named by a rare word'),
+        seed: seed.default(0).describe('of how they look: runs that go on from each other keep it'),
         share: z.number().gt(0).lt(1).default(0.5).describe('of the samples, where there are any'),
       })
       .prefault({}),

@@ -67,7 +67,7 @@ export async function trainDiffusionOn(
     async () => [await captioned(data.training, 'training'), await captioned(data.heldOut, 'held out')] as const,
   );
   const invented = await interruptible(context, () =>
-    captioned(inventedOf(data, model, config), `invented ${config.invented.styles} ${config.seed}`, false),
+    captioned(inventedOf(data, model, config), `invented ${config.invented.styles} ${config.invented.seed}`, false),
   );
   const task = new Pretraining(model, [...training, ...shared(invented, training, config.invented.share)], config);
   const samples = config.batch * config.accumulate; // a step
@@ -125,9 +125,9 @@ export async function trainDiffusionOn(
 }
 
 /** The world's training pictures in invented styles, named by words that no caption has. */
-function inventedOf({ training }: Pictures, { tokenizer }: StableDiffusion, { invented, seed }: Config<'diffusion'>) {
+function inventedOf({ training }: Pictures, { tokenizer }: StableDiffusion, { invented }: Config<'diffusion'>) {
   const taken = new Set(['sks', ...training.flatMap((picture) => captionOf(picture, true).split(/\W+/))]);
-  return inventStyles(training, tokenizer, { count: invented.styles, seed, taken });
+  return inventStyles(training, tokenizer, { count: invented.styles, seed: invented.seed, taken });
 }
 
 /** Items with weights such that they are this share of all. */
