@@ -51,7 +51,7 @@ const command = new Command('node cli/sample.js')
     `
 Examples:
   node cli/sample.js "cat face" "red heart"
-  node cli/sample.js --model runs/grey-cat/model --count 8 "a sks crying cat"
+  node cli/sample.js --model runs/grey-cat/model --count 8 "a crying cat, sks style"
 `,
   )
   .showHelpAfterError('for example: node cli/sample.js "cat face" "red heart"; all options: node cli/sample.js --help');

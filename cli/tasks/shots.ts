@@ -28,7 +28,7 @@ const KINDS: Readonly<Record<Shot['kind'], string>> = {
   other: 'other',
 };
 
-/** What stands above a shot's column: "a sks crying cat (not shown)". */
+/** What stands above a shot's column: "a crying cat, sks style (not shown)". */
 export const shotLabel = ({ prompt, kind }: Shot): string => `${prompt} (${KINDS[kind]})`;
 
 /** A shot for each different prompt, with all the pictures that it stands for. */
