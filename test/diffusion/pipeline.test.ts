@@ -52,7 +52,9 @@ describe('generate', () => {
   it('heeds negative prompt, scale, size, sampler and eta', async () => {
     const one = { prompts: ['a dog'], seeds: [1] };
     const [picture] = await draw(one);
-    const samplers = (['ddpm', 'pndm', 'euler', 'dpmpp2m', 'dpmpp2m-karras', 'dpmpp2m-trailing'] as const).map((sampler) => ({ sampler }));
+    const samplers = (['ddpm', 'pndm', 'euler', 'dpmpp2m', 'dpmpp2m-karras', 'dpmpp2m-trailing'] as const).map(
+      (sampler) => ({ sampler }),
+    );
     for (const change of [{ negative: 'blurry' }, { scale: 1 }, ...samplers, { eta: 1 }, { steps: 4 }])
       expect((await draw({ ...one, ...change }))[0]!.data).not.toEqual(picture!.data);
     // Without guidance the negative prompt is not read.
