@@ -61,7 +61,10 @@ export class Matcher {
     const { tokens } = this.budget;
     const least = this.budget.closes.cost(this.stack);
     if (least === Infinity) {
-      throw new Error(`[grammar] a budget of ${tokens} tokens; how many the shortest document takes was not found`);
+      const budget = Number.isFinite(tokens) ? `a budget of ${tokens} tokens` : 'documents are to end by themselves';
+      throw new Error(
+        `[grammar] ${budget}: no short document of this grammar was found, whose end could be kept in reach`,
+      );
     }
     if (tokens < least) {
       throw new Error(`[grammar] a budget of ${tokens} tokens; the shortest document takes up to ${least}`);

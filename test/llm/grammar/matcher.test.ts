@@ -144,7 +144,7 @@ describe('matchers', () => {
       '[grammar] a budget of 0 tokens; the shortest document takes up to 1',
     );
     expect(() => new Matcher(SMALL, toyJson(), { tokens: 9, closing: () => Infinity })).toThrow(
-      '[grammar] a budget of 9 tokens; how many the shortest document takes was not found',
+      '[grammar] a budget of 9 tokens: no short document of this grammar was found, whose end could be kept in reach',
     );
   });
 
