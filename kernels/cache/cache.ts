@@ -7,6 +7,7 @@ const gatherSource = wgsl(import.meta.url, './cache_gather.wgsl');
 // Included by both.
 wgsl(import.meta.url, './slot.wgsl');
 wgsl(import.meta.url, './q8.wgsl');
+wgsl(import.meta.url, './cached.wgsl');
 
 export interface CacheOptions {
   /** Tokens that each sequence has already, u32 (B). */

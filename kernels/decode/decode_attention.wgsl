@@ -59,17 +59,7 @@ var<workgroup> queryTile: array<vec4f, ROWS * 64u>; // D ≤ 256
 var<workgroup> scores: array<vec4f, ROWS * QUADS>; // four keys each
 var<workgroup> shares: array<vec4f, ROWS * LANES>;
 
-#if Q8
-#include ../cache/q8.wgsl
-#endif
-// Quad `at` of the keys or the values.
-fn load(source: ptr<storage, array<Cached>, read>, at: u32) -> vec4f {
-#if Q8
-  return quantsIn(source[at]) * unpack2x16float(source[params.scales + at / 16u])[at / 8u % 2u];
-#else
-  return vec4f(source[at]);
-#endif
-}
+#include ../cache/cached.wgsl
 #if TREE
 fn load_key(at: u32) -> vec4f { return load(&keys, at); }
 

@@ -40,14 +40,6 @@ var<workgroup> scores: array<f32, ROWS * ENTRIES>;
 var<workgroup> sums: array<vec4f, ROWS * WIDEST>; // Σ exp(score − top) v
 var<workgroup> shares: array<vec4f, ROWS * LANES>;
 
-fn load(source: ptr<storage, array<Cached>, read>, at: u32) -> vec4f {
-#if Q8
-  return quantsIn(source[at]) * unpack2x16float(source[params.scales + at / 16u])[at / 8u % 2u];
-#else
-  return vec4f(source[at]);
-#endif
-}
-
 @compute @workgroup_size(LANES)
 fn main(
   @builtin(workgroup_id) wg: vec3u,
@@ -171,6 +163,4 @@ fn main(
 }
 
 #include ./tree_entries.wgsl
-#if Q8
-#include ../cache/q8.wgsl
-#endif
+#include ../cache/cached.wgsl

@@ -7,10 +7,12 @@
 // each gets at most one node (while decoding): an invocation reads what it has just written itself.
 
 #if Q8
-@group(0) @binding(0) var<storage, read> k: array<u32>; // (B, Tk, KV, D): see engine/formats.ts
+alias Cached = u32; // see engine/formats.ts
 #else
-@group(0) @binding(0) var<storage, read> k: array<vec4<$T>>; // (B, Tk, KV, D)
+alias Cached = vec4<$T>;
 #endif
+
+@group(0) @binding(0) var<storage, read> k: array<Cached>; // (B, Tk, KV, D)
 @group(0) @binding(1) var<storage, read_write> nodes: array<vec4f>; // (B, KV, nodes, D), boxes (B, KV, nodes, 2, D): least, largest
 #if KEY_LENGTHS
 @group(0) @binding($KEY_LENGTHS) var<storage, read> keyLengths: array<u32>; // (B): keys that count
@@ -77,15 +79,7 @@ fn main(@builtin(global_invocation_id) id: vec3u, @builtin(num_workgroups) group
 }
 
 // Keys in q8 count as they are read back of the cache, however they came into it.
-fn load_key(at: u32) -> vec4f {
-#if Q8
-  return quantsIn(k[at]) * unpack2x16float(k[params.scales + at / 16u])[at / 8u % 2u];
-#else
-  return vec4f(k[at]);
-#endif
-}
+fn load_key(at: u32) -> vec4f { return load(&k, at); }
 
 #include ./tree_node.wgsl
-#if Q8
-#include ../cache/q8.wgsl
-#endif
+#include ../cache/cached.wgsl
