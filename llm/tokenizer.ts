@@ -4,7 +4,7 @@
  */
 import { readJson } from '../nn/model_files.ts';
 import type { ModelFiles } from '../nn/model_files.ts';
-import { Vocabulary } from './grammar/vocabulary.ts';
+import { CL100K_SPECIAL, Vocabulary } from './grammar/vocabulary.ts';
 import type { TokenName } from './grammar/vocabulary.ts';
 import { Pieces } from './pieces.ts';
 
@@ -137,14 +137,6 @@ function openEnd(bytes: Uint8Array): number[] {
 /** Pairs of surrogates are characters; single ones are none. */
 const wellFormed = (text: string): string =>
   text.replace(/[\uD800-\uDBFF][\uDC00-\uDFFF]|[\uD800-\uDFFF]/g, (match) => (match.length === 2 ? match : '\uFFFD'));
-
-const CL100K_SPECIAL: Readonly<Record<string, number>> = {
-  '<|endoftext|>': 100257,
-  '<|fim_prefix|>': 100258,
-  '<|fim_middle|>': 100259,
-  '<|fim_suffix|>': 100260,
-  '<|endofprompt|>': 100276,
-};
 
 let known: Promise<Tokenizer> | null = null;
 

@@ -156,7 +156,7 @@ const LONGEST_TOKEN = 65_535;
 const NO_BYTES = new Uint8Array(0);
 
 /** The special tokens of cl100k_base. */
-const CL100K_SPECIAL: Readonly<Record<string, number>> = {
+export const CL100K_SPECIAL: Readonly<Record<string, number>> = {
   '<|endoftext|>': 100257,
   '<|fim_prefix|>': 100258,
   '<|fim_middle|>': 100259,
