@@ -66,6 +66,9 @@ describe('invented styles', () => {
     ]);
     const words = [...new Set(made.map(({ style }) => style))];
     expect(words).toEqual(rareWords(tokenizer, 3, taken));
+    const ids = words.map((word) => tokenizer.tokenize(word)[0]!);
+    expect(ids).toEqual(ids.toSorted((a, b) => b - a));
+    expect(Math.min(...ids)).toBeGreaterThan(48_000); // of 49,408
     for (const word of words) {
       expect(tokenizer.tokenize(word)).toHaveLength(1);
       expect(taken.has(word)).toBe(false);
