@@ -43,7 +43,7 @@ Examples:
   node cli/evaluate.js                                        everything, on assets/base
   node cli/evaluate.js base --model runs/pretrain/diffusion/model --folder runs/evaluate-mine
   node cli/evaluate.js base base.pairs=20 --folder runs/try   a first look: 20 of the 200 held-out pairs
-  node cli/evaluate.js dreambooth "dreambooth.subjects=[emojione]" "dreambooth.seeds=[0]"     one cat, one seed, every variant
+  node cli/evaluate.js dreambooth "dreambooth.subjects=[emojione]" "dreambooth.seeds=[1]"     one cat, one seed, every variant
 
 What the folder holds:
   base.md, base.json, base-sheet.png
