@@ -1,7 +1,8 @@
 import type { SchemaOptions } from '../../llm/grammar/schema/compile.ts';
+import { nodesAlong } from '../../llm/grammar/schema/at.ts';
 import { SchemaGraph, type Node } from '../../llm/grammar/schema/graph.ts';
 import { escapeToken } from '../../llm/grammar/schema/keywords.ts';
-import { Documents, where } from '../../llm/grammar/schema/load.ts';
+import { Documents, where, type Place } from '../../llm/grammar/schema/load.ts';
 import { jsonText } from './json.ts';
 
 /** A keyword in a schema that asks something of values, or a part of one: what can be taken out of the schema by itself. */
@@ -13,10 +14,12 @@ export interface Clause {
   /** Takes it out of the schema, which is changed; returns what puts it back. */
   readonly remove: () => () => void;
   /**
-   * Of `oneOf`, which without this clause is `anyOf`: the places of the clauses that its schemas lead to. Were these asked less,
-   * more of its schemas could hold at once, and it would forbid more.
+   * Of `oneOf`, which without this clause is `anyOf`: the clauses that its schemas lead to. Were these asked less, more of
+   * its schemas could hold at once, and it would forbid more.
    */
-  readonly over: (() => ReadonlySet<string>) | null;
+  readonly over: (() => ReadonlySet<Clause>) | null;
+  /** How many steps up from the value in question its schema has a say; Infinity where it has none on the way there. */
+  readonly distance: number;
 }
 
 /** Keywords that ask nothing by themselves: the schemas in them do, or they are heard through others. */
@@ -30,13 +33,18 @@ const SILENT = new Set(
 );
 
 /**
- * The clauses of a schema. What stands in `not`, `if`, `contains` and `propertyNames`, and in other documents, belongs to one
- * clause with them: to ask less there may be to ask more of the value.
+ * The clauses of a schema, where the value at `path` is in question. What stands in `not`, `if`, `contains` and
+ * `propertyNames`, and in other documents, belongs to one clause with them: to ask less there may be to ask more of the value.
  */
-export function clausesOf(schema: Readonly<Record<string, unknown>>, options: SchemaOptions): readonly Clause[] {
+export function clausesOf(
+  schema: Readonly<Record<string, unknown>>,
+  options: SchemaOptions,
+  path: readonly (string | number)[] = [],
+): readonly Clause[] {
   const graph = new SchemaGraph(new Documents(schema, options));
-  const clauses = new Map<string, Clause>();
-  const placesOf = new Map<Node, string[]>();
+  const distances = distancesOf(graph, path);
+  // A schema is met once a dynamic scope.
+  const clauses = new Map<Place, Map<string, Clause>>();
   const own = graph.root.place.resource.uri;
   const reachable = (from: readonly Node[]): ReadonlySet<Node> => {
     const all = new Set(from);
@@ -45,18 +53,36 @@ export function clausesOf(schema: Readonly<Record<string, unknown>>, options: Sc
     return all;
   };
   for (const node of reachable([graph.root])) {
-    const add = (place: string, says: string, remove: Clause['remove'], over: Clause['over'] = null): void => {
-      clauses.set(place, { place, says, remove, over });
-      placesOf.set(node, [...(placesOf.get(node) ?? []), place]);
+    const { place } = node;
+    if (clauses.has(place)) continue;
+    const here = new Map<string, Clause>();
+    clauses.set(place, here);
+    // In words not before they are asked for: a pointer is as long as its place is deep.
+    const add = (pointer: string, says: () => string, remove: Clause['remove'], over: Clause['over'] = null): void => {
+      here.set(pointer, {
+        get place() {
+          return where(place, pointer);
+        },
+        get says() {
+          return says();
+        },
+        remove,
+        over,
+        distance: distances.get(place) ?? Infinity,
+      });
     };
-    const { value, parent, pointer } = node.place;
+    const { value, parent, pointer } = place;
     if (typeof value === 'boolean') {
       // It is an entry of the schema around it.
       const path = pointer.slice(1).split('/').map(unescapeToken);
       const last = path.pop()!;
       if (value || parent === null) continue;
       const holder = path.reduce((at, step) => (at as Entries)[step] as Entries, parent.value as Entries);
-      add(where(node.place), 'false', () => replace(holder, last, true));
+      add(
+        '',
+        () => 'false',
+        () => replace(holder, last, true),
+      );
       continue;
     }
     const entries = value as Entries;
@@ -65,23 +91,30 @@ export function clausesOf(schema: Readonly<Record<string, unknown>>, options: Sc
       if (shape === undefined || graph.value(node, keyword) === undefined || SILENT.has(keyword)) continue;
       if (keyword === 'format' && options.formats !== 'assert' && !node.place.resource.dialect.assertsFormats) continue;
       const all = keyword === 'if' ? ['if', 'then', 'else'] : [keyword];
-      const says = jsonText(entry);
-      add(where(node.place, `/${keyword}`), says.length > 80 ? `${says.slice(0, 79)}…` : says, () =>
-        undo(all.map((name) => replace(entries, name, undefined))),
+      add(
+        `/${keyword}`,
+        () => shortened(jsonText(entry)),
+        () => undo(all.map((name) => replace(entries, name, undefined))),
       );
     }
     (graph.value<readonly string[]>(node, 'required') ?? []).forEach((name, index) =>
-      add(where(node.place, `/required/${index}`), `${JSON.stringify(name)} is required`, () =>
-        replace(
-          entries,
-          'required',
-          (entries.required as readonly string[]).filter((other) => other !== name),
-        ),
+      add(
+        `/required/${index}`,
+        () => `${JSON.stringify(name)} is required`,
+        () =>
+          replace(
+            entries,
+            'required',
+            (entries.required as readonly string[]).filter((other) => other !== name),
+          ),
       ),
     );
     for (const [name, names] of [...graph.names(node, 'dependencies')]) {
-      const at = `/dependencies/${escapeToken(name)}`;
-      add(where(node.place, at), JSON.stringify(names), () => replace(entries.dependencies as Entries, name, []));
+      add(
+        `/dependencies/${escapeToken(name)}`,
+        () => JSON.stringify(names),
+        () => replace(entries.dependencies as Entries, name, []),
+      );
     }
     if (graph.has(node, 'oneOf')) {
       const remove = (): (() => void) => {
@@ -92,18 +125,39 @@ export function clausesOf(schema: Readonly<Record<string, unknown>>, options: Sc
           ...Object.entries(either).map(([name, to]) => replace(entries, name, to)),
         ]);
       };
-      const over = (): ReadonlySet<string> =>
-        new Set([...reachable(graph.list(node, 'oneOf'))].flatMap((other) => placesOf.get(other) ?? []));
-      add(where(node.place, '/oneOf'), 'exactly one of its schemas', remove, over);
+      const over = (): ReadonlySet<Clause> =>
+        new Set(
+          [...reachable(graph.list(node, 'oneOf'))].flatMap((other) => [
+            ...(clauses.get(other.place) ?? new Map<string, Clause>()).values(),
+          ]),
+        );
+      add('/oneOf', () => 'exactly one of its schemas', remove, over);
     }
     for (const keyword of ['$ref', '$dynamicRef']) {
       const away = graph.has(node, keyword) && graph.references(node).some((to) => to.place.resource.uri !== own);
-      const says = JSON.stringify(entries[keyword]);
-      if (away) add(where(node.place, `/${keyword}`), says, () => replace(entries, keyword, undefined));
+      if (!away) continue;
+      add(
+        `/${keyword}`,
+        () => JSON.stringify(entries[keyword]),
+        () => replace(entries, keyword, undefined),
+      );
     }
   }
-  return [...clauses.values()];
+  return [...clauses.values()].flatMap((here) => [...here.values()]);
 }
+
+/** How many steps up from the value at `path` schemas have a say; those of its own members and elements have it there. */
+function distancesOf(graph: SchemaGraph, path: readonly (string | number)[]): ReadonlyMap<Place, number> {
+  const levels = nodesAlong(graph, path);
+  const distances = new Map<Place, number>();
+  const [last] = levels.slice(-1);
+  for (const { place } of [...last!].flatMap((node) => [node, ...inside(graph, node)])) distances.set(place, 0);
+  for (const [up, level] of levels.toReversed().entries())
+    for (const { place } of level) if (!distances.has(place)) distances.set(place, up);
+  return distances;
+}
+
+const shortened = (text: string): string => (text.length > 80 ? `${text.slice(0, 79)}…` : text);
 
 /** The schemas that a value is asked to satisfy for the sake of a node, or its members and elements are. */
 function inside(graph: SchemaGraph, node: Node): Node[] {

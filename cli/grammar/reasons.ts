@@ -6,6 +6,7 @@ import { SchemaError } from '../../llm/grammar/schema/errors.ts';
 import { advanceAll, start } from '../../llm/grammar/stack.ts';
 import { clausesOf, type Clause } from './clauses.ts';
 import { jsonText } from './json.ts';
+import { placeOf } from './place.ts';
 
 /** Whether something may be written, by the stack behind what has been; null: not even that may. */
 export type Question = (stack: Stack | null) => boolean;
@@ -17,8 +18,12 @@ export interface Reason {
   readonly kept: readonly Clause[];
 }
 
-/** Of so many clauses at most it is told which are to blame: the schema is compiled for each that is, and again. */
-const MOST = 1000;
+/** The schemas of so many steps up from a place are to blame for it most often: they are asked first. */
+const NEAR = [1, 8, 64];
+/** A schema is compiled again and again, without some of its clauses: for so many clauses in all, at most. */
+const MOST = 500_000;
+/** What is thrown where these are too few. */
+const TOO_MANY = Symbol('too many');
 /** Of what is left of a schema and cannot be followed: it forbids nothing. */
 const UNKNOWN = Symbol('unknown');
 
@@ -28,7 +33,9 @@ export class Reasons {
   private readonly options: SchemaOptions;
   private readonly prefix: Uint8Array;
   private readonly clauses: readonly Clause[];
+  private readonly numbers: ReadonlyMap<Clause, number>;
   private readonly stacks = new Map<string, Stack | null | typeof UNKNOWN>();
+  private compiled = 0;
 
   constructor(schema: unknown, options: SchemaOptions, prefix: string) {
     // A copy that is changed; structuredClone has no room for deep ones.
@@ -36,52 +43,74 @@ export class Reasons {
     this.options = options;
     this.prefix = new TextEncoder().encode(prefix);
     this.clauses =
-      typeof this.schema !== 'boolean' ? clausesOf(this.schema as Readonly<Record<string, unknown>>, options) : [];
+      typeof this.schema !== 'boolean'
+        ? clausesOf(this.schema as Readonly<Record<string, unknown>>, options, placeOf(prefix).path)
+        : [];
+    this.numbers = new Map(this.clauses.map((clause, number) => [clause, number]));
   }
 
   /**
    * A least set of clauses that forbids what `may` asks for: without the others it is still forbidden, without any of them it
-   * is not. Found by halving (Junker 2004, "QuickXplain"). Null where no clauses are to blame, or they cannot be told,
-   * being too many.
+   * is not. Null where no clauses are to blame, or they cannot be told, being too many.
    */
   why(may: Question): Reason | null {
+    try {
+      if (!this.forbids(this.clauses, may)) return null;
+      for (const steps of NEAR) {
+        // Without those that are `oneOf`, to which less is more.
+        const near = this.clauses.filter(({ distance, over }) => distance <= steps && over === null);
+        if (near.length < this.clauses.length && this.forbids(near, may)) return this.least(near, may);
+      }
+      return this.least(this.clauses, may);
+    } catch (error) {
+      if (error !== TOO_MANY) throw error;
+      return null;
+    }
+  }
+
+  /** The same of some clauses that forbid it together. Found by halving (Junker 2004, "QuickXplain"). */
+  private least(clauses: readonly Clause[], may: Question): Reason | null {
     const forbidden = (kept: readonly Clause[]): boolean => this.forbids(kept, may);
-    if (this.clauses.length > MOST || !forbidden(this.clauses)) return null;
     // First whether several schemas of a `oneOf` are in each other's way: what these ask is then left as it is.
-    let ones = this.clauses.filter(({ over }) => over !== null);
-    const others = this.clauses.filter(({ over }) => over === null);
+    let ones = clauses.filter(({ over }) => over !== null);
+    const others = clauses.filter(({ over }) => over === null);
     for (const one of ones) {
       const fewer = ones.filter((other) => other !== one);
       if (forbidden([...others, ...fewer])) ones = fewer;
     }
     const under = new Set(ones.flatMap(({ over }) => [...over!()]));
-    const fixed = [...ones, ...others.filter(({ place }) => under.has(place))];
-    const open = others.filter((clause) => !fixed.includes(clause));
+    const fixed = [...ones, ...others.filter((clause) => under.has(clause))];
+    const open = others.filter((clause) => !under.has(clause));
     if (ones.length === 0 && forbidden([])) return null;
-    const least = (background: readonly Clause[], added: boolean, all: readonly Clause[]): readonly Clause[] => {
+    const halve = (background: readonly Clause[], added: boolean, all: readonly Clause[]): readonly Clause[] => {
       if (added && forbidden(background)) return [];
       if (all.length <= 1) return all;
       const half = all.length >> 1;
       const [first, second] = [all.slice(0, half), all.slice(half)];
-      const inSecond = least([...background, ...first], true, second);
-      const inFirst = least([...background, ...inSecond], inSecond.length > 0, first);
+      const inSecond = halve([...background, ...first], true, second);
+      const inFirst = halve([...background, ...inSecond], inSecond.length > 0, first);
       return [...inFirst, ...inSecond];
     };
-    let clauses = least(fixed, fixed.length > 0, open);
+    let found = halve(fixed, fixed.length > 0, open);
     // Where to ask less is to ask more, halves may mislead.
-    if (!forbidden([...fixed, ...clauses])) clauses = open;
-    for (let i = 0; i < clauses.length;) {
-      const fewer = clauses.filter((_, other) => other !== i);
-      if (forbidden([...fixed, ...fewer])) [clauses, i] = [fewer, 0];
+    if (!forbidden([...fixed, ...found])) found = open;
+    for (let i = 0; i < found.length;) {
+      const fewer = found.filter((_, other) => other !== i);
+      if (forbidden([...fixed, ...fewer])) [found, i] = [fewer, 0];
       else i += 1;
     }
-    return { clauses: [...ones, ...clauses], kept: [...fixed, ...clauses] };
+    return { clauses: [...ones, ...found], kept: [...fixed, ...found] };
   }
 
   /** Whether a reason is also one for this. */
   explains({ clauses, kept }: Reason, may: Question): boolean {
     const without = (clause: Clause): readonly Clause[] => kept.filter((other) => other !== clause);
-    return this.forbids(kept, may) && clauses.every((clause) => !this.forbids(without(clause), may));
+    try {
+      return this.forbids(kept, may) && clauses.every((clause) => !this.forbids(without(clause), may));
+    } catch (error) {
+      if (error !== TOO_MANY) throw error;
+      return false;
+    }
   }
 
   private forbids(kept: readonly Clause[], may: Question): boolean {
@@ -92,12 +121,15 @@ export class Reasons {
   /** The stack behind the prefix where only these clauses are kept. */
   private stack(kept: readonly Clause[]): Stack | null | typeof UNKNOWN {
     const key = kept
-      .map(({ place }) => place)
-      .sort()
-      .join('\n');
+      .map((clause) => this.numbers.get(clause)!)
+      .sort((a, b) => a - b)
+      .join(' ');
     let stack = this.stacks.get(key);
     if (stack === undefined) {
-      const undo = this.clauses.filter((clause) => !kept.includes(clause)).map((clause) => clause.remove());
+      this.compiled += this.clauses.length;
+      if (this.compiled > MOST) throw TOO_MANY;
+      const all = new Set(kept);
+      const undo = this.clauses.filter((clause) => !all.has(clause)).map((clause) => clause.remove());
       try {
         const { algebra, formula } = compile(this.schema, this.options);
         const grammar = document(algebra, formula, { whitespace: Infinity });

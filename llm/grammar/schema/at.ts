@@ -37,15 +37,18 @@ export function namesAt(schema: unknown, path: readonly (string | number)[], opt
   return [...new Set(names)];
 }
 
-function nodesAt(graph: SchemaGraph, path: readonly (string | number)[]): ReadonlySet<Node> {
-  let nodes = closure(graph, [graph.root]);
+/** The schemas that may have a say in the root of a document, and in the value behind each step of `path`. */
+export function nodesAlong(graph: SchemaGraph, path: readonly (string | number)[]): readonly ReadonlySet<Node>[] {
+  const levels = [closure(graph, [graph.root])];
   for (const step of path) {
-    nodes = closure(
-      graph,
-      [...nodes].flatMap((node) => below(graph, node, step)),
-    );
+    const nodes = [...levels.at(-1)!].flatMap((node) => below(graph, node, step));
+    levels.push(closure(graph, nodes));
   }
-  return nodes;
+  return levels;
+}
+
+function nodesAt(graph: SchemaGraph, path: readonly (string | number)[]): ReadonlySet<Node> {
+  return nodesAlong(graph, path).at(-1)!;
 }
 
 /** The nodes and all that apply to the same value. */
