@@ -44,6 +44,8 @@ export interface DeviceOptions extends PoolOptions {
   tuning?: Tuning;
   /** Bytes that a kernel may bind at once where the adapter allows more, for tests of what goes by windows. */
   bindingLimit?: number;
+  /** Bytes of workgroup memory that a kernel may have where the adapter allows more, for tests: WebGPU guarantees 16,384. */
+  workgroupMemory?: number;
 }
 
 /** What differs between hosts: reading a kernel's text, what tuning found, and waiting without starving the loop. */
@@ -52,6 +54,8 @@ export interface Host {
   /** `Profile.tuning` of the adapter of this description. */
   tuning?(adapter: string): Promise<Tuning>;
   wait<T>(promise: Promise<T>): Promise<T>;
+  /** Collects garbage, where that can be asked for. */
+  collect?(): void;
   /** Processor cores: a software adapter compiles on as many at once. */
   readonly cores: number;
 }
@@ -103,7 +107,7 @@ export class Device {
     this.host = host;
     this.bindingLimit = Math.min(options.bindingLimit ?? Infinity, gpu.limits.maxStorageBufferBindingSize);
     this.memory = new Pool(gpu, options);
-    this.stream = new Stream(gpu);
+    this.stream = new Stream(gpu, () => host.collect?.());
     this.memory.onHostWrite = (block) => this.stream.beforeHostWrite(block);
     this.memory.onTrim = () => {
       this.stream.flush();
@@ -215,6 +219,7 @@ export class Device {
   }
 
   destroy(): void {
+    this.stream.forgetBindGroups();
     this.gpu.destroy();
   }
 
@@ -295,6 +300,8 @@ export async function openDevice(gpu: GPU, host: Host, options: DeviceOptions = 
     'maxComputeWorkgroupSizeZ',
   ] as const)
     limits[name] = adapter.limits[name];
+  const { workgroupMemory = Infinity } = options;
+  limits['maxComputeWorkgroupStorageSize'] = Math.min(adapter.limits.maxComputeWorkgroupStorageSize, workgroupMemory);
   if (immediates) limits['maxImmediateSize'] = MAX_IMMEDIATE_BYTES;
   await readSources((url) => host.readText(url));
   const device = await adapter.requestDevice({ requiredFeatures: features, requiredLimits: limits });

@@ -1,5 +1,7 @@
 import { readFile } from 'node:fs/promises';
 import { availableParallelism } from 'node:os';
+import { setFlagsFromString } from 'node:v8';
+import { runInNewContext } from 'node:vm';
 import { create, globals } from 'webgpu';
 import { openDevice } from './device.ts';
 import { openDryDevice } from './dry.ts';
@@ -29,10 +31,16 @@ export async function waitFor<T>(promise: Promise<T>): Promise<T> {
   return promise;
 }
 
+// A context made after the flag is set has the function; nobody else is given it.
+setFlagsFromString('--expose-gc');
+const collect = runInNewContext('gc') as () => void;
+setFlagsFromString('--no-expose-gc');
+
 const host: Host = {
   readText: (url) => readFile(url, 'utf8'),
   tuning: readTuning,
   wait: waitFor,
+  collect,
   cores: availableParallelism(),
 };
 

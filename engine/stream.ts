@@ -14,6 +14,12 @@ export const MAX_IMMEDIATE_BYTES = 64;
 /** Parameters of a kernel at most. */
 export const MAX_FIELDS = RING_STEP / 4;
 
+/**
+ * Bind groups let go in this process since garbage was last collected. WebGPU cannot destroy them, and to JavaScript's
+ * collector they are small: left to itself it lets tens of thousands pile up, until the driver fails.
+ */
+let abandoned = 0;
+
 /** A recorded command, as capture keeps it. */
 export type Command = DispatchCommand | CopyCommand | ClearCommand;
 
@@ -58,6 +64,7 @@ function settleReaders({ readers }: Block): void {
  */
 export class Stream {
   readonly #gpu: GPUDevice;
+  readonly #collect: () => void;
   #encoder: GPUCommandEncoder | null = null;
   #pass: GPUComputePassEncoder | null = null;
   #pending = 0;
@@ -76,8 +83,10 @@ export class Stream {
   /** The kernels of the bind groups that are cached now. */
   #cached: Kernel[] = [];
 
-  constructor(gpu: GPUDevice) {
+  /** `collect` asks for a collection of garbage. */
+  constructor(gpu: GPUDevice, collect: () => void) {
     this.#gpu = gpu;
+    this.#collect = collect;
   }
 
   /** Records one dispatch. */
@@ -217,8 +226,12 @@ export class Stream {
 
   /** Empties the caches of bind groups: their buffers are about to go, or there are too many. */
   forgetBindGroups(): void {
+    abandoned += this.#cached.length;
     for (const kernel of this.#cached) kernel.bindGroups.clear();
     this.#cached = [];
+    if (abandoned < MAX_BIND_GROUPS) return;
+    abandoned = 0;
+    this.#collect();
   }
 
   get cachedBindGroups(): number {

@@ -1,4 +1,4 @@
-import { afterEach, beforeAll, describe, expect, it } from 'vitest';
+import { afterEach, beforeAll, describe, expect, it, vi } from 'vitest';
 import {
   backward,
   clearGradient,
@@ -440,6 +440,15 @@ describe('device', () => {
     const last = add(tensors[98]!, tensors[99]!);
     expect(await last.item()).toBe(197);
     release(last, ...tensors);
+  });
+
+  it('has garbage collected as bind groups are forgotten', () => {
+    const collect = vi.spyOn(device.host, 'collect');
+    const tensors = Array.from({ length: 200 }, (_, i) => tensor(device, [i]));
+    scope(device, () => tensors.forEach((x) => tensors.forEach((y) => scope(device, () => void add(x, y).window()))));
+    expect(collect.mock.calls.length).toBeGreaterThanOrEqual(4); // of 40,000, each 8192 at most
+    collect.mockRestore();
+    release(...tensors);
   });
 
   it('finds writes behind the end of a buffer', async () => {
