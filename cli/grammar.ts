@@ -7,7 +7,7 @@ import { contextFree, jsonSchema } from '../llm/grammar/index.ts';
 import type { SchemaOptions } from '../llm/grammar/schema/compile.ts';
 import type { Draft } from '../llm/grammar/schema/keywords.ts';
 import { checkLine } from './grammar/check.ts';
-import { explain, explainSchema } from './grammar/explain.ts';
+import { explain, explainSchema, type Explanation } from './grammar/explain.ts';
 import { notesOf } from './grammar/notes.ts';
 import { metaschemas, remotesOf } from './grammar/remotes.ts';
 import { samples } from './grammar/sample.ts';
@@ -59,9 +59,18 @@ const command = new Command('node cli/grammar.js')
                in its mask, and the end at the end; members may come in any order
   rejected     one is not: "reason" has the place, what was allowed there, and by which keywords
   unsupported  the schema is none, or has what is not followed exactly; "reason" has the place and the keyword
-  error        the line could not be checked: "reason" says why, with its number; the exit status will be 1
+  error        the line could not be checked: "reason" says why, with its number
+The exit status is 0 whatever the verdicts, but 1 where a line has the verdict "error".
 compileMs is the time from the schema to the first mask, what is remembered of schemas before included; maskUs those of
 each token after it, its taking and the next mask: {"mean", "p50", "p99", "max"} in microseconds.
+
+--explain prints what may come behind the beginning of a document, and what of JSON may not, by the keywords that forbid it;
+of a grammar the rules that are open, and what each of them goes on with. Where no document begins so, it says the same of
+the place of the first character that may not come, and the exit status is 1.
+
+--sample draws each token uniformly from those that are allowed, printable ones first, until the document closes: this shows
+what the masks admit, not what a model would write. So where any text is allowed, tokens that have nothing to do with each
+other follow one another. The same --seed gives the same documents.
 
 Examples:
   node cli/grammar.js --check documents.jsonl --formats assert
@@ -105,14 +114,18 @@ await main(async () => {
   const schema = file.endsWith('.gbnf') ? undefined : await readJson(file);
   if (schema !== undefined) for (const note of notesOf(schema, schemaOptions)) console.error(`note: schema ${note}`);
   if (options.explain !== undefined && schema !== undefined) {
-    console.log(explainSchema(schema, options.explain, schemaOptions, tokens).join('\n'));
-    return;
+    return show(explainSchema(schema, options.explain, schemaOptions, tokens));
   }
   const grammar =
     schema === undefined ? contextFree(await readText(file)) : jsonSchema(schema, { ...schemaOptions, whitespace: 0 });
-  if (options.explain !== undefined) console.log(explain(grammar, options.explain, tokens).join('\n'));
-  else for (const text of samples(grammar, options.sample!, options.seed, tokens)) console.log(text);
+  if (options.explain !== undefined) return show(explain(grammar, options.explain, tokens));
+  for (const text of samples(grammar, options.sample!, options.seed, tokens)) console.log(text);
 });
+
+function show({ lines, fits }: Explanation): void {
+  console.log(lines.join('\n'));
+  if (!fits) process.exitCode = 1;
+}
 
 function folder(name: string): string {
   if (!existsSync(name)) throw new Error(`[grammar] there is no folder ${name}`);

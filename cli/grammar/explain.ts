@@ -3,17 +3,19 @@ import { forcedBytes } from '../../llm/grammar/forced.ts';
 import { jsonSchema } from '../../llm/grammar/index.ts';
 import { document } from '../../llm/grammar/json/value.ts';
 import { Masks } from '../../llm/grammar/mask.ts';
-import { namesAt, schemasAt } from '../../llm/grammar/schema/at.ts';
+import { rulesAt } from '../../llm/grammar/cfg/at.ts';
+import { schemasAt } from '../../llm/grammar/schema/at.ts';
 import { compile, type SchemaOptions } from '../../llm/grammar/schema/compile.ts';
 import { advanceAll, start } from '../../llm/grammar/stack.ts';
+import { keysInWords } from './keys.ts';
 import { END, inWords, mayCome, NEXT, nextInWords, type Next } from './next.ts';
 import { placeOf } from './place.ts';
-import { reasonInWords, Reasons, type Question, type Reason } from './reasons.ts';
+import { inReason, Reasons, type Question } from './reasons.ts';
 import type { Tokens } from './tokens.ts';
 
 const FORCED = 200;
-/** Names of members that are tried one by one, at most. */
-const NAMES = 30;
+/** Rules of a grammar that are named, at most. */
+const RULES = 20;
 
 const encode = (text: string): Uint8Array => new TextEncoder().encode(text);
 
@@ -37,28 +39,52 @@ export function reading(grammar: Frame, prefix: string): Reading {
   return { read, refused: null, stack };
 }
 
+/** What there is to say of the beginning of a document. */
+export interface Explanation {
+  readonly lines: readonly string[];
+  /** Whether some document of the grammar begins so. */
+  readonly fits: boolean;
+}
+
 /** What may come behind the beginning of a document; where it breaks the grammar, what might have come. */
-export function explain(grammar: Frame, prefix: string, tokens: Tokens): string[] {
+export function explain(grammar: Frame, prefix: string, tokens: Tokens): Explanation {
   const { read, refused, stack } = reading(grammar, prefix);
-  return [behind(read), ...(refused === null ? [] : [`  \`${refused}\` may not come.`]), ...nextOf(stack, tokens)];
+  const lines = [
+    behind(read),
+    ...(refused === null ? [] : [`  \`${refused}\` may not come: no rule that is open goes on with it.`]),
+    ...nextOf(stack, tokens),
+    ...rules(stack),
+  ];
+  return { lines, fits: refused === null };
 }
 
 /** The same of documents of a schema, and why: by which keywords. */
-export function explainSchema(schema: unknown, prefix: string, options: SchemaOptions, tokens: Tokens): string[] {
+export function explainSchema(schema: unknown, prefix: string, options: SchemaOptions, tokens: Tokens): Explanation {
   const { algebra, formula } = compile(schema, options);
   const grammar = document(algebra, formula, { whitespace: Infinity });
-  if (!grammar) return [`No JSON value satisfies the schema: ${whyNothing(schema, options)}.`];
+  if (!grammar) return { lines: [`No JSON value satisfies the schema: ${whyNothing(schema, options)}.`], fits: false };
   const { read, refused, stack } = reading(grammar, prefix);
   const json = behindAsJson(read);
   const reasons = new Reasons(schema, options, read);
-  const lines = [behind(read)];
-  if (refused !== null) lines.push(`  \`${refused}\` may not come: ${whyNot(refused, json, read, reasons)}.`);
-  lines.push(
+  const lines = [
+    behind(read),
+    ...(refused === null ? [] : [`  \`${refused}\` may not come: ${whyNot(refused, json, read, reasons)}.`]),
     ...nextOf(stack, tokens),
     ...others(stack, json, refused, reasons),
-    ...keys(schema, options, read, stack, json),
-  );
-  return [...lines, ...placeInWords(schema, read, options)];
+    ...keysInWords(schema, options, read, stack, json, reasons),
+    ...placeInWords(schema, read, options),
+  ];
+  return { lines, fits: refused === null };
+}
+
+/** Which rules of a grammar are open, and what each of them goes on with. */
+function rules(stack: Stack): string[] {
+  const open = (rulesAt(stack) ?? []).map(({ name, line, wants, ends }) => {
+    const all = [...wants, ...(ends ? ['its end'] : [])].join(' or ');
+    return `  ${name} (line ${line}): ${all}`;
+  });
+  if (open.length > RULES) open.push(`  … and ${open.length - RULES} more`);
+  return open.length === 0 ? [] : ['Rules that are open, innermost first, and what they go on with:', ...open];
 }
 
 /** The stack behind the beginning of a document of which nothing is asked. */
@@ -68,7 +94,7 @@ const behindAsJson = (read: string): Stack =>
 /** Why no document of a schema exists. */
 function whyNothing(schema: unknown, options: SchemaOptions): string {
   const reason = new Reasons(schema, options, '').why((stack) => stack !== null);
-  return reason ? reasonInWords(reason) : '#: false';
+  return reason ? inReason(reason) : '#: false';
 }
 
 /** Where a text that is no document of the grammar leaves it, and what might have come there. */
@@ -89,7 +115,9 @@ export function whyRejected(schema: unknown, text: string, options: SchemaOption
 }
 
 const behind = (read: string): string =>
-  read === '' ? 'At the beginning:' : `Behind \`${[...read].slice(-60).join('')}\`:`;
+  read === ''
+    ? 'At the beginning:'
+    : `Behind \`${[...read].slice(-60).join('')}\` (characters so far: ${[...read].length}):`;
 
 function nextOf(stack: Stack, { vocabulary }: Tokens): string[] {
   const lines = [`  What may: ${nextInWords(stack)}.`];
@@ -108,8 +136,7 @@ function nextOf(stack: Stack, { vocabulary }: Tokens): string[] {
 /** Why a character may not come that would be next. */
 function whyNot(next: Next, json: Stack, read: string, reasons: Reasons): string {
   if (mayCome(json, next)) {
-    const reason = reasons.why((stack) => stack !== null && mayCome(stack, next));
-    return reason ? reasonInWords(reason) : UNTOLD;
+    return inReason(reasons.why((stack) => stack !== null && mayCome(stack, next)));
   }
   const { keys, between, quoted } = placeOf(read);
   if (next === '"' && quoted && between && keys) {
@@ -127,8 +154,6 @@ function whyNot(next: Next, json: Stack, read: string, reasons: Reasons): string
   return 'that is no JSON';
 }
 
-const UNTOLD = 'by what the schema says in all, no part of which can be named';
-
 /** What else may not come though it may in JSON, by the reasons. */
 function others(stack: Stack, json: Stack, refused: Next | null, reasons: Reasons): string[] {
   const lines: string[] = [];
@@ -141,35 +166,11 @@ function others(stack: Stack, json: Stack, refused: Next | null, reasons: Reason
         stack !== null && mayCome(stack, next);
     const reason = reasons.why(question(first!));
     const same = left.filter((next) => next === first || (reason && reasons.explains(reason, question(next))));
-    lines.push(`  Not ${inWords(new Set(same))}: ${reason ? reasonInWords(reason) : UNTOLD}.`);
+    lines.push(`  Not ${inWords(new Set(same))}: ${inReason(reason)}.`);
     left = left.filter((next) => !same.includes(next));
   }
   return lines;
 }
-
-/** Which members may come next in an object. */
-function keys(schema: unknown, options: SchemaOptions, read: string, stack: Stack, json: Stack): string[] {
-  const { path, keys, between, quoted } = placeOf(read);
-  if (keys === null || quoted) return [];
-  const lead = between ? '' : ',';
-  if (!mayCome(json, lead || '"') || !mayCome(stack, lead || '"')) return [];
-  const reasons = new Reasons(schema, options, read);
-  const names = namesAt(schema, between ? path : path.slice(0, -1), options);
-  const other = ['x', 'y', 'key', 'other'].find((name) => !names.includes(name) && !keys.includes(name));
-  const may: string[] = [];
-  const refused: string[] = [];
-  for (const name of [...names.slice(0, NAMES), ...(other === undefined ? [] : [other])]) {
-    const shown = name === other ? `others, such as ${JSON.stringify(name)}` : JSON.stringify(name);
-    const bytes = encode(`${lead}${JSON.stringify(name)}:`);
-    const goesOn = (stack: Stack | null): boolean => stack !== null && advanceAll(stack, bytes) !== null;
-    if (goesOn(stack)) may.push(shown);
-    else if (keys.includes(name)) refused.push(`  Not the key ${shown}: it is there already.`);
-    else refused.push(`  ${name === other ? 'No' : 'Not the key'} ${shown}: ${inWordsOr(reasons.why(goesOn))}.`);
-  }
-  return [...(may.length > 0 ? [`  Keys that may come: ${may.join(', ')}.`] : []), ...refused];
-}
-
-const inWordsOr = (reason: Reason | null): string => (reason ? reasonInWords(reason) : UNTOLD);
 
 /** Which schemas have a say at the end of a document's beginning. */
 function placeInWords(schema: unknown, read: string, options: SchemaOptions): string[] {

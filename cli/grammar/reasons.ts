@@ -148,6 +148,7 @@ export class Reasons {
 }
 
 /** `#/properties/name/maxLength: 5`, one beside the other. */
-export function reasonInWords({ clauses }: Reason): string {
-  return clauses.map(({ place, says }) => `${place}: ${says}`).join(', ');
+export function inReason(reason: Reason | null): string {
+  if (reason === null) return 'by what the schema says in all, no part of which can be named';
+  return reason.clauses.map(({ place, says }) => `${place}: ${says}`).join(', ');
 }

@@ -1,6 +1,7 @@
 import { existsSync } from 'node:fs';
 import { readFile } from 'node:fs/promises';
 import path from 'node:path';
+import { reason } from '../../nn/files.ts';
 import { cl100k, tokenizerOf } from '../../llm/tokenizer.ts';
 import type { Tokenizer } from '../../llm/tokenizer.ts';
 
@@ -47,20 +48,28 @@ function onlyEnd({ added_tokens: added }: Record<string, unknown>): string | und
   return texts.length === 1 ? texts[0] : undefined;
 }
 
+/** Without the byte order mark that some editors write. Throws where bytes are none of a text in UTF-8. */
+export function utf8(bytes: Uint8Array): string {
+  try {
+    return new TextDecoder('utf-8', { fatal: true }).decode(bytes);
+  } catch (error) {
+    throw new Error('it is no text in UTF-8', { cause: error });
+  }
+}
+
 export async function readJson(file: string): Promise<Record<string, unknown>> {
   const text = await readText(file);
   try {
     return JSON.parse(text) as Record<string, unknown>;
   } catch (error) {
-    throw new Error(`[grammar] ${file} is not JSON: ${(error as Error).message}`);
+    throw new Error(`[file] ${file} is not JSON: ${(error as Error).message}`);
   }
 }
 
 export async function readText(file: string): Promise<string> {
   try {
-    // Without the byte order mark that some editors write.
-    return (await readFile(file, 'utf8')).replace(/^\uFEFF/, '');
+    return utf8(await readFile(file));
   } catch (error) {
-    throw new Error(`[grammar] ${file} cannot be read: ${(error as Error).message}`);
+    throw new Error(`[file] ${file} cannot be read: ${reason(error)}`, { cause: error });
   }
 }

@@ -67,7 +67,9 @@ export class Matcher {
       );
     }
     if (tokens < least) {
-      throw new Error(`[grammar] a budget of ${tokens} tokens; the shortest document takes up to ${least}`);
+      throw new Error(
+        `[grammar] a budget of ${tokens} tokens; the shortest document takes up to ${least}, one for each of its bytes`,
+      );
     }
   }
 

@@ -129,6 +129,41 @@ it.each<[unknown, string, string[], SchemaOptions?]>([
     ['No JSON value satisfies the schema: #/allOf/0/type: "string", #/allOf/1/type: "number".'],
   ],
   [false, '1', ['No JSON value satisfies the schema: #: false.']],
+  [
+    { patternProperties: { '^y': { type: 'boolean' }, '^x-[a-z]+$': {} }, additionalProperties: false },
+    '{"y": true',
+    [
+      'Keys that may come: those that match ^y, such as "ya"; those that match ^x-[a-z]+$, such as "x-a".',
+      'No others, such as "x": #/additionalProperties: false.',
+    ],
+  ],
+  [
+    { properties: { a: {} }, patternProperties: { b: false, '^$': {}, '^[ac]$': {} } },
+    '{',
+    [
+      'Keys that may come: "a"; those that match ^[ac]$, such as "c"; others, such as "x".',
+      'Not those that match b, such as "b": #/patternProperties/b: false.',
+    ],
+  ],
+  [
+    { propertyNames: { pattern: '^t' }, additionalProperties: { type: 'string' } },
+    '{',
+    ['Keys that may come: others, such as "t', 'Not "x": #/propertyNames: {"pattern":"^t"}.'],
+  ],
+  [
+    { propertyNames: { enum: ['one', 'two'] } },
+    '{"two":2',
+    [
+      'Keys that may come: "one".',
+      'Not the key "two": it is there already.',
+      'No others, such as "x": #/propertyNames',
+    ],
+  ],
+  [
+    { patternProperties: { '^[a-f]{20}$': {} }, additionalProperties: false, maxProperties: 1 },
+    '{"aaaaaaaaaaaaaaaaaaaa":1',
+    ['Not `,`: #/maxProperties: 1.'],
+  ],
   [true, '[1 2', ['`2` may not come: that is no JSON.']],
   [
     true,
@@ -137,8 +172,29 @@ it.each<[unknown, string, string[], SchemaOptions?]>([
   ],
   [true, String.raw`"\ud800x`, ['`x` may not come: half a surrogate is no character.']],
 ])('%j: %s', (schema, prefix, lines, options = {}) => {
-  const text = explainSchema(schema, prefix, options, tokens).join('\n');
+  const text = explainSchema(schema, prefix, options, tokens).lines.join('\n');
   for (const line of lines) expect(text).toContain(line);
+});
+
+it('says whether any document begins so', () => {
+  expect(explainSchema(person, '{"name": "J', {}, tokens).fits).toBe(true);
+  const { lines, fits } = explainSchema(person, '{"name": "Johann"}', {}, tokens);
+  expect(fits).toBe(false);
+  expect(lines[0]).toBe('Behind `{"name": "Johan` (characters so far: 15):');
+  expect(explainSchema(false, '', {}, tokens).fits).toBe(false);
+});
+
+// Clauses whose places read alike once they are shortened, and more of them than can be taken out one by one.
+it('names the keyword in schemas that nest deep', () => {
+  let schema: unknown = { type: 'integer' };
+  for (let i = 0; i < 600; i++) schema = { type: 'object', properties: { a: schema }, required: ['a'] };
+  const begun = '{"a":'.repeat(500);
+  expect(explainSchema(schema, `${begun}1`, {}, tokens).lines[1]).toMatch(
+    /^ {2}`1` may not come: #[^,]*\/type: "object"\.$/,
+  );
+  expect(explainSchema(schema, `${begun}{}`, {}, tokens).lines[1]).toMatch(
+    /may not come: #[^,]*\/required\/0: "a" is required\.$/,
+  );
 });
 
 /** A document with this beginning, by the shortest way that is known. */

@@ -139,9 +139,24 @@ it('the metaschemas are followed, but for unique strings', () => {
   expect(reason).toContain('uniqueItems');
 });
 
+it('a document that is not given is refused with those that are, the metaschemas aside', () => {
+  const reason = (given: readonly string[]): string => {
+    const remotes = new Map([...metaschemas(), ...given.map((uri) => [uri, true] as const)]);
+    return check({ $ref: 'https://example.com/schema' }, null, tokens, { remotes }).reason!;
+  };
+  expect(reason([])).toMatch(/https:\/\/example.com\/schema is not given; remotes: none$/);
+  expect(reason(['https://example.com/other'])).toMatch(/remotes: https:\/\/example.com\/other$/);
+});
+
 it('--explain speaks of grammars too', () => {
-  const lines = explain(contextFree('root ::= "a" ("b" | "cd")'), 'ac', tokens);
-  expect(lines.join('\n')).toContain('Nothing else can come than `d`');
+  const grammar = contextFree('root ::= "a" ("b" | name)\nname ::= "c" [d-f]');
+  const said = (prefix: string): string => explain(grammar, prefix, tokens).lines.join('\n');
+  expect(said('a')).toContain('  root (line 1): name or "b"');
+  expect(said('ac')).toContain('  name (line 2): [d-f]');
+  expect(said('ax')).toContain('`x` may not come: no rule that is open goes on with it.');
+  expect(explain(grammar, 'ax', tokens).fits).toBe(false);
+  expect(explain(grammar, 'ac', tokens).fits).toBe(true);
+  expect(said('ab')).not.toContain('Rules');
 });
 
 it('--sample writes valid documents, the same by the same seed', () => {

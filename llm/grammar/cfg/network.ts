@@ -1,5 +1,5 @@
 import { Unsupported } from '../refusal.ts';
-import type { CodePoints, Expression, Grammar } from './parse.ts';
+import type { CodePoints, Expression, Grammar, Rule } from './parse.ts';
 import { bits, utf8, type Bits, type Bytes } from './utf8.ts';
 
 /**
@@ -20,6 +20,9 @@ export interface Network {
   readonly delimited: readonly boolean[];
   /** By state: the fewest bytes from there to its rule's end. */
   readonly fewest: readonly number[];
+  /** By state: the rule that it is of. */
+  readonly owners: readonly number[];
+  readonly rules: readonly Rule[];
   readonly root: number;
 }
 
@@ -76,12 +79,16 @@ export function network(grammar: Grammar): Network {
     nullable: nullable(states, starts),
     delimited: delimited(states, starts),
     fewest: fewest(states, starts),
+    owners: builder.owners,
+    rules: grammar.rules,
     root: grammar.root,
   };
 }
 
 /** Thompson's construction (1968), from the end to the beginning: an expression is built towards the state that follows it. */
 class Builder {
+  /** By state; END is of none. */
+  readonly owners: number[] = [-1];
   private readonly drafts: Draft[] = [{ reads: [], calls: [], jumps: [] }];
   private readonly grammar: Grammar;
   private building = 0;
@@ -119,6 +126,7 @@ class Builder {
     if (this.drafts.length >= MOST_STATES) {
       throw new Error(`[grammar] ${this.where()} takes more than ${MOST_STATES} states; repeat less`);
     }
+    this.owners.push(this.building);
     return this.drafts.push({ reads: [], calls: [], jumps: [] }) - 1;
   }
 

@@ -27,6 +27,8 @@ export interface Grammar {
 
 export interface Rule {
   readonly name: string;
+  /** The line that it begins on, from 1 on. */
+  readonly line: number;
   readonly body: Expression;
 }
 
@@ -44,7 +46,7 @@ export interface CodePoints {
   readonly to: number;
 }
 
-const LAST = 0x10ffff;
+export const LAST = 0x10ffff;
 /** Groups in groups; recursion would overflow the stack somewhere behind it. */
 const DEEPEST = 500;
 const MOST_REPEATS = 10_000;
@@ -61,7 +63,8 @@ export function parse(text: string): Grammar {
 /** The same grammar, followed by `end`. */
 export function followedBy(grammar: Grammar, end: string): Grammar {
   const body: Expression = { kind: 'sequence', of: [{ kind: 'call', rule: grammar.root }, literal(codePoints(end))] };
-  return { rules: [...grammar.rules, { name: `root ${JSON.stringify(end)}`, body }], root: grammar.rules.length };
+  const { line } = grammar.rules[grammar.root]!;
+  return { rules: [...grammar.rules, { name: `root ${JSON.stringify(end)}`, line, body }], root: grammar.rules.length };
 }
 
 function codePoints(text: string): number[] {
@@ -76,6 +79,9 @@ class Parser {
   private readonly characters: readonly string[];
   private at = 0;
   private depth = 0;
+  /** The line behind so many characters. */
+  private line = 1;
+  private counted = 0;
   /** Rules by name: their places, given where they are met first, and where that was. */
   private readonly places = new Map<string, { readonly place: number; readonly met: number }>();
   private readonly rules: (Rule | undefined)[] = [];
@@ -106,7 +112,8 @@ class Parser {
     this.space();
     const place = this.place(name, met);
     if (this.rules[place]) throw this.error(`rule "${name}" is there already; join them with |`, met);
-    this.rules[place] = { name, body: this.choice() };
+    for (; this.counted < met; this.counted++) if (this.characters[this.counted] === '\n') this.line += 1;
+    this.rules[place] = { name, line: this.line, body: this.choice() };
     if (this.at < this.characters.length && !this.atRule()) {
       throw this.error(`a rule or what it is made of was expected, not ${this.here()}`);
     }
@@ -338,7 +345,7 @@ const HEX_DIGITS = new Map([
 ]);
 
 /** The same code points in sorted ranges that neither overlap nor touch. */
-function joined(ranges: readonly CodePoints[]): CodePoints[] {
+export function joined(ranges: readonly CodePoints[]): CodePoints[] {
   const out: CodePoints[] = [];
   for (const { from, to } of [...ranges].sort((a, b) => a.from - b.from)) {
     const last = out.at(-1);
@@ -349,7 +356,7 @@ function joined(ranges: readonly CodePoints[]): CodePoints[] {
 }
 
 /** All others; `ranges` as `joined` makes them. Surrogates may be among them: UTF-8 leaves them out. */
-function complement(ranges: readonly CodePoints[]): CodePoints[] {
+export function complement(ranges: readonly CodePoints[]): CodePoints[] {
   const out: CodePoints[] = [];
   let from = 0;
   for (const range of ranges) {

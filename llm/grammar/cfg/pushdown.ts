@@ -179,6 +179,11 @@ export class Sentence extends Frame {
     return this.automaton.closed;
   }
 
+  /** What `items` are states of. */
+  get network(): Network {
+    return this.automaton.network;
+  }
+
   private get open(): Closure {
     return (this.closure ??= this.automaton.closure(this.items));
   }
@@ -239,9 +244,9 @@ export class Sentence extends Frame {
 }
 
 /** A call is open: its frame is above. */
-class Waiting extends Frame {
+export class Waiting extends Frame {
+  readonly node: Node;
   private readonly automaton: Automaton;
-  private readonly node: Node;
   private readonly follow: Follow;
   private readonly bottom: boolean;
   private bytes: number | null = null;

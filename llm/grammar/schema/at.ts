@@ -1,5 +1,5 @@
 import { regex } from '../text/regex.ts';
-import { DEAD, NONE } from '../text/language.ts';
+import { DEAD, NONE, type Language } from '../text/language.ts';
 import { SchemaGraph, type Node } from './graph.ts';
 import { subschemas } from './keywords.ts';
 import { Documents, where, type DocumentsOptions } from './load.ts';
@@ -27,14 +27,33 @@ export function schemasAt(schema: unknown, path: readonly (string | number)[], o
   });
 }
 
-/** The names that these schemas have for members of an object at `path`. */
-export function namesAt(schema: unknown, path: readonly (string | number)[], options: DocumentsOptions): string[] {
+/** What these schemas say of members of an object at `path`. */
+export interface KeysAt {
+  /** Those of `properties` and `required`, and the few that `propertyNames` may leave. */
+  readonly names: readonly string[];
+  /** Of `patternProperties`. */
+  readonly patterns: ReadonlyMap<string, Language>;
+}
+
+export function keysAt(schema: unknown, path: readonly (string | number)[], options: DocumentsOptions): KeysAt {
   const graph = new SchemaGraph(new Documents(schema, options));
-  const names = [...nodesAt(graph, path)].flatMap((node) => [
-    ...graph.map(node, 'properties').map(([name]) => name),
-    ...(graph.value<readonly string[]>(node, 'required') ?? []),
-  ]);
-  return [...new Set(names)];
+  const nodes = [...nodesAt(graph, path)];
+  const names = nodes.flatMap((node) => {
+    const few = graph.one(node, 'propertyNames');
+    return [
+      ...graph.map(node, 'properties').map(([name]) => name),
+      ...(graph.value<readonly string[]>(node, 'required') ?? []),
+      ...(few ? [...closure(graph, [few])] : []).flatMap((one) => [
+        ...(graph.value<readonly unknown[]>(one, 'enum') ?? []),
+        graph.value(one, 'const'),
+      ]),
+    ];
+  });
+  const patterns = nodes.flatMap((node) => graph.map(node, 'patternProperties').map(([pattern]) => pattern));
+  return {
+    names: [...new Set(names.filter((name) => typeof name === 'string'))],
+    patterns: new Map(patterns.map((pattern) => [pattern, regex(pattern)])),
+  };
 }
 
 /** The schemas that may have a say in the root of a document, and in the value behind each step of `path`. */

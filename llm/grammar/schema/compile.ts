@@ -203,7 +203,8 @@ class Compiler {
         throw new SchemaError(where(node.place), `${keyword} has a number beyond the range of doubles`);
       }
       if (typeof value === 'string' && /\p{Surrogate}/u.test(value)) {
-        throw unsupported(where(node.place), keyword, `has half a character in ${JSON.stringify(value)}`);
+        const half = `has half a character in ${JSON.stringify(value)}: a lone surrogate, which no UTF-8 can hold`;
+        throw unsupported(where(node.place), keyword, half);
       }
       if (depth > NESTED) {
         throw unsupported(where(node.place), keyword, `has values that nest more than ${NESTED} levels`);

@@ -97,7 +97,8 @@ export class Documents {
     const uri = withoutFragment(url);
     const root = this.roots.get(uri) ?? this.remote(uri);
     if (!root) {
-      const given = [...this.remotes.keys()];
+      // The metaschemas, which commands always give, are not what was forgotten.
+      const given = [...this.remotes.keys()].filter((uri) => new URL(uri).host !== 'json-schema.org');
       const listed = given.slice(0, 5).join(', ') + (given.length > 5 ? ` and ${given.length - 5} more` : '');
       const reason = `the document ${uri} is not given; remotes: ${listed || 'none'}`;
       throw unsupported(where(place), keyword, reason);

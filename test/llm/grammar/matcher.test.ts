@@ -141,7 +141,7 @@ describe('matchers', () => {
       { seed: 1, numRuns: 30 },
     );
     expect(() => new Matcher(SMALL, toyJson(), { tokens: 0, closing: shortest })).toThrow(
-      '[grammar] a budget of 0 tokens; the shortest document takes up to 1',
+      '[grammar] a budget of 0 tokens; the shortest document takes up to 1, one for each of its bytes',
     );
     expect(() => new Matcher(SMALL, toyJson(), { tokens: 9, closing: () => Infinity })).toThrow(
       '[grammar] a budget of 9 tokens: no short document of this grammar was found, whose end could be kept in reach',

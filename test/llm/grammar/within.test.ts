@@ -270,7 +270,7 @@ describe('within a budget', () => {
   it('a budget that cannot hold is refused with the least that does', () => {
     const sql = readFileSync(new URL('../../../assets/grammars/sql.gbnf', import.meta.url), 'utf8');
     expect(() => new Matcher(SMALL, contextFree(sql), { tokens: 7 })).toThrow(
-      '[grammar] a budget of 7 tokens; the shortest document takes up to 8',
+      '[grammar] a budget of 7 tokens; the shortest document takes up to 8, one for each of its bytes',
     );
     expect(new Matcher(SMALL, contextFree(sql), { tokens: 8 }).mask().some(Boolean)).toBe(true);
   });

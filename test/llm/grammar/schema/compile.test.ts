@@ -113,7 +113,7 @@ describe('what cannot be followed is refused by name', () => {
     [{ uniqueItems: true }, 'uniqueItems: is followed where elements are texts or among few values'],
     [{ propertyNames: { $ref: '#' } }, 'propertyNames: leads back'],
     [{ pattern: '(?=a)' }, 'pattern'],
-    [{ enum: ['\ud800'] }, 'has half a character'],
+    [{ enum: ['\ud800'] }, 'has half a character in "\\ud800": a lone surrogate'],
     [{ const: nested(10_000, (value) => [value]) }, 'const: has values that nest more than 500 levels'],
     [nested(10_000, (schema) => ({ allOf: [schema] })), 'more than 500 schemas apply to one value through one another'],
     [nested(10_000, (schema) => ({ not: schema })), 'more than 500 schemas apply to one value through one another'],
