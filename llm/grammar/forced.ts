@@ -8,8 +8,12 @@ export type Encode = (text: string) => readonly number[];
 
 /** So many forced tokens may be left to the model (as in llguidance), and so many before them are tokenised again. */
 const SEAM = 4;
+const BACKSLASH = 0x5c;
 
-/** The bytes that have to come next, `most` at most: as long as there is one way to go on, and the document may not end. */
+/**
+ * The bytes that have to come next, `most` at most: as long as there is one way to go on, and the document may not end. Of
+ * JSON's characters that is the plain one: escapes that say the same are no other way.
+ */
 export function forcedBytes(stack: Stack, most: number): Uint8Array {
   const bytes: number[] = [];
   for (let top = stack; bytes.length < most && !complete(top);) {
@@ -24,9 +28,10 @@ export function forcedBytes(stack: Stack, most: number): Uint8Array {
 /** The one byte that can come next, and what it leads to; null where there are several. */
 function onlyByte(stack: Stack): { readonly byte: number; readonly stack: Stack } | null {
   let only: { readonly byte: number; readonly stack: Stack } | null = null;
-  const { alive } = stack.frame;
+  const { alive, detours } = stack.frame;
   for (let byte = 0; byte < 256; byte += 1) {
-    const next = alive !== null && alive[byte] === 0 ? null : advance(stack, byte);
+    const skipped = alive?.[byte] === 0 || (byte === BACKSLASH && detours?.[byte] === 1);
+    const next = skipped ? null : advance(stack, byte);
     if (next === null) continue;
     if (only !== null) return null;
     only = { byte, stack: next };

@@ -134,7 +134,10 @@ export class Matcher {
     return fork;
   }
 
-  /** The bytes that have to come next, `most` at most: as long as there is one way to go on, and the document may not end. */
+  /**
+   * The bytes that have to come next, `most` at most: as long as there is one way to go on (escapes in JSON that say the same
+   * aside), and the document may not end.
+   */
   forced(most = 1024): Uint8Array {
     return forcedBytes(this.stack, most);
   }

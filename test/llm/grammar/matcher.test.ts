@@ -213,6 +213,15 @@ describe('forced tokens', () => {
     expect(forced(literals(['{"inter', '{"international']), '{"')).toEqual([]);
   });
 
+  it('are those of a schema’s keys and values, though escapes could say the same', () => {
+    const make = (schema: object, before = ''): string[] => forced(jsonSchema(schema, { whitespace: 0 }), before);
+    const properties = { description: { enum: ['né/x'] } };
+    const schema = { properties, required: ['description'], additionalProperties: false, type: 'object' };
+    expect(make(schema)).toEqual(['{"', 'description', '":"', 'né', '/x', '"}']);
+    expect(make({ const: 'a"b' }, '"a')).toEqual([]); // \" or \u0022
+    expect(make({ enum: ['yes', 'yet'] })).toEqual(['"']);
+  });
+
   it('are none where the tokenizer would tokenise the tokens before in another way', () => {
     const matcher = new Matcher(cl100k, literals(['international']));
     for (const token of encode('in')) matcher.accept(token);
