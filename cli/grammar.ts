@@ -1,12 +1,11 @@
 /** `node cli/grammar.js`: whether documents can be written under a schema's masks, what may come next, and random ones. */
-import { createReadStream, existsSync } from 'node:fs';
+import { existsSync } from 'node:fs';
 import path from 'node:path';
-import { createInterface } from 'node:readline';
 import { Command, InvalidArgumentError, Option } from 'commander';
 import { contextFree, jsonSchema } from '../llm/grammar/index.ts';
 import type { SchemaOptions } from '../llm/grammar/schema/compile.ts';
 import type { Draft } from '../llm/grammar/schema/keywords.ts';
-import { checkLine } from './grammar/check.ts';
+import { checkLine, linesOf } from './grammar/check.ts';
 import { explain, explainSchema, type Explanation } from './grammar/explain.ts';
 import { notesOf } from './grammar/notes.ts';
 import { metaschemas, remotesOf } from './grammar/remotes.ts';
@@ -133,16 +132,16 @@ function folder(name: string): string {
 }
 
 async function checkLines(file: string, tokens: Tokens, options: SchemaOptions): Promise<void> {
-  if (!existsSync(file)) throw new Error(`[grammar] there is no file ${file}`);
   let number = 0;
   let bad = 0;
-  for await (const text of createInterface({ input: createReadStream(file), crlfDelay: Infinity })) {
+  for await (const bytes of linesOf(file)) {
     number += 1;
-    if (text.trim() === '') continue;
-    const line = checkLine(text, number, tokens, options);
+    const line = checkLine(bytes, number, tokens, options);
+    if (line === null) continue;
     if (line.verdict === 'error') bad += 1;
     console.log(JSON.stringify(line));
   }
+  if (number === 0) console.error(`note: ${file} has no lines`);
   if (bad > 0) {
     console.error(`[grammar] ${file}: ${bad} of ${number} lines could not be checked; their verdict is "error"`);
     process.exitCode = 1;

@@ -1,3 +1,6 @@
+import { createReadStream } from 'node:fs';
+import { createInterface } from 'node:readline';
+import { reason } from '../../nn/files.ts';
 import { document } from '../../llm/grammar/json/value.ts';
 import { Matcher } from '../../llm/grammar/matcher.ts';
 import { Unsupported } from '../../llm/grammar/refusal.ts';
@@ -6,7 +9,7 @@ import { SchemaError } from '../../llm/grammar/schema/errors.ts';
 import { refusal, whyRejected } from './explain.ts';
 import { jsonText } from './json.ts';
 import { replay } from './replay.ts';
-import type { Tokens } from './tokens.ts';
+import { utf8, type Tokens } from './tokens.ts';
 
 export interface Verdict {
   readonly verdict: 'accepted' | 'rejected' | 'unsupported';
@@ -46,12 +49,23 @@ export function check(schema: unknown, instance: unknown, tokens: Tokens, option
 /** A line {"id", "schema", "instance"} that could not be checked, or its verdict. */
 export type Line = { readonly id: unknown } & (Verdict | { readonly verdict: 'error'; readonly reason: string });
 
-/** What there is to say of the line with this number, from 1 on, of a JSONL file. */
-export function checkLine(text: string, number: number, tokens: Tokens, options: SchemaOptions): Line {
+/** The lines of a file, as bytes: U+2028 and the like, which may stand in JSON's texts, end none. */
+export async function* linesOf(file: string): AsyncIterable<Uint8Array> {
+  try {
+    const input = createReadStream(file, { encoding: 'latin1' });
+    for await (const line of createInterface({ input, crlfDelay: Infinity })) yield Buffer.from(line, 'latin1');
+  } catch (error) {
+    throw new Error(`[file] ${file} cannot be read: ${reason(error)}`, { cause: error });
+  }
+}
+
+/** What there is to say of the line with this number, from 1 on, of a JSONL file; null of one that is blank. */
+export function checkLine(bytes: Uint8Array, number: number, tokens: Tokens, options: SchemaOptions): Line | null {
   let id: unknown = number;
   try {
-    // A byte order mark may stand before the first line.
-    const line: unknown = JSON.parse(text.replace(/^\uFEFF/, ''));
+    const text = utf8(bytes);
+    if (text.trim() === '') return null;
+    const line: unknown = JSON.parse(text);
     if (typeof line === 'object' && line !== null && 'id' in line) id = line.id;
     if (typeof line !== 'object' || line === null || !('schema' in line) || !('instance' in line)) {
       throw new Error('no object with "schema" and "instance"');
@@ -59,7 +73,7 @@ export function checkLine(text: string, number: number, tokens: Tokens, options:
     const verdict = check(line.schema, line.instance, tokens, options);
     if (verdict.verdict !== 'rejected') return { id, ...verdict };
     const because = whyRejected(line.schema, jsonText(line.instance), options);
-    return { id, ...verdict, reason: `${verdict.reason}, because of ${because}` };
+    return { id, ...verdict, reason: `${verdict.reason}, because ${because}` };
   } catch (error) {
     return { id, verdict: 'error', reason: `line ${number}: ${(error as Error).message}` };
   }

@@ -51,7 +51,7 @@ export function explain(grammar: Frame, prefix: string, tokens: Tokens): Explana
   const { read, refused, stack } = reading(grammar, prefix);
   const lines = [
     behind(read),
-    ...(refused === null ? [] : [`  \`${refused}\` may not come: no rule that is open goes on with it.`]),
+    ...(refused === null ? [] : [`  ${shown(refused)} may not come: no rule that is open goes on with it.`]),
     ...nextOf(stack, tokens),
     ...rules(stack),
   ];
@@ -68,7 +68,7 @@ export function explainSchema(schema: unknown, prefix: string, options: SchemaOp
   const reasons = new Reasons(schema, options, read);
   const lines = [
     behind(read),
-    ...(refused === null ? [] : [`  \`${refused}\` may not come: ${whyNot(refused, json, read, reasons)}.`]),
+    ...(refused === null ? [] : [`  ${shown(refused)} may not come: ${whyNot(refused, json, read, reasons)}.`]),
     ...nextOf(stack, tokens),
     ...others(stack, json, refused, reasons),
     ...keysInWords(schema, options, read, stack, json, reasons),
@@ -79,12 +79,15 @@ export function explainSchema(schema: unknown, prefix: string, options: SchemaOp
 
 /** Which rules of a grammar are open, and what each of them goes on with. */
 function rules(stack: Stack): string[] {
-  const open = (rulesAt(stack) ?? []).map(({ name, line, wants, ends }) => {
+  const lines = (rulesAt(stack) ?? []).map(({ name, line, wants, ends }) => {
     const all = [...wants, ...(ends ? ['its end'] : [])].join(' or ');
     return `  ${name} (line ${line}): ${all}`;
   });
-  if (open.length > RULES) open.push(`  … and ${open.length - RULES} more`);
-  return open.length === 0 ? [] : ['Rules that are open, innermost first, and what they go on with:', ...open];
+  // A rule may be at places that read alike.
+  const open = [...new Set(lines)];
+  if (open.length === 0) return [];
+  const more = open.length > RULES ? [`  … and ${open.length - RULES} more`] : [];
+  return ['Rules that are open, innermost first, and what they go on with:', ...open.slice(0, RULES), ...more];
 }
 
 /** The stack behind the beginning of a document of which nothing is asked. */
@@ -101,18 +104,26 @@ function whyNothing(schema: unknown, options: SchemaOptions): string {
 export function refusal(grammar: Frame, text: string): string {
   const { read, refused, stack } = reading(grammar, text);
   if (refused === null) return `at the end: ${nextInWords(stack)} may come, not the end`;
-  const place = `at character ${read.length}, behind \`${[...read].slice(-40).join('')}\``;
-  return `${place}: \`${refused}\` may not come, but ${nextInWords(stack)}`;
+  const place =
+    read === '' ? 'at the beginning' : `at character ${read.length}, behind \`${[...read].slice(-40).join('')}\``;
+  return `${place}: ${shown(refused)} may not come, but ${nextInWords(stack)}`;
 }
 
-/** By which keywords a JSON text is no document of a schema. */
+/** By which keywords a JSON text is no document of a schema: what follows "because". */
 export function whyRejected(schema: unknown, text: string, options: SchemaOptions): string {
   const { algebra, formula } = compile(schema, options);
   const grammar = document(algebra, formula, { whitespace: Infinity });
-  if (!grammar) return whyNothing(schema, options);
+  if (!grammar) return `of ${whyNothing(schema, options)}`;
   const { read, refused } = reading(grammar, text);
-  return whyNot(refused ?? END, behindAsJson(read), read, new Reasons(schema, options, read));
+  const next = refused ?? END;
+  const json = behindAsJson(read);
+  if (!mayCome(json, next)) return whyNoJson(next, read);
+  return `of ${whyNot(next, json, read, new Reasons(schema, options, read))}`;
 }
+
+/** A character in words: those that would not be seen by their escapes. */
+const shown = (character: string): string =>
+  `\`${character < ' ' ? JSON.stringify(character).slice(1, -1) : character}\``;
 
 const behind = (read: string): string =>
   read === ''
@@ -135,9 +146,12 @@ function nextOf(stack: Stack, { vocabulary }: Tokens): string[] {
 
 /** Why a character may not come that would be next. */
 function whyNot(next: Next, json: Stack, read: string, reasons: Reasons): string {
-  if (mayCome(json, next)) {
-    return inReason(reasons.why((stack) => stack !== null && mayCome(stack, next)));
-  }
+  if (!mayCome(json, next)) return whyNoJson(next, read);
+  return inReason(reasons.why((stack) => stack !== null && mayCome(stack, next)));
+}
+
+/** The same where no JSON has it there. */
+function whyNoJson(next: Next, read: string): string {
   const { keys, between, quoted } = placeOf(read);
   if (next === '"' && quoted && between && keys) {
     const key = JSON.parse(`"${/"((?:[^"\\]|\\.)*)$/s.exec(read)![1]!}"`) as string;

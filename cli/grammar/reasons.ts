@@ -149,6 +149,6 @@ export class Reasons {
 
 /** `#/properties/name/maxLength: 5`, one beside the other. */
 export function inReason(reason: Reason | null): string {
-  if (reason === null) return 'by what the schema says in all, no part of which can be named';
+  if (reason === null) return 'what the schema says in all, no part of which can be named';
   return reason.clauses.map(({ place, says }) => `${place}: ${says}`).join(', ');
 }

@@ -164,6 +164,7 @@ it.each<[unknown, string, string[], SchemaOptions?]>([
     '{"aaaaaaaaaaaaaaaaaaaa":1',
     ['Not `,`: #/maxProperties: 1.'],
   ],
+  [true, '"\n', ['`\\n` may not come: that is no JSON.']],
   [true, '[1 2', ['`2` may not come: that is no JSON.']],
   [
     true,

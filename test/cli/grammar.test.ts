@@ -2,7 +2,7 @@ import { mkdtemp, readFile, writeFile } from 'node:fs/promises';
 import { tmpdir } from 'node:os';
 import path from 'node:path';
 import { beforeAll, describe, expect, it } from 'vitest';
-import { check, checkLine, statistics } from '../../cli/grammar/check.ts';
+import { check, checkLine as checkBytes, linesOf, statistics, type Line } from '../../cli/grammar/check.ts';
 import { explain } from '../../cli/grammar/explain.ts';
 import { jsonText } from '../../cli/grammar/json.ts';
 import { metaschemas, remotesOf } from '../../cli/grammar/remotes.ts';
@@ -19,6 +19,8 @@ const person = {
 };
 
 let tokens: Tokens;
+const checkLine = (text: string, number: number): Line =>
+  checkBytes(new TextEncoder().encode(text), number, tokens, {})!;
 beforeAll(async () => void (tokens = await loadTokens('cl100k')));
 
 it('a text that reads like a special token is text, whatever the tokenizer', async () => {
@@ -84,7 +86,7 @@ describe('--check', () => {
     ['{"schema":{}}', 'line 7: no object with "schema" and "instance"'],
     ['{"schema":{},"instance":[1e400]}', 'line 7: [grammar] a number is beyond the range of doubles'],
   ])('says what is wrong with the line %s', (text, reason) => {
-    expect(checkLine(text, 7, tokens, {})).toMatchObject({
+    expect(checkLine(text, 7)).toMatchObject({
       id: 7,
       verdict: 'error',
       reason: expect.stringContaining(reason) as string,
@@ -93,7 +95,7 @@ describe('--check', () => {
 
   it('names the keywords that reject an instance', () => {
     const reason = (schema: unknown, instance: unknown): string => {
-      const line = checkLine(JSON.stringify({ schema, instance }), 1, tokens, {});
+      const line = checkLine(JSON.stringify({ schema, instance }), 1);
       return 'reason' in line ? line.reason! : line.verdict;
     };
     expect(reason(person, { age: 3 })).toMatch(/white space, because of #\/required\/0: "name" is required$/);
@@ -101,13 +103,15 @@ describe('--check', () => {
     expect(reason({ pattern: '^\\p{Lu}' }, 'é')).toMatch(
       /^at character 1, behind `"`: `é` may not come, but .*pattern/,
     );
+    expect(reason({ type: 'null' }, 1)).toMatch(/^at the beginning: `1` may not come, but .*type: "null"$/);
+    expect(reason(true, '\ud800')).toMatch(/, because half a surrogate is no character$/);
     expect(reason(false, 1)).toBe('no JSON value satisfies the schema, because of #: false');
   });
 
   it('names them in schemas that nest deep', () => {
     const nested = `${'{"items":'.repeat(3000)}{"type":"null"}${'}'.repeat(3000)}`;
     const text = `{"schema":${nested},"instance":${'['.repeat(3000)}1${']'.repeat(3000)}}`;
-    expect(checkLine(text, 1, tokens, {})).toMatchObject({
+    expect(checkLine(text, 1)).toMatchObject({
       verdict: 'rejected',
       reason: expect.stringMatching(/because of #(\/items)+.*type: "null"$/) as string,
     });
@@ -115,8 +119,32 @@ describe('--check', () => {
 
   it('takes a byte order mark for none, and lines by their id', () => {
     const text = '\uFEFF{"id":"a","schema":{"minimum":1e15,"multipleOf":2},"instance":1e16}';
-    expect(checkLine(text, 1, tokens, {})).toMatchObject({ id: 'a', verdict: 'accepted' });
-    expect(checkLine('{"id":"b","schema":{}}', 1, tokens, {})).toMatchObject({ id: 'b', verdict: 'error' });
+    expect(checkLine(text, 1)).toMatchObject({ id: 'a', verdict: 'accepted' });
+    expect(checkLine('{"id":"b","schema":{}}', 1)).toMatchObject({ id: 'b', verdict: 'error' });
+  });
+
+  it('goes on behind lines that are none, and reads them as they are', async () => {
+    const file = path.join(await mkdtemp(path.join(tmpdir(), 'dawngrad-check-')), 'lines.jsonl');
+    const line = (instance: string): string => `{"schema":{"maxLength":1},"instance":"${instance}"}`;
+    // A line separator in a text, half a character, a blank line, Windows' line ends.
+    const texts = [line('\u2028'), 'broken', line('\xff'), '', `${line('ab')}\r`, line('a')];
+    const bytes = texts.map((text) => Buffer.from(text, text.includes('\xff') ? 'latin1' : 'utf8'));
+    await writeFile(file, Buffer.concat(bytes.flatMap((one) => [one, Buffer.from('\n')])));
+    const verdicts: string[] = [];
+    let number = 0;
+    for await (const bytes of linesOf(file)) {
+      const line = checkBytes(bytes, ++number, tokens, {});
+      verdicts.push(line === null ? 'blank' : line.verdict === 'error' ? line.reason : line.verdict);
+    }
+    expect(verdicts).toEqual([
+      'accepted',
+      expect.stringContaining('line 2: Unexpected token'),
+      'line 3: it is no text in UTF-8',
+      'blank',
+      'rejected',
+      'accepted',
+    ]);
+    await expect(linesOf(tmpdir())[Symbol.asyncIterator]().next()).rejects.toThrow('it is a folder, not a file');
   });
 
   it('quantiles are of the values themselves', () => {
