@@ -72,6 +72,12 @@ export const sampling = {
   scale: z.number().min(1).default(4).describe('classifier-free guidance'),
 };
 
+export const emphasis = z
+  .number()
+  .min(0)
+  .default(0)
+  .describe('how much further to go where data.prompt leads beyond data.plain: the subject comes out more strongly');
+
 const validation = z
   .strictObject({
     every: count.default(100).describe('steps between validations'),
@@ -97,6 +103,7 @@ const TASKS = {
         .string()
         .default('a {token} {class}')
         .describe('{token}, {class} and {name} (the file name) are filled in'),
+      plain: z.string().default('a {class}').describe('the prompt without the subject: see sample.emphasis'),
       crop: z.enum(['center', 'random']).default('center').describe('how pictures that are not square are cut'),
     }),
     prior: z
@@ -140,6 +147,7 @@ const TASKS = {
     sample: z
       .strictObject({
         ...sampling,
+        emphasis,
         every: z.int().min(0).default(0).describe('steps between sample pictures while training; 0: none'),
         prompts: z.array(z.string()).default([]).describe('further prompts of the final sheet'),
         seeds: z.array(seed).min(1).default([0]).describe('of the pictures before and after, and of the evidence'),

@@ -11,6 +11,8 @@ import { Progress } from '../nn/progress.ts';
 
 export interface Wanted {
   readonly prompt: string;
+  /** The prompt without the subject, against which emphasis works; the prompt itself by default, which has none. */
+  readonly plain?: string;
   readonly seed: number;
   readonly file: string;
 }
@@ -18,6 +20,7 @@ export interface Wanted {
 export interface Drawing {
   readonly steps: number;
   readonly scale: number;
+  readonly emphasis?: number;
   readonly sampler: SamplerName;
 }
 
@@ -34,7 +37,7 @@ export function pictureName(n: number, prompt: string, seed: number): string {
 export async function drawFiles(
   model: StableDiffusion,
   wanted: readonly Wanted[],
-  { steps, scale, sampler }: Drawing,
+  { steps, scale, emphasis = 0, sampler }: Drawing,
   what: string,
 ): Promise<Picture[]> {
   const missing = wanted.filter(({ file }) => !existsSync(file));
@@ -47,8 +50,11 @@ export async function drawFiles(
     for (let from = 0; from < missing.length; from += DRAWN_AT_ONCE) {
       const part = missing.slice(from, from + DRAWN_AT_ONCE);
       const before = stepsFor(from);
+      const plain = part.map((one) => one.plain ?? one.prompt);
+      const emphasised = emphasis !== 0 && part.some(({ prompt }, i) => plain[i] !== prompt);
       const pictures = await generate(model, {
         prompts: part.map(({ prompt }) => prompt),
+        ...(emphasised ? { emphasis: { plain, strength: emphasis } } : {}),
         seeds: part.map(({ seed }) => seed),
         steps,
         scale,

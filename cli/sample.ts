@@ -20,9 +20,10 @@ const whole = (least: number, most: number) => (text: string) => {
     throw new InvalidArgumentError(`a whole number from ${least} to ${most} is needed.`);
   return value;
 };
-const atLeastOne = (text: string) => {
+const atLeast = (least: number) => (text: string) => {
   const value = Number(text);
-  if (!(Number.isFinite(value) && value >= 1)) throw new InvalidArgumentError('a number from 1 up is needed.');
+  if (!(text.trim() !== '' && Number.isFinite(value) && value >= least))
+    throw new InvalidArgumentError(`a number from ${least} up is needed.`);
   return value;
 };
 
@@ -31,13 +32,15 @@ const command = new Command('node cli/sample.js')
   .argument('<prompt...>', 'what to draw; each prompt gets --count pictures')
   .option('--model <folder>', 'the model', 'assets/base')
   .option('--negative <prompt>', 'what to move away from', '')
+  .option('--plain <prompt>', 'the prompt without what is to come out more strongly (with --emphasis)')
+  .option('--emphasis <x>', 'how much further to go where the prompt leads beyond the plain one', atLeast(0), 0)
   .option('--count <n>', 'pictures of each prompt, with the seeds seed, seed + 1, …', whole(1, 1000), 4)
   .option('--seed <n>', 'the same seed gives the same picture', whole(0, Number.MAX_SAFE_INTEGER - 1000), 0)
   .option('--steps <n>', 'steps of the sampler, each a pass of the UNet', whole(1, 1000), 8)
   .option(
     '--scale <x>',
     'how closely to follow the prompt (classifier-free guidance); 1: not enforced, in half the time',
-    atLeastOne,
+    atLeast(1),
     4,
   )
   .addOption(
@@ -52,6 +55,7 @@ const command = new Command('node cli/sample.js')
 Examples:
   node cli/sample.js "cat face" "red heart"
   node cli/sample.js --model runs/grey-cat/model --count 8 "a crying cat, sks style"
+  node cli/sample.js --model runs/grey-cat/model "a weary cat, sks style" --plain "a weary cat" --emphasis 0.5
 `,
   )
   .showHelpAfterError('for example: node cli/sample.js "cat face" "red heart"; all options: node cli/sample.js --help');
@@ -62,6 +66,8 @@ await main(async () => {
   const options = command.opts<{
     model: string;
     negative: string;
+    plain?: string;
+    emphasis: number;
     count: number;
     seed: number;
     steps: number;
@@ -69,19 +75,23 @@ await main(async () => {
     sampler: SamplerName;
     out: string;
   }>();
-  const { count, seed, steps, scale, sampler, negative } = options;
+  const { count, seed, steps, scale, sampler, negative, plain, emphasis } = options;
+  if ((plain === undefined) !== (emphasis === 0))
+    command.error('error: --plain and --emphasis work together: give both, such as --plain "a cat" --emphasis 0.5');
   const device = await openNodeDevice();
   const model = await loadStableDiffusion(device, resolvePath(options.model));
   const shots = prompts.flatMap((prompt) => Array.from({ length: count }, (_, i) => ({ prompt, seed: seed + i })));
+  const emphasised = (pictures: number) =>
+    plain === undefined ? {} : { emphasis: { plain: Array<string>(pictures).fill(plain), strength: emphasis } };
   const total = drawingSteps(model, shots.length, { steps, sampler });
-  for (const prompt of [...prompts, negative]) encode(model, prompt); // one that is too long is said now
+  for (const prompt of [...prompts, negative, plain ?? '']) encode(model, prompt); // one that is too long is said now
   // Before the drawing, which may take minutes.
   await writableFolder(options.out);
   const pass = Math.min(DRAWN_AT_ONCE, shots.length);
   await rehearse(model, async (copy) => {
     for (const part of new Set([pass, shots.length % DRAWN_AT_ONCE || pass])) {
       const [prompts, seeds] = [Array<string>(part).fill(''), Array<number>(part).fill(0)];
-      await generate(copy(), { prompts, seeds, steps: Math.min(steps, 3), scale, sampler });
+      await generate(copy(), { prompts, seeds, ...emphasised(part), steps: Math.min(steps, 3), scale, sampler });
     }
   });
   console.log(`Drawing ${shots.length} pictures`);
@@ -89,6 +99,7 @@ await main(async () => {
   const pictures = await generate(model, {
     prompts: shots.map((shot) => shot.prompt),
     negative,
+    ...emphasised(shots.length),
     seeds: shots.map((shot) => shot.seed),
     steps,
     scale,

@@ -1,7 +1,7 @@
 /** From prompts to pictures: text → context, noise → latents by a sampler's steps, latents → pictures by the VAE. */
 import { HostRandom, noGrad, randomKey, release, scope, tensor } from '../engine/index.ts';
 import type { Tensor } from '../engine/index.ts';
-import { affine, concat, guidedStep, slice } from '../kernels/index.ts';
+import { add, affine, concat, guidedStep, slice } from '../kernels/index.ts';
 import type { StableDiffusion } from './model.ts';
 import type { Picture } from './pictures.ts';
 import { initialScale, samplingSteps } from './samplers.ts';
@@ -19,6 +19,13 @@ export interface GenerateOptions {
   prompts: readonly string[];
   /** What to move away from: one for all, or one for each picture. Not read where `scale` is 1. */
   negative?: string | readonly string[];
+  /** Follows what a prompt says beyond a plainer one, such as a learned subject, more strongly than the rest of it. */
+  emphasis?: {
+    /** One for each picture: its prompt without what is to be followed more strongly. */
+    readonly plain: readonly string[];
+    /** How much is added; 0 is none. Half as much again is to be computed. */
+    readonly strength: number;
+  };
   /** One for each picture. A seed means the same first noise on every adapter. */
   seeds: readonly number[];
   /** Steps of the sampler: evaluations of the UNet for each picture, one more for PNDM. */
@@ -39,12 +46,29 @@ export interface GenerateOptions {
 
 /** Draws pictures. Call it outside scopes: it awaits the device. */
 export async function generate(model: StableDiffusion, options: GenerateOptions): Promise<Picture[]> {
-  const { prompts, negative = '', seeds, steps, scale, sampler, eta, batch = DRAWN_AT_ONCE, onStep } = options;
+  const {
+    prompts,
+    negative = '',
+    emphasis,
+    seeds,
+    steps,
+    scale,
+    sampler,
+    eta,
+    batch = DRAWN_AT_ONCE,
+    onStep,
+  } = options;
   const negatives = typeof negative === 'string' ? prompts.map(() => negative) : negative;
   if (seeds.length !== prompts.length || negatives.length !== prompts.length)
     throw new Error(
       `[generate] each picture has a prompt, a seed and a negative prompt: got ${prompts.length}, ${seeds.length} and ${negatives.length}`,
     );
+  if (emphasis && emphasis.plain.length !== prompts.length)
+    throw new Error(
+      `[generate] each picture has a prompt and, for emphasis, a plain one: got ${prompts.length} and ${emphasis.plain.length}`,
+    );
+  if (emphasis && !Number.isFinite(emphasis.strength))
+    throw new Error(`[generate] the emphasis is ${emphasis.strength}, it must be a number`);
   if (!Number.isFinite(scale)) throw new Error(`[generate] scale is ${scale}, it must be a number`);
   if (!(Number.isInteger(batch) && batch >= 1))
     throw new Error(`[generate] batch is ${batch}, it must be an integer from 1 up`);
@@ -54,6 +78,7 @@ export async function generate(model: StableDiffusion, options: GenerateOptions)
   // Tokenizes everything first: a prompt that is too long is said before any long work.
   const ids = prompts.map((prompt) => encode(model, prompt));
   const negativeIds = negatives.map((prompt) => encode(model, prompt));
+  const plainIds = emphasis?.plain.map((prompt) => encode(model, prompt));
   const channels = model.unet.config.in_channels;
   const pictures: Picture[] = [];
   const batches = Math.ceil(prompts.length / batch);
@@ -64,11 +89,13 @@ export async function generate(model: StableDiffusion, options: GenerateOptions)
     const context = encodePrompts(model, ids.slice(from, to));
     const without = scale === 1 ? null : encodePrompts(model, negativeIds.slice(from, to));
     const start = noise('latents', 0, initialScale(schedule, plan));
+    const plain = plainIds ? encodePrompts(model, plainIds.slice(from, to)) : null;
     const latents = await denoise(model.unet, start, context, without, plan, {
       scale,
+      ...(plain ? { emphasis: { plain, strength: emphasis!.strength } } : {}),
       freshNoise: (i) => noise('sampler', i),
       onStep: (i) => onStep?.(b * plan.length + i + 1, batches * plan.length),
-    }).finally(() => release(start, context, ...(without ? [without] : [])));
+    }).finally(() => release(start, context, ...(without ? [without] : []), ...(plain ? [plain] : [])));
     try {
       pictures.push(...(await decodeLatents(model, latents)));
     } finally {
@@ -140,6 +167,8 @@ function hostNoise(
 
 export interface DenoiseOptions {
   scale: number;
+  /** The context (N, L, D) of plainer prompts, and how much is added of what the prompts say beyond them. */
+  emphasis?: { readonly plain: Tensor; readonly strength: number };
   /** Fresh noise for step i, of the latents' shape; asked for where the step needs it, and released after it. */
   freshNoise?: (i: number) => Tensor;
   /** Called when the device has done step i, with its result, which lives until the next one. */
@@ -148,7 +177,8 @@ export interface DenoiseOptions {
 
 /**
  * Walks the sampler's steps from noise to latents (N, 4, H, W), which the caller releases. With guidance
- * (`scale` ≠ 1, Ho and Salimans 2022) one pass of the UNet predicts without and with the prompt.
+ * (`scale` ≠ 1, Ho and Salimans 2022) one pass of the UNet predicts without and with the prompt; with emphasis for the plainer
+ * prompt too: a second guidance, as Brooks et al. 2023 (equation 3) have one for each of two conditions.
  *
  * @param context (N, L, D) of the prompts
  * @param without the same of the negative prompts; not read without guidance
@@ -159,13 +189,15 @@ export async function denoise(
   context: Tensor,
   without: Tensor | null,
   plan: readonly Step[],
-  { scale, freshNoise, onStep }: DenoiseOptions,
+  { scale, emphasis, freshNoise, onStep }: DenoiseOptions,
 ): Promise<Tensor> {
   const { device } = unet;
   const guided = scale !== 1;
   if (guided && !without) throw new Error('[denoise] guidance needs the context of a negative (or empty) prompt');
   const run = <T>(body: () => T): T => noGrad(device, () => scope(device, body));
-  const texts = guided ? run(() => concat([without!, context], 0)) : context; // (2N, L, D)
+  const contexts = [...(guided ? [without!] : []), context, ...(emphasis ? [emphasis.plain] : [])];
+  const joined = (parts: readonly Tensor[]) => (parts.length === 1 ? parts[0]! : concat([...parts], 0));
+  const texts = contexts.length === 1 ? context : run(() => joined(contexts)); // (1 to 3 times N, L, D)
   const remembered = Math.max(0, ...plan.map((step) => step.past.length));
   let latents = run(() => affine(start, 1)); // a copy: the loop releases what it replaces
   let before: Tensor | null = null; // the latents of the last step
@@ -173,8 +205,9 @@ export async function denoise(
   try {
     for (const [i, step] of plan.entries()) {
       const [next, output] = run(() => {
-        const sample = guided ? concat([latents, latents], 0) : latents;
-        const output = unet.forward(sample, Array<number>(sample.shape[0]!).fill(step.timestep), texts);
+        const sample = joined(contexts.map(() => latents));
+        const predicted = unet.forward(sample, Array<number>(sample.shape[0]!).fill(step.timestep), texts);
+        const output = emphasis ? emphasised(predicted, latents.shape[0]!, emphasis.strength) : predicted;
         const noise = step.noise === 0 ? null : noiseFor(i, freshNoise);
         const history = before ? { sample: before, outputs } : undefined;
         return [guidedStep(latents, output, noise, { scale, step, history }), remembered > 0 ? output : null];
@@ -194,8 +227,19 @@ export async function denoise(
     release(latents);
     throw error;
   } finally {
-    release(...(before ? [before] : []), ...outputs, ...(guided ? [texts] : []));
+    release(...(before ? [before] : []), ...outputs, ...(contexts.length > 1 ? [texts] : []));
   }
+}
+
+/**
+ * Predictions for the prompts moved on by `strength` times what they differ from those for the plainer ones: the last 2N of
+ * `predicted` (2N or 3N, 4, H, W) become N, behind those without a prompt, if there are any.
+ */
+function emphasised(predicted: Tensor, n: number, strength: number): Tensor {
+  const all = predicted.shape[0]!;
+  const [prompts, plain] = [slice(predicted, 0, all - 2 * n, all - n), slice(predicted, 0, all - n, all)];
+  const moved = add(affine(prompts, 1 + strength), affine(plain, -strength));
+  return all === 2 * n ? moved : concat([slice(predicted, 0, 0, n), moved], 0);
 }
 
 function noiseFor(i: number, freshNoise?: (i: number) => Tensor): Tensor {

@@ -1,7 +1,7 @@
 /** The configuration of `npm run evaluate`. */
 import { z } from 'zod';
 import { SUBJECTS } from '../../diffusion/world.ts';
-import { count, parseWith, sampling, seed, world } from '../config.ts';
+import { count, emphasis, parseWith, sampling, seed, world } from '../config.ts';
 
 const prompts = z.array(z.string()).default([]);
 
@@ -47,6 +47,7 @@ export const EVALUATION = z.strictObject({
       seeds: z.array(seed).min(1).default([0, 1, 2, 3]).describe('of training and class pictures'),
       shown: z.array(z.string()).min(1).describe('expressions that are trained on'),
       ...sampling,
+      emphasis,
       drawings: count.default(4).describe('pictures of each prompt'),
       variants: z
         .record(z.string().regex(/^[\w.-]+$/, 'letters, digits, ".", "_" and "-" only'), variant)

@@ -157,7 +157,7 @@ export async function planRuns(
   { model, dreambooth }: Pick<Evaluation, 'model' | 'dreambooth'>,
   place: string,
 ): Promise<Run[]> {
-  const { subjects, seeds, variants, drawings, sampler, steps, scale } = dreambooth;
+  const { subjects, seeds, variants, drawings, sampler, steps, scale, emphasis } = dreambooth;
   const stray = dreambooth.rows.find((name) => !Object.hasOwn(variants, name));
   if (stray !== undefined)
     throw new ConfigError(`dreambooth.rows: "${stray}" is none of the variants ${Object.keys(variants).join(', ')}`);
@@ -182,6 +182,7 @@ export async function planRuns(
       'sample.sampler': sampler,
       'sample.steps': steps,
       'sample.scale': scale,
+      'sample.emphasis': emphasis,
       'sample.seeds': Array.from({ length: drawings }, (_, i) => DRAWN_FROM + seed * drawings + i),
       'sample.every': 0,
       'sample.grey': false,

@@ -74,7 +74,9 @@ export async function trainDreamBooth(
   await report(model, config, shots, before, after, folder);
   const minutes = (performance.now() - started) / 60_000;
   console.log(`\nDone in ${minutes.toFixed(1)} minutes. Look at ${path.join(folder, 'samples.png')}`);
-  console.log(`Draw more: node cli/sample.js --model ${path.join(folder, 'model')} "${plainPrompt(config)}"`);
+  const { emphasis } = config.sample;
+  const stronger = emphasis > 0 ? ` --plain "${anyPrompt(config, 'plain')}" --emphasis ${emphasis}` : '';
+  console.log(`Draw more: node cli/sample.js --model ${path.join(folder, 'model')} "${anyPrompt(config, 'prompt')}"${stronger}`);
 }
 
 /**
@@ -89,6 +91,7 @@ export async function prepareLesson(model: StableDiffusion, config: DreamBoothCo
   const unseen = data.unseen === null ? [] : await loadSubject(resolvePath(data.unseen), size, 'center');
   const words = (name: string) => ({ token: data.token, class: data.class, name });
   const subjectPrompt = ({ name }: SubjectPicture) => fillPrompt(data.prompt, words(name));
+  const withoutSubject = ({ name }: SubjectPicture) => fillPrompt(data.plain, words(name));
   // A class prompt with {name} stands for one prompt for each of the subject's pictures, and for each further name.
   const names = [...subject.map(({ name }) => name), ...prior.names];
   const classPrompts = prior.prompts.flatMap((template) =>
@@ -97,8 +100,8 @@ export async function prepareLesson(model: StableDiffusion, config: DreamBoothCo
       : [fillPrompt(template, words(''))],
   );
   const shots: Shot[] = [
-    ...shotsOf(subject, 'shown', subjectPrompt),
-    ...shotsOf(unseen, 'unseen', subjectPrompt),
+    ...shotsOf(subject, 'shown', subjectPrompt, withoutSubject),
+    ...shotsOf(unseen, 'unseen', subjectPrompt, withoutSubject),
     ...[...new Set(prior.prompts.map((template) => fillPrompt(template, words(subject[0]!.name))))].map((prompt) => ({
       prompt,
       kind: 'class' as const,
@@ -110,7 +113,8 @@ export async function prepareLesson(model: StableDiffusion, config: DreamBoothCo
       truths: [],
     })),
   ];
-  for (const prompt of [...shots.map(({ prompt }) => prompt), ...classPrompts]) encode(model, prompt); // one that is too long is said now
+  for (const prompt of [...shots.flatMap(({ prompt, plain = prompt }) => [prompt, plain]), ...classPrompts])
+    encode(model, prompt); // one that is too long is said now
   if (!train.unet && !train.text)
     throw new ConfigError('train.unet and train.text are both false: nothing would be trained');
   if (train.begin !== null && !train.token)
@@ -160,8 +164,8 @@ async function loadModel(device: Device, folder: string): Promise<StableDiffusio
 }
 
 /** The subject's prompt with the class for a name. */
-const plainPrompt = ({ data }: DreamBoothConfig): string =>
-  fillPrompt(data.prompt, { token: data.token, class: data.class, name: data.class });
+const anyPrompt = ({ data }: DreamBoothConfig, template: 'prompt' | 'plain'): string =>
+  fillPrompt(data[template], { token: data.token, class: data.class, name: data.class });
 
 /** Records what a run rests on: the hashes of the model's weights and of the subject's pictures. */
 export async function recordLesson(
@@ -254,7 +258,7 @@ async function sampleMidway(
   step: number,
   folder: string,
 ): Promise<void> {
-  const prompts = [plainPrompt(config), `a ${config.data.class}`];
+  const prompts = [anyPrompt(config, 'prompt'), `a ${config.data.class}`];
   const { steps, scale, sampler, seeds } = config.sample;
   const pictures = await generate(model, { prompts, seeds: prompts.map(() => seeds[0]!), steps, scale, sampler });
   const png = await grid(pictures, { columns: prompts.length, columnLabels: prompts, title: `after ${step} steps` });
@@ -287,6 +291,9 @@ async function planRun(model: StableDiffusion, config: DreamBoothConfig): Promis
     const pictures = await generate(drawn, {
       prompts: Array<string>(DRAWN_AT_ONCE).fill(''),
       seeds: Array<number>(DRAWN_AT_ONCE).fill(0),
+      ...(config.sample.emphasis > 0
+        ? { emphasis: { plain: Array<string>(DRAWN_AT_ONCE).fill(''), strength: config.sample.emphasis } }
+        : {}),
       steps: 3, // the third reaches back farther than the second
       scale: config.sample.scale,
       sampler: config.sample.sampler,

@@ -16,6 +16,8 @@ type DreamBoothConfig = Config<'dreambooth'>;
 /** A prompt of the final sheet and of the evidence. */
 export interface Shot {
   readonly prompt: string;
+  /** The same without the subject. */
+  readonly plain?: string;
   readonly kind: Judged['kind'];
   /** The subject's own pictures of it. */
   readonly truths: readonly Picture[];
@@ -36,10 +38,13 @@ export function shotsOf(
   pictures: readonly SubjectPicture[],
   kind: Shot['kind'],
   promptOf: (one: SubjectPicture) => string,
+  plainOf: (one: SubjectPicture) => string,
 ): Shot[] {
   const prompts = [...new Set(pictures.map(promptOf))];
-  const truths = (prompt: string) => pictures.filter((one) => promptOf(one) === prompt).map(({ crops }) => crops[0]!);
-  return prompts.map((prompt) => ({ prompt, kind, truths: truths(prompt) }));
+  return prompts.map((prompt) => {
+    const own = pictures.filter((one) => promptOf(one) === prompt);
+    return { prompt, plain: plainOf(own[0]!), kind, truths: own.map(({ crops }) => crops[0]!) };
+  });
 }
 
 /**
@@ -53,10 +58,11 @@ export async function drawShots(
   folder: string,
 ): Promise<Picture[][]> {
   const { seeds } = config.sample;
-  const wanted = shots.flatMap(({ prompt, kind }, i) =>
+  const wanted = shots.flatMap(({ prompt, plain = prompt, kind }, i) =>
     (kind === 'other' ? seeds.slice(0, 2) : seeds).map((seed) => ({
       i,
       prompt,
+      plain,
       seed,
       file: path.join(folder, pictureName(i, prompt, seed)),
     })),

@@ -65,6 +65,25 @@ describe('generate', () => {
     expect([wide!.height, wide!.width, wide!.data.length]).toEqual([6, 10, 180]);
   });
 
+  it('emphasises what a prompt says beyond a plainer one', async () => {
+    const before = heldBytes(device);
+    const near = async (options: Partial<GenerateOptions>, other: Partial<GenerateOptions>) => {
+      const [a, b] = [await draw(options), await draw(other)];
+      const apart = a.flatMap(({ data }, i) => [...data].map((value, k) => Math.abs(value - b[i]!.data[k]!)));
+      return Math.max(...apart);
+    };
+    const empty = { plain: ['', '', ''], strength: 2 };
+    // Beyond the empty prompt it is guidance: c + 2(c − u) = u + 3(c − u), and u + 4(c + 2(c − u) − u) = u + 12(c − u).
+    expect(await near({ scale: 1, emphasis: empty }, { scale: 3 })).toBeLessThan(1e-4);
+    expect(await near({ scale: 4, emphasis: empty }, { scale: 12 })).toBeLessThan(1e-3);
+    expect(await near({ scale: 4, emphasis: empty, sampler: 'dpmpp2m' }, { scale: 12, sampler: 'dpmpp2m' })).toBeLessThan(1e-3); // prettier-ignore
+    // Beyond itself, or by nothing, it adds nothing; beyond anything else it does.
+    expect(await near({ emphasis: { plain: ['a dog', 'a cat', 'a dog'], strength: 2 } }, {})).toBeLessThan(1e-4);
+    expect(await near({ emphasis: { plain: ['a car', 'a car', 'a car'], strength: 0 } }, {})).toBeLessThan(1e-4);
+    expect(await near({ emphasis: { plain: ['a car', 'a car', 'a car'], strength: 2 } }, {})).toBeGreaterThan(1e-2);
+    expect(heldBytes(device)).toBe(before);
+  });
+
   it.each(['pndm', 'dpmpp2m'] as const)('%s remembers no other picture’s steps', async (sampler) => {
     const before = heldBytes(device);
     const done: number[] = [];
@@ -97,6 +116,10 @@ describe('generate', () => {
     const dispatches = device.stream.dispatches;
     await expect(draw({ seeds: [1] })).rejects.toThrow('[generate] each picture has a prompt, a seed and a negative');
     await expect(draw({ negative: ['a'] })).rejects.toThrow('got 3, 3 and 1');
+    await expect(draw({ emphasis: { plain: ['a'], strength: 1 } })).rejects.toThrow(
+      'for emphasis, a plain one: got 3 and 1',
+    );
+    await expect(draw({ emphasis: { plain: ['a', 'b', 'c'], strength: NaN } })).rejects.toThrow('the emphasis is NaN');
     await expect(draw({ scale: NaN })).rejects.toThrow('[generate] scale is NaN');
     await expect(draw({ batch: 0 })).rejects.toThrow('[generate] batch is 0');
     await expect(draw({ steps: 0 })).rejects.toThrow('[sampler] steps is 0');
