@@ -76,7 +76,9 @@ export async function trainDreamBooth(
   console.log(`\nDone in ${minutes.toFixed(1)} minutes. Look at ${path.join(folder, 'samples.png')}`);
   const { emphasis } = config.sample;
   const stronger = emphasis > 0 ? ` --plain "${anyPrompt(config, 'plain')}" --emphasis ${emphasis}` : '';
-  console.log(`Draw more: node cli/sample.js --model ${path.join(folder, 'model')} "${anyPrompt(config, 'prompt')}"${stronger}`);
+  console.log(
+    `Draw more: node cli/sample.js --model ${path.join(folder, 'model')} "${anyPrompt(config, 'prompt')}"${stronger}`,
+  );
 }
 
 /**
