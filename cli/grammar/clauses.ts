@@ -157,7 +157,9 @@ function distancesOf(graph: SchemaGraph, path: readonly (string | number)[]): Re
   return distances;
 }
 
-const shortened = (text: string): string => (text.length > 80 ? `${text.slice(0, 79)}…` : text);
+/** As much of a text as can be read. */
+export const shortened = (text: string, most = 80): string =>
+  text.length > most ? `${text.slice(0, most - 1)}…` : text;
 
 /** The schemas that a value is asked to satisfy for the sake of a node, or its members and elements are. */
 function inside(graph: SchemaGraph, node: Node): Node[] {

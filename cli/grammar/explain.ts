@@ -7,6 +7,8 @@ import { rulesAt } from '../../llm/grammar/cfg/at.ts';
 import { schemasAt } from '../../llm/grammar/schema/at.ts';
 import { compile, type SchemaOptions } from '../../llm/grammar/schema/compile.ts';
 import { advanceAll, start } from '../../llm/grammar/stack.ts';
+import { shortened } from './clauses.ts';
+import { jsonText } from './json.ts';
 import { keysInWords } from './keys.ts';
 import { END, inWords, mayCome, NEXT, nextInWords, type Next } from './next.ts';
 import { placeOf } from './place.ts';
@@ -14,6 +16,8 @@ import { inReason, Reasons, type Question } from './reasons.ts';
 import type { Tokens } from './tokens.ts';
 
 const FORCED = 200;
+/** What a schema says is shown up to so many characters. */
+const SAID = 1000;
 /** Rules of a grammar that are named, at most. */
 const RULES = 20;
 
@@ -192,7 +196,7 @@ function placeInWords(schema: unknown, read: string, options: SchemaOptions): st
   const schemas = schemasAt(schema, path, options);
   return [
     `Schemas that have a say at ${['$', ...path.map((step) => `[${JSON.stringify(step)}]`)].join('')}:`,
-    ...schemas.map(({ place, keywords }) => `  ${place}: ${JSON.stringify(keywords)}`),
+    ...schemas.map(({ place, keywords }) => `  ${place}: ${shortened(jsonText(keywords), SAID)}`),
     ...(schemas.length === 0 ? ['  none: any value is good'] : []),
   ];
 }

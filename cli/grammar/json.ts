@@ -24,7 +24,9 @@ export function jsonText(value: unknown): string {
         );
     const [first, last] = Array.isArray(value) ? '[]' : '{}';
     parts.push(first!);
-    open.push(last!, ...members.flat().reverse());
+    open.push(last!);
+    // One by one: a call has no room for a hundred thousand.
+    for (const [before, member] of members.reverse()) open.push(member, before);
   }
   return parts.join('');
 }

@@ -185,6 +185,12 @@ it('says whether any document begins so', () => {
   expect(explainSchema(false, '', {}, tokens).fits).toBe(false);
 });
 
+it('says no more of a large enumeration than can be read', () => {
+  const { lines } = explainSchema({ enum: Array.from({ length: 100_000 }, (_, i) => `v${i}`) }, '"v1x', {}, tokens);
+  expect(lines[1]).toMatch(/^ {2}`x` may not come: #\/enum: \["v0","v1",.*…\.$/);
+  expect(lines.join('\n').length).toBeLessThan(3000);
+});
+
 // Clauses whose places read alike once they are shortened, and more of them than can be taken out one by one.
 it('names the keyword in schemas that nest deep', () => {
   let schema: unknown = { type: 'integer' };

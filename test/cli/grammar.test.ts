@@ -78,6 +78,8 @@ describe('--check', () => {
     expect(jsonText(value)).toBe(JSON.stringify(value));
     const deep = `${'[{"a":'.repeat(10_000)}1${'}]'.repeat(10_000)}`;
     expect(jsonText(JSON.parse(deep)) === deep).toBe(true);
+    const long = JSON.stringify(Array.from({ length: 200_000 }, (_, i) => i));
+    expect(jsonText(JSON.parse(long)) === long).toBe(true);
   });
 
   it.each([
