@@ -9,28 +9,37 @@ import type { Tokens } from './tokens.ts';
 const ROOM = 60;
 /** In this share of the steps nothing is begun that makes the document longer to close, where that can be. */
 const HOLD = 0.3;
-/** So many tokens are looked at for one that can be printed and makes nothing longer. */
+/** So many tokens are looked at for one that can be printed, and for one that leaves enough to close. */
 const TRIES = 50;
 
-/** A document whose tokens are drawn from the masks, those that can be printed first, until the end of text. */
+/**
+ * A document whose tokens are drawn from the masks, those that can be printed first, until the end of text. Where no token
+ * is drawn behind which the document could be closed within `tokens`, it is closed by the shortest way.
+ */
 function randomDocument(vocabulary: Vocabulary, grammar: Frame, random: HostRandom, tokens: number): string {
   const closing = closingOf(grammar);
-  const matcher = new Matcher(vocabulary, grammar, { tokens });
+  const matcher = new Matcher(vocabulary, grammar);
   const bytes: number[] = [];
-  for (;;) {
-    const may = bits(matcher.mask());
+  for (let left = tokens; ; left -= 1) {
     const hold = random.uniform() < HOLD;
     if (hold && matcher.complete()) break;
     const before = closing.cost(matcher.stack);
-    let token = draw(vocabulary, may, random);
-    for (let i = 0; hold && i < TRIES && matcher.accept(token); i++) {
-      const longer = closing.cost(matcher.stack) > before;
-      matcher.rollback(1);
-      if (!longer) break;
-      token = draw(vocabulary, may, random);
+    const may = before < left ? bits(matcher.mask()) : [];
+    let token: number | null = null;
+    for (let i = 0; i < TRIES && may.length > 0; i++) {
+      const drawn = draw(vocabulary, may, random);
+      const ends = vocabulary.end.includes(drawn);
+      if (!ends && !matcher.accept(drawn)) throw new Error(`[grammar] token ${drawn} is in the mask and not accepted`);
+      const after = ends ? 0 : closing.cost(matcher.stack);
+      if (!ends) matcher.rollback(1);
+      if (after < left) token = drawn;
+      if (after < left && !(hold && after > before)) break;
     }
-    if (vocabulary.end.includes(token)) break;
-    if (!matcher.accept(token)) throw new Error(`[grammar] token ${token} is in the mask and not accepted`);
+    if (token === null) {
+      for (const byte of closing.bytes(matcher.stack)) bytes.push(byte);
+      break;
+    }
+    if (!matcher.accept(token)) break;
     bytes.push(...vocabulary.bytes(token));
   }
   return new TextDecoder('utf-8', { fatal: true }).decode(Uint8Array.from(bytes));
@@ -57,8 +66,10 @@ function bits(mask: Uint32Array): number[] {
 
 /** `count` random documents of a grammar. */
 export function* samples(grammar: Frame, count: number, seed: number, { vocabulary }: Tokens): Iterable<string> {
-  const tokens = closingOf(grammar).cost(start(grammar)) + ROOM;
+  const least = closingOf(grammar).cost(start(grammar));
+  if (least === Infinity)
+    throw new Error('[grammar] no short document of this grammar was found, at whose length samples aim');
   for (let sample = 0; sample < count; sample++) {
-    yield randomDocument(vocabulary, grammar, new HostRandom(randomKey(seed, 'grammar'), sample), tokens);
+    yield randomDocument(vocabulary, grammar, new HostRandom(randomKey(seed, 'grammar'), sample), least + ROOM);
   }
 }

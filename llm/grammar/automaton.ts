@@ -60,6 +60,18 @@ export interface Few {
   readonly cut: number;
 }
 
+/** Bytes that end a key as one that has to come, and how many all of it has, from quote to quote. */
+export interface Toward {
+  readonly bytes: readonly number[];
+  readonly whole: number;
+}
+
+/** The one way in which a frame ends, and the fewest bytes to there. */
+export interface Shortest {
+  readonly outcome: Outcome;
+  readonly bytes: number;
+}
+
 /**
  * One state. The rule that makes masks right: a frame exists only where some sequence of bytes completes it and all that
  * is below it. `step` and `resume` return null rather than a state from which nothing can be completed.
@@ -138,9 +150,22 @@ export abstract class Frame {
     return null;
   }
 
+  /**
+   * The same, and how it ends, where it ends in one way alone; found when it is asked for, so that who makes masks does not
+   * wait for it.
+   */
+  get shortest(): Shortest | null {
+    return null;
+  }
+
   /** About how many bytes it takes to its end at least: whoever looks for a short way is led by it. */
   get least(): number {
     return this.fewest ?? 0;
+  }
+
+  /** Of a key: how it becomes one of those that have to come, in the order in which they are to be tried. */
+  get toward(): readonly Toward[] {
+    return [];
   }
 
   /** One that goes on in some of its ways alone, the shortest among them: many frames have the same. */

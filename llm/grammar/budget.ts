@@ -1,6 +1,47 @@
-import type { Frame, Outcome, Stack } from './automaton.ts';
+import { Frame, type Outcome, type Shortest, type Stack } from './automaton.ts';
 import { decode } from './json/string.ts';
 import { advance, advanceAll, complete } from './stack.ts';
+
+/** Below frames that are looked at apart from those that are below them. */
+class Floor extends Frame {
+  override get shortest(): Shortest {
+    return NOTHING_LEFT;
+  }
+
+  protected step(): null {
+    return null;
+  }
+
+  protected override after(outcome: Outcome): Frame {
+    return new Ended(outcome);
+  }
+}
+
+/** What was above has ended so. */
+export class Ended extends Frame {
+  readonly outcome: Outcome;
+
+  constructor(outcome: Outcome) {
+    super();
+    this.outcome = outcome;
+  }
+
+  override get shortest(): Shortest {
+    return NOTHING_LEFT;
+  }
+
+  override end(): Outcome {
+    return 0;
+  }
+
+  protected step(): null {
+    return null;
+  }
+}
+
+const NOTHING_LEFT: Shortest = { outcome: 0, bytes: 0 };
+
+export const FLOOR: Stack = { frame: new Floor(), below: null, written: null, taken: null };
 
 /** What closes documents. */
 export interface Closes {
@@ -25,10 +66,10 @@ export function steady(frame: Frame): boolean {
   return frame.counted && frame.plain === Infinity && frame.move(LETTER) === frame;
 }
 
-/** Bytes written one after another: those before, then a byte or those of a child. */
+/** Bytes written one after another: those before, then a byte, those of a child or the shortest of a frame. */
 interface Written {
   readonly before: Written | null;
-  readonly last: number | Written | null;
+  readonly last: number | Frame | Written | null;
 }
 
 /** A way in which a context ends. */
@@ -107,7 +148,8 @@ function bytesOf(way: Way): number[] {
   return bytes;
 }
 
-const DONE: Way = { cost: 0, byte: NONE, rest: null };
+/** A way ends where the document does, or where it is known how much is left. */
+const end = (cost: number): Way => ({ cost, byte: NONE, rest: null });
 
 type Bytes = readonly number[];
 
@@ -148,8 +190,9 @@ function endingOf(stack: Stack, way: Way): KeyEnding {
   const key = [...at.taken!].at(-1)!;
   let { taken } = at;
   const depth = depthOf(at);
-  for (; rest !== null && rest.rest !== null && depthOf(at) >= depth; rest = rest.rest) {
+  for (; rest !== null && depthOf(at) >= depth; rest = rest.rest) {
     if (depthOf(at) === depth && at.taken !== null) taken = at.taken;
+    if (rest.rest === null) break;
     at = advance(at, rest.byte)!;
   }
   return {
@@ -212,12 +255,18 @@ export class Closing implements Closes {
 
   /** The bytes that complete the document. Throws where the search was given up. */
   bytes(stack: Stack): Uint8Array {
-    const way = this.sum(stack) === null ? this.way(stack) : null;
-    const bytes = way === null ? this.descent(stack) : Uint8Array.from(bytesOf(way));
+    const bytes = this.descent(stack);
     if (bytes === null) {
       throw new Error(`[grammar] no way to complete the document was found within ${this.limit} states`);
     }
-    return bytes;
+    return Uint8Array.from(bytes);
+  }
+
+  /** The first of these bytes, up to where it is known how many are left; null where the search was given up. */
+  first(stack: Stack): Bytes | null {
+    if (this.sum(stack) !== null) return [];
+    const way = this.way(stack);
+    return way && bytesOf(way);
   }
 
   /** Puts down that these bytes complete the document: from then on it costs no more. */
@@ -226,7 +275,7 @@ export class Closing implements Closes {
   }
 
   /** Of frames that know how many bytes they take, whatever is below: all together; null where one does not. */
-  private sum(stack: Stack): number | null {
+  sum(stack: Stack): number | null {
     const known = this.sums.get(stack);
     if (known !== undefined) return known;
     // From below, as stacks may be deep.
@@ -235,29 +284,47 @@ export class Closing implements Closes {
     for (; at !== null && !this.sums.has(at); at = at.below) path.push(at);
     let sum: number | null = at === null ? 0 : this.sums.get(at)!;
     for (const part of path.reverse()) {
-      const { fewest } = part.frame;
-      sum = sum === null || fewest === null ? null : sum + fewest;
+      const bytes: number | null = sum === null ? null : (part.frame.fewest ?? part.frame.shortest?.bytes ?? null);
+      sum = sum === null || bytes === null ? null : sum + bytes;
       this.sums.set(part, sum);
     }
     return sum;
   }
 
   /** Bytes each of which lowers the cost; null where none does. */
-  private descent(stack: Stack): Uint8Array | null {
+  private descent(stack: Stack): number[] | null {
     const bytes: number[] = [];
-    for (let at = stack; !complete(at);) {
-      const cost = this.cost(at);
-      let below: Stack | null = null;
-      for (let byte = 0; byte < 256 && below === null; byte += 1) {
-        const next = at.frame.alive?.[byte] === 0 ? null : advance(at, byte);
-        if (next === null || this.cost(next) >= cost) continue;
+    for (let at: Stack = stack; ;) {
+      const known: number | null = this.sum(at);
+      if (known === 0 || (known === null && complete(at))) return bytes;
+      const next: Bytes | null = known === null ? this.first(at) : this.lowering(at, known);
+      if (next === null) return null;
+      for (const byte of next) {
         bytes.push(byte);
-        below = next;
+        at = advance(at, byte)!;
       }
-      if (below === null) return null;
-      at = below;
     }
-    return Uint8Array.from(bytes);
+  }
+
+  /** A byte behind which fewer than `cost` are left, where that many are known to be. */
+  private lowering(stack: Stack, cost: number): Bytes | null {
+    const unknown: number[] = [];
+    for (let byte = 0; byte < 256; byte += 1) {
+      const next = stack.frame.alive?.[byte] === 0 ? null : advance(stack, byte);
+      if (next === null) continue;
+      const left = this.sum(next);
+      if (left === null) unknown.push(byte);
+      else if (left < cost) return [byte];
+    }
+    const found = unknown.find((byte) => this.cost(advance(stack, byte)!) < cost);
+    return found === undefined ? null : [found];
+  }
+
+  /** The shortest bytes of a frame that knows how many they are. */
+  private spell(frame: Frame): readonly number[] {
+    const bytes = this.descent({ frame, below: FLOOR, written: null, taken: null });
+    if (bytes === null) throw new Error('[grammar] a frame takes more bytes than it knows');
+    return bytes;
   }
 
   /** See `Closes`. */
@@ -312,11 +379,41 @@ export class Closing implements Closes {
   private find(stack: Stack): Way | null {
     const known = this.node(stack);
     if (known.way !== null) return known.way;
-    if (complete(stack)) return (known.way = DONE);
+    if (complete(stack)) return (known.way = end(0));
     const quick = this.quick(stack, AHEAD);
     if (quick !== null) return quick;
-    const found = new Search(stack, this.contexts, (frame) => this.bytesFrom(frame), this.limit).run();
-    return found && this.remember(stack, found, true);
+    const { contexts, limit } = this;
+    const parts = new Search(
+      stack,
+      contexts,
+      (frame) => this.bytesFrom(frame),
+      (at) => this.sum(at),
+      limit,
+    ).run();
+    if (parts === null) return null;
+    const bytes: number[] = [];
+    let at = stack;
+    for (const part of parts) {
+      if (this.sum(at) !== null) break;
+      for (const byte of typeof part === 'number' ? [part] : this.spell(part)) {
+        bytes.push(byte);
+        at = advance(at, byte)!;
+      }
+    }
+    return this.remember(stack, bytes, true);
+  }
+
+  /** A way by a key that has to come, where none is shorter. */
+  private toward(stack: Stack): Way | null {
+    const { frame, below } = stack;
+    const least = below && this.sum(below);
+    if (least === null) return null;
+    for (const { bytes, whole } of frame.toward) {
+      const after = advanceAll(stack, bytes);
+      const left = after && this.sum(after);
+      if (left !== null && whole + left <= least) return this.remember(stack, bytes);
+    }
+    return null;
   }
 
   /**
@@ -327,6 +424,8 @@ export class Closing implements Closes {
   private quick(stack: Stack, ahead: number): Way | null {
     const { frame } = stack;
     const endings = this.endings.get(frame) ?? [];
+    const toward = this.toward(stack);
+    if (toward !== null) return toward;
     // A key that has begun may be one that has to come.
     if (frame.unique && endings.length === 0) return null;
     const { depth } = this.node(stack);
@@ -346,7 +445,8 @@ export class Closing implements Closes {
       if (frame.move(byte)?.kind !== 'frame') continue;
       tried += 1;
       const after = advance(stack, byte);
-      if (after !== null && (this.node(after).way ?? this.quick(after, ahead - 1)) !== null) {
+      if (after === null) continue;
+      if ((this.sum(after) ?? this.node(after).way ?? this.quick(after, ahead - 1)) !== null) {
         return this.remember(stack, [byte]);
       }
     }
@@ -354,7 +454,8 @@ export class Closing implements Closes {
   }
 
   /**
-   * Puts a way down for each stack on it; `bytes` lead to the document's end, or to a stack whose way is known. `learn`: how
+   * Puts a way down for each stack on it; `bytes` lead to the document's end, or to a stack of which a way is known, or how
+   * long it is. `learn`: how
    * the frames on top of these stacks have ended, too.
    */
   private remember(stack: Stack, bytes: Bytes, learn = false): Way | null {
@@ -369,8 +470,9 @@ export class Closing implements Closes {
       frames.push(at.frame);
     }
     const last = nodes.at(-1)!;
-    if (last.way === null && !complete(at)) return null;
-    let way = (last.way ??= DONE);
+    const left = this.sum(at);
+    if (last.way === null && left === null && !complete(at)) return null;
+    let way = left === null ? (last.way ??= end(0)) : end(left);
     for (let i = bytes.length - 1; i >= 0; i--) {
       way = { cost: way.cost + 1, byte: bytes[i]!, rest: way };
       if (way.cost < (nodes[i]!.way?.cost ?? Infinity)) nodes[i]!.way = way;
@@ -433,20 +535,29 @@ class Search {
   /** Of the stack's frames. */
   private readonly stack = new Set<Context>();
   private readonly bottom: Context;
+  /** There are frames below it. */
+  private readonly above: boolean;
   private left: number;
 
+  /** `sum`: how many bytes complete a stack, where that is known. */
   constructor(
     stack: Stack,
     contexts: WeakMap<Frame, Context>,
     bytesFrom: (frame: Frame) => readonly number[],
+    sum: (stack: Stack) => number | null,
     limit: number,
   ) {
     this.contexts = contexts;
     this.bytesFrom = bytesFrom;
     this.left = limit;
-    // From the bottom up: each frame of the stack is a context, whose end the one below awaits.
+    // From the bottom up: each frame of the stack is a context, whose end the one below awaits. What is below one that ends
+    // in one way is closed alike, whatever is done above.
     const frames: Stack[] = [];
-    for (let at: Stack | null = stack; at !== null; at = at.below) frames.push(at);
+    for (let at: Stack | null = stack; at !== null; at = at.below) {
+      frames.push(at);
+      if (at !== stack && sum(at) !== null && at.frame.shortest !== null) break;
+    }
+    this.above = frames.at(-1)!.below !== null;
     let context: Context | null = null;
     let below = 0;
     this.bottom = new Context(null, 0);
@@ -466,8 +577,8 @@ class Search {
   /** The item of the frame on top so far. */
   private held: Item | null = null;
 
-  /** The bytes of the shortest way, or null. */
-  run(): number[] | null {
+  /** The shortest way, byte by byte and by frames whose shortest way it has; null where none is found. */
+  run(): (number | Frame)[] | null {
     const found = this.search();
     // What the stack's frames have opened outlives them.
     for (const context of this.stack) {
@@ -478,7 +589,7 @@ class Search {
     return found;
   }
 
-  private search(): number[] | null {
+  private search(): (number | Frame)[] | null {
     for (let exits = EXITS; ;) {
       let best: Context | null = null;
       let held = false;
@@ -529,11 +640,21 @@ class Search {
     if (move.kind === 'frame') this.put(context, { ...item, frame: move, pending: NONE, written, bytes });
     else if (move.kind === 'pop') {
       // A key's last byte is its quote.
-      const key = context.key && decode([...context.key, ...flat(written).slice(0, -1)]);
+      const key = context.key && decode([...context.key, ...(flat(written) as number[]).slice(0, -1)]);
       const pending = move.consumed ? NONE : byte;
-      if (context !== this.bottom) this.exit(context, { outcome: move.outcome, pending, key, bytes, written });
+      if (context !== this.bottom || (this.above && move.consumed))
+        this.exit(context, { outcome: move.outcome, pending, key, bytes, written });
     } else {
       const { frame, child } = move;
+      const { shortest } = child;
+      if (shortest !== null) {
+        const exit = { outcome: shortest.outcome, pending: NONE, key: null, bytes: shortest.bytes };
+        this.resume(
+          { context, item: { ...item, frame, written, bytes } },
+          { ...exit, written: { before: null, last: child } },
+        );
+        return;
+      }
       let opened = this.contexts.get(child);
       if (opened === undefined) {
         this.contexts.set(child, (opened = new Context(child.unique ? [] : null, 0)));
@@ -554,6 +675,13 @@ class Search {
   }
 
   private put(context: Context, reached: Item): void {
+    const { shortest } = reached.frame;
+    if (shortest !== null && reached.pending === NONE) {
+      const written = { before: reached.written, last: reached.frame };
+      const bytes = reached.bytes + shortest.bytes;
+      this.exit(context, { outcome: shortest.outcome, pending: NONE, key: null, bytes, written });
+      return;
+    }
     const item = { ...reached, frame: reached.frame.bare ?? reached.frame };
     const key = keyOf(context, item);
     if (item.bytes >= (context.reached.get(key) ?? Infinity)) return;
@@ -599,18 +727,17 @@ function idOf(frame: Frame): number {
   return id;
 }
 
-function flat(written: Written | null): number[] {
-  const bytes: number[] = [];
-  const add = (written: Written | null): void => {
-    const parts: (number | Written)[] = [];
-    for (let at = written; at !== null; at = at.before) if (at.last !== null) parts.push(at.last);
-    for (const part of parts.reverse()) {
-      if (typeof part === 'number') bytes.push(part);
-      else add(part);
-    }
-  };
-  add(written);
-  return bytes;
+/** In the order in which they are written. */
+function flat(written: Written | null): (number | Frame)[] {
+  const parts: (number | Frame)[] = [];
+  const open: (number | Frame | Written | null)[] = [written];
+  while (open.length > 0) {
+    const part = open.pop()!;
+    if (part === null) continue;
+    if (typeof part === 'number' || part instanceof Frame) parts.push(part);
+    else open.push(part.before, part.last);
+  }
+  return parts.reverse();
 }
 
 /** Of the hexadecimal digits of an escape, any of which goes on, so many are tried. */

@@ -1,7 +1,7 @@
-import { Frame, type Outcome, type Stack } from './automaton.ts';
-import type { Closing } from './budget.ts';
+import type { Frame, Outcome, Stack } from './automaton.ts';
+import { Ended, FLOOR, type Closing } from './budget.ts';
 import type { Cell, Leads, Leaf, Masks } from './mask.ts';
-import { advance } from './stack.ts';
+import { advance, advanceAll } from './stack.ts';
 
 /** A character cut short lacks up to so many bytes. */
 export const CUT = 3;
@@ -17,7 +17,7 @@ export const OTHER_KEY = 16;
 /** A way in which a frame ends, whatever is below. */
 interface Ending {
   readonly outcome: Outcome;
-  readonly bytes: Uint8Array;
+  readonly bytes: number;
   /** How many keys are written on it that may have to be others. */
   readonly keys: number;
 }
@@ -70,8 +70,8 @@ export class Reserve {
     const ending = this.ending(apart);
     if (ending === null) return;
     const rest = below && resumed(below, ending.outcome);
-    const way = rest === null ? [] : this.closing.bytes(rest);
-    this.closing.learn(next, [...ending.bytes, ...way]);
+    const way = rest === null ? [] : this.closing.first(rest)!;
+    this.closing.learn(next, [...this.closing.bytes(apart), ...way]);
   }
 
   /** By the outcome with which they end, how many bytes the frames take at most; null where it is not known. */
@@ -82,17 +82,17 @@ export class Reserve {
       const ending = this.ending(stack);
       if (ending === null || !open(stack)) return null;
       const { outcome, bytes, keys } = ending;
-      ends.set(outcome, Math.max(ends.get(outcome) ?? 0, bytes.length + CUT + keys * OTHER_KEY));
+      ends.set(outcome, Math.max(ends.get(outcome) ?? 0, bytes + CUT + keys * OTHER_KEY));
     }
     return ends;
   }
 
   private ending(stack: Stack): Ending | null {
-    if (this.closing.cost(stack) === Infinity) return null;
-    const bytes = this.closing.bytes(stack);
+    const first = this.closing.first(stack);
+    if (first === null) return null;
     let keys = stack.frame.unique ? 1 : 0;
     let at = stack;
-    for (const byte of bytes) {
+    for (const byte of first) {
       const next = advance(at, byte)!;
       if (next.frame.unique && !at.frame.unique) {
         keys += 1;
@@ -100,41 +100,21 @@ export class Reserve {
       }
       at = next;
     }
-    const outcome = at.below === null ? (at.frame as Ended).outcome : at.frame.end()!;
-    return { outcome, bytes, keys };
+    // Keys behind these have to come: no other member has them.
+    const left = this.closing.sum(at) ?? 0;
+    return { outcome: this.outcome(at), bytes: first.length + left, keys };
+  }
+
+  /** How the frame above the floor ends, of which it is known how many bytes are left. */
+  private outcome(stack: Stack): Outcome {
+    let at = stack;
+    while (at.below !== null && at.below !== FLOOR) at = at.below;
+    const { shortest } = at.frame;
+    if (at.below !== null && shortest !== null) return shortest.outcome;
+    const ended = advanceAll(stack, this.closing.bytes(stack))!;
+    return ended.below === null ? (ended.frame as Ended).outcome : ended.frame.end()!;
   }
 }
-
-/** Below frames that are looked at apart from those that are below them. */
-class Floor extends Frame {
-  protected step(): null {
-    return null;
-  }
-
-  protected override after(outcome: Outcome): Frame {
-    return new Ended(outcome);
-  }
-}
-
-/** What was above has ended so. */
-class Ended extends Frame {
-  readonly outcome: Outcome;
-
-  constructor(outcome: Outcome) {
-    super();
-    this.outcome = outcome;
-  }
-
-  override end(): Outcome {
-    return 0;
-  }
-
-  protected step(): null {
-    return null;
-  }
-}
-
-const FLOOR: Stack = { frame: new Floor(), below: null, written: null, taken: null };
 
 /** The leaf's frames as a stack; `root`: that on which the walk began. */
 function stackOf(cell: Cell, { written }: Leaf, root: Stack, top = true): Stack {

@@ -1,5 +1,5 @@
 import { Frame, Interned } from '../automaton.ts';
-import type { Move, Outcome } from '../automaton.ts';
+import type { Move, Outcome, Shortest } from '../automaton.ts';
 import { Unsupported } from '../refusal.ts';
 import type { Decimal } from './decimal.ts';
 import { farthest, Line, nearest, stripped } from './line.ts';
@@ -41,6 +41,8 @@ export interface Numbers {
  * No text is offered that JavaScript reads as infinite, or as zero though it is not; exponents that are not scientific (12e3,
  * 0.5e3) stop where that could come.
  *
+ * `sole`: the one outcome, where there is but one.
+ *
  * Numbers have no end of their own: a frame whose number is wanted ends at white space, a comma or a closing bracket,
  * which is not consumed.
  */
@@ -48,21 +50,22 @@ export function numbers(
   tests: readonly NumberTest[],
   outcome: (truths: readonly boolean[]) => Outcome | null,
   { whole, fraction, exponent }: NumberLimits = limits,
+  sole: Outcome | null = null,
 ): Numbers | null {
   const most = 10 ** exponent - 1;
   const [lowest, highest] = [Math.max(-most, nearest.lead), Math.min(most, farthest.lead)];
   const real = { whole, fraction, exponent, lowest, highest, scientific: true, integers: false };
   const line = new Line(tests, outcome, false);
-  if (line.everything) return new Reader({ ...real, scientific: false }, line);
+  if (line.everything) return new Reader({ ...real, scientific: false }, line, sole);
   const one: NumberTest = { kind: 'multiple', of: { digits: 1n, exponent: 0 } };
   const fractional = new Line(
     [...tests, one],
     (truths) => (truths.at(-1) ? null : outcome(truths.slice(0, -1))),
     false,
   );
-  if (new Reader(real, fractional).any) return new Reader(real, line);
+  if (new Reader(real, fractional, sole).any) return new Reader(real, line, sole);
   const integer = { ...real, fraction: Math.min(fraction, whole), lowest: whole, integers: true };
-  const reader = new Reader(integer, new Line(tests, outcome, true));
+  const reader = new Reader(integer, new Line(tests, outcome, true), sole);
   if (reader.any) return reader;
   if (line.wantsSome) {
     throw new Unsupported(
@@ -102,16 +105,19 @@ interface Prefix {
 class Reader implements Numbers {
   private readonly form: Form;
   private readonly line: Line;
+  /** The outcome of all numbers, where they have one. */
+  readonly sole: Outcome | null;
   private readonly frames = new Interned<NumberFrame | null>();
 
-  constructor(form: Form, line: Line) {
+  constructor(form: Form, line: Line, sole: Outcome | null) {
     this.form = form;
     this.line = line;
+    this.sole = sole;
   }
 
   /** Whether there is a number at all. */
   get any(): boolean {
-    return [...'-0123456789'].some((text) => this.open(text.charCodeAt(0)) !== null);
+    return BEGIN.some((byte) => this.open(byte) !== null);
   }
 
   open(byte: number): NumberFrame | null {
@@ -287,6 +293,39 @@ class Reader implements Numbers {
   }
 }
 
+/** Bytes with which numbers begin, and with which they go on. */
+const BEGIN = [...'-0123456789'].map((text) => text.charCodeAt(0));
+const GO_ON = [...'0123456789.eE+-'].map((text) => text.charCodeAt(0));
+
+/** So many states are looked at for the nearest that is a number. */
+const NEAR = 1000;
+
+/** The fewest characters of one of the numbers; null where that is far to see. */
+export function shortestNumber(numbers: Numbers): number | null {
+  const left = toEnd(BEGIN.map((byte) => numbers.open(byte)).filter((frame) => frame !== null));
+  return left === null ? null : 1 + left;
+}
+
+/** How many characters lead from the nearest of the frames to a number; null where that is far to see. */
+function toEnd(frames: readonly Frame[]): number | null {
+  const seen = new Set(frames);
+  let level = frames;
+  for (let count = 0; level.length > 0 && seen.size <= NEAR; count += 1) {
+    if (level.some((frame) => frame.end() !== null)) return count;
+    const next: Frame[] = [];
+    for (const frame of level) {
+      for (const byte of GO_ON) {
+        const move = frame.move(byte);
+        if (move?.kind !== 'frame' || seen.has(move)) continue;
+        seen.add(move);
+        next.push(move);
+      }
+    }
+    level = next;
+  }
+  return null;
+}
+
 /** Bytes that may stand behind a value. */
 const behind = new Set([...' \t\n\r,]}'].map((text) => text.charCodeAt(0)));
 const [minus, plus, point, zero, nine, e, E] = [...'-+.09eE'].map((text) => text.charCodeAt(0)) as [
@@ -313,6 +352,7 @@ class NumberFrame extends Frame {
   /** How the number will end in any case, where that is known. */
   private readonly settled: Outcome | null;
   private readonly name: string | null;
+  private left: number | null | undefined;
 
   constructor(reader: Reader, prefix: Prefix, settled: Outcome | null, name: string | null) {
     super();
@@ -324,6 +364,13 @@ class NumberFrame extends Frame {
 
   override get signature(): string | null {
     return this.name;
+  }
+
+  override get shortest(): Shortest | null {
+    const outcome = this.settled ?? this.reader.sole;
+    if (outcome === null) return null;
+    if (this.left === undefined) this.left = toEnd([this]);
+    return this.left === null ? null : { outcome, bytes: this.left };
   }
 
   protected override step(byte: number): Move {

@@ -246,9 +246,14 @@ export class Satisfiability {
   }
 
   /** Whether a value can be what such a key's is asked, by what the object asks of all its members. */
-  possible({ members, keys }: PlainObject, key: KeyClass): boolean {
-    if (keys.some((language) => !key.within.has(language.key))) return false;
-    return this.value(this.derivatives.algebra.and(...members.map((assertion) => this.memberValue(assertion, key))));
+  possible(plain: PlainObject, key: KeyClass): boolean {
+    if (plain.keys.some((language) => !key.within.has(language.key))) return false;
+    return this.value(this.asked(plain, key));
+  }
+
+  /** What the object asks of the value of such a key, by what it asks of all its members. */
+  asked({ members }: PlainObject, key: KeyClass): Formula {
+    return this.derivatives.algebra.and(...members.map((assertion) => this.memberValue(assertion, key)));
   }
 
   /** What a `members` assertion asks of the value of such a key. */

@@ -7,10 +7,13 @@ import {
   type Like,
   type Move,
   type Outcome,
+  type Shortest,
+  type Toward,
   type Uniform,
 } from '../automaton.ts';
 import { combine } from '../text/combine.ts';
 import { finite } from '../text/finite.ts';
+import { Nearest } from '../text/nearest.ts';
 import { words } from '../text/words.ts';
 import { CODE_POINTS, DEAD, NONE, firstFrom, meets, type Language, type Range } from '../text/language.ts';
 
@@ -33,6 +36,8 @@ export interface StringOptions {
   readonly sooner?: ReadonlyMap<string, number>;
   /** Those in every language are wanted, or those in some: where that is said, less has to be searched for. */
   readonly wanted?: 'every' | 'some' | undefined;
+  /** All end so. */
+  readonly sole?: Outcome | undefined;
 }
 
 /**
@@ -42,12 +47,12 @@ export interface StringOptions {
 export function strings(
   languages: readonly Language[],
   outcome: (labels: readonly number[]) => Outcome | null,
-  { unique = 0, apart = false, open = false, sooner, wanted }: StringOptions = {},
+  { unique = 0, apart = false, open = false, sooner, wanted, sole }: StringOptions = {},
 ): Strings | null {
   const language = combine('', languages, (labels) => outcome(labels) ?? NONE, wanted);
   if (language.start === DEAD) return null;
   const few = apart && !languages.every(({ texts }) => texts) ? toldApart(language, unique) : null;
-  return { open: new StringFrames(few ?? language, { unique, open, sooner }).content((few ?? language).start) };
+  return { open: new StringFrames(few ?? language, { unique, open, sooner, sole }).content((few ?? language).start) };
 }
 
 /** The same as a list of texts, if there are at most so many: whoever looks for another one sees what differs. */
@@ -115,6 +120,13 @@ interface FrameOptions {
   readonly unique: number;
   readonly open: boolean;
   readonly sooner: ReadonlyMap<string, number> | undefined;
+  readonly sole: Outcome | undefined;
+}
+
+/** Which of the keys that have to come a state leads to first, and how to each. */
+interface Lead {
+  readonly rank: number;
+  readonly toward: readonly Toward[];
 }
 
 /** The frames of one language's strings. */
@@ -127,34 +139,70 @@ class StringFrames {
   private readonly firsts: string[] = [];
   private readonly fewOf: (readonly string[] | null | undefined)[] = [];
   private readonly sooner: ReadonlyMap<string, number> | undefined;
-  private leads: Map<number, number> | null = null;
+  private readonly sole: Outcome | undefined;
+  private readonly nearest: Nearest;
+  private leads: Map<number, Lead> | null = null;
 
-  constructor(language: Language, { unique, open, sooner }: FrameOptions) {
+  constructor(language: Language, { unique, open, sooner, sole }: FrameOptions) {
     this.language = language;
     this.unique = unique;
     this.open = open;
     this.sooner = sooner;
+    this.sole = sole;
+    this.nearest = new Nearest(language, leastBytes);
+  }
+
+  /** `more` bytes before one of these states. */
+  shortest(states: readonly number[], more: number): Shortest | null {
+    if (this.sole === undefined || this.unique > 0) return null;
+    let bytes = Infinity;
+    for (const state of states) {
+      const left = this.nearest.from(state);
+      if (left === null) return null;
+      bytes = Math.min(bytes, more + left + 1);
+    }
+    return { outcome: this.sole, bytes };
+  }
+
+  /** The states to which code points from … to lead. */
+  between(state: number, from: number, to: number): number[] {
+    const states = new Set<number>();
+    const ranges = this.language.ranges(state);
+    for (let i = firstFrom(ranges, from); i < ranges.length && ranges[i]!.from <= to; i += 1)
+      states.add(ranges[i]!.state);
+    return [...states];
   }
 
   /** How much later than at others it is to be looked at what `state` leads to. */
   later(state: number): number {
-    if (this.sooner === undefined || this.sooner.size === 0) return 0;
-    return LATER * ((this.leads ??= this.leadsTo(this.sooner)).get(state) ?? RANKS);
+    return this.sooner === undefined || this.sooner.size === 0 ? 0 : LATER * (this.lead(state)?.rank ?? RANKS);
   }
 
-  /** The states that lead to one of these texts, and to which first. */
-  private leadsTo(texts: ReadonlyMap<string, number>): Map<number, number> {
-    const leads = new Map<number, number>();
+  /** The states that lead to one of these texts. */
+  private leadsTo(texts: ReadonlyMap<string, number>): Map<number, Lead> {
+    const leads = new Map<number, Lead>();
     for (const [text, rank] of texts) {
       if (rank >= RANKS) continue;
       let state = this.language.start;
-      for (const character of ['', ...text]) {
-        if (character !== '') state = this.language.step(state, character.codePointAt(0)!);
+      for (let at = 0; ;) {
+        const lead = leads.get(state);
+        const rest = text.slice(at);
+        const toward = { bytes: [...quoted(rest).subarray(1)], whole: quoted(text).length };
+        leads.set(state, { rank: Math.min(lead?.rank ?? RANKS, rank), toward: [...(lead?.toward ?? []), toward] });
+        if (rest === '') break;
+        const codePoint = rest.codePointAt(0)!;
+        state = this.language.step(state, codePoint);
         if (state === DEAD) break;
-        leads.set(state, Math.min(leads.get(state) ?? RANKS, rank));
+        at += String.fromCodePoint(codePoint).length;
       }
     }
     return leads;
+  }
+
+  /** To which of the texts that have to come `state` leads, if to any. */
+  lead(state: number): Lead | undefined {
+    if (this.sooner === undefined || this.sooner.size === 0) return undefined;
+    return (this.leads ??= this.leadsTo(this.sooner)).get(state);
   }
 
   /** Between two characters. */
@@ -305,6 +353,14 @@ class ContentFrame extends StringFrame {
   private drawn: Uniform | null | undefined;
   private alike: Like | null | undefined;
 
+  override get shortest(): Shortest | null {
+    return this.frames.shortest([this.state], 0);
+  }
+
+  override get toward(): readonly Toward[] {
+    return this.frames.lead(this.state)?.toward ?? [];
+  }
+
   override get plain(): number {
     return (this.room ??= this.frames.open ? Infinity : plainRoom(this.frames.language, this.state));
   }
@@ -371,6 +427,10 @@ class BytesFrame extends StringFrame {
     this.cut = (from < 0x800 ? 2 : from < 0x10000 ? 3 : 4) - follow;
   }
 
+  override get shortest(): Shortest | null {
+    return this.frames.shortest(this.frames.between(this.state, this.from, this.to), this.follow);
+  }
+
   protected goesOn(text: string): boolean {
     const codePoint = text.codePointAt(0) ?? -1;
     return codePoint >= this.from && codePoint <= this.to;
@@ -400,6 +460,10 @@ class TailFrame extends StringFrame {
     this.part = ` behind ${follow} bytes`;
   }
 
+  override get shortest(): Shortest | null {
+    return this.frames.shortest([this.state], this.follow);
+  }
+
   override get few(): null {
     return null;
   }
@@ -418,12 +482,28 @@ class EscapeFrame extends StringFrame {
   protected readonly part: string;
   protected readonly cut: number;
   private readonly written: string;
+  private rest: Shortest | null | undefined;
 
   constructor(frames: StringFrames, state: number, written: string) {
     super(frames, state);
     this.written = written;
     this.part = ` \\${written}`;
     this.cut = 1 + written.length;
+  }
+
+  override get shortest(): Shortest | null {
+    if (this.rest === undefined) this.rest = this.toEnd();
+    return this.rest;
+  }
+
+  private toEnd(): Shortest | null {
+    const { frames, state, written } = this;
+    const ways = escaped(written).map(([from, to]) => {
+      return frames.shortest(frames.between(state, from, to), (to > 0xffff ? 11 : 5) - written.length);
+    });
+    for (const codePoint of written === '' ? ESCAPES.values() : [])
+      ways.push(frames.shortest(frames.between(state, codePoint, codePoint), 1));
+    return ways.reduce((best, way) => best && way && (way.bytes < best.bytes ? way : best), ways[0]!);
   }
 
   protected goesOn(text: string): boolean {
@@ -498,6 +578,26 @@ function plainRoom(language: Language, state: number): number {
   }
 }
 
+/** By how many bytes they take: plain ones, those of short escapes, those of more bytes in UTF-8. */
+const LENGTHS: readonly (readonly [from: number, to: number, bytes: number])[] = [
+  [0x20, 0x21, 1],
+  [0x23, 0x5b, 1],
+  [0x5d, 0x7f, 1],
+  [0x80, 0x7ff, 2],
+  [0x08, 0x0a, 2],
+  [0x0c, 0x0d, 2],
+  [QUOTE, QUOTE, 2],
+  [BACKSLASH, BACKSLASH, 2],
+  [0x800, 0xffff, 3],
+  [0x10000, LAST_CODE_POINT, 4],
+  [0, SPACE - 1, 6],
+];
+
+/** The fewest bytes in which a JSON string has a code point from … to. */
+function leastBytes(from: number, to: number): number {
+  return LENGTHS.find(([first, last]) => first <= to && last >= from)![2];
+}
+
 /** By the first byte of a character of plain content: whether it leads on (see `Uniform`), a digit each. */
 function firstBytes(ranges: readonly Range[]): string {
   const first = new Uint8Array(256);
@@ -542,3 +642,6 @@ export function decode(bytes: readonly number[]): string {
 }
 
 const UTF8 = new TextDecoder();
+
+/** A text as JSON. */
+const quoted = (text: string): Uint8Array => new TextEncoder().encode(JSON.stringify(text));

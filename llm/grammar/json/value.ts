@@ -1,9 +1,9 @@
-import { bytesIn, Frame, Interned, type ByteSet, type Move, type Outcome } from '../automaton.ts';
+import { bytesIn, Frame, Interned, type ByteSet, type Move, type Outcome, type Shortest } from '../automaton.ts';
 import type { Algebra } from './algebra.ts';
 import { Derivatives, type KeyAlphabet, type KeyClass, type Truths } from './derive.ts';
 import type { Formula, Type } from './formula.ts';
 import { missing, missingNames } from './missing.ts';
-import { numbers, type Numbers } from './number.ts';
+import { limits, numbers, shortestNumber, type Numbers } from './number.ts';
 import {
   assertionsOf,
   differs,
@@ -15,6 +15,7 @@ import {
   testsOf,
   wantedOf,
 } from './satisfy.ts';
+import { Shortest as ShortestValues, type Way, type Ways } from './shortest.ts';
 import { strings, type Strings } from './string.ts';
 
 export interface DocumentOptions {
@@ -25,6 +26,14 @@ export interface DocumentOptions {
 }
 
 export const DEFAULTS: DocumentOptions = { whitespace: 8, order: 'free' };
+
+/** The outcome of what has nothing tracked. */
+const NOTHING_TRACKED = 0;
+
+/** So many elements that have to come are looked at to know how many bytes they take. */
+const ELEMENTS = 10_000;
+
+const UTF8 = new TextEncoder();
 
 /** So many keys and so many texts are known to be used up: keys that are few are told apart by their objects. */
 const FEW_KEYS = 64;
@@ -102,7 +111,8 @@ class Values {
   private readonly numbersOf = new Interned<Numbers | null>();
   private readonly plans = new Interned<Plan | null>();
   private readonly keysOf = new Map<Core, Strings | null>();
-  /** Outcome 0 is that of nothing tracked, in every grammar, so that frames with one signature agree. */
+  private readonly lengths = new ShortestValues<Task>((task) => this.waysOf(task));
+  /** Outcome NOTHING_TRACKED is the same in every grammar, so that frames with one signature agree. */
   private readonly outcomes = new Table<readonly boolean[]>('', []);
   /** Class 0 is that of keys of which nothing is known, likewise. */
   private readonly classes = new Table(keyClass(null, []).key, keyClass(null, []));
@@ -133,8 +143,12 @@ class Values {
     if (literal) return this.literal(task, literal);
     if (byte === QUOTE) return this.string(task)?.open ?? null;
     if (byte === MINUS || (byte >= 0x30 && byte <= 0x39)) return this.number(task)?.open(byte) ?? null;
-    if (byte === OPEN_ARRAY) return this.array(task);
-    return byte === OPEN_OBJECT ? this.object(task) : null;
+    if (byte === OPEN_ARRAY) {
+      const core = this.array(task);
+      return core && this.arrayAt('open', core);
+    }
+    const core = byte === OPEN_OBJECT ? this.object(task) : null;
+    return core && this.objectAt('open', core);
   }
 
   /** What is asked of a value of this type; null where it may be none. */
@@ -172,8 +186,13 @@ class Values {
         const holds = (formula: Formula): boolean => evaluate(formula, (assertion) => truths.get(assertion)!);
         return holds(goal) ? this.outcome(tracked.map(holds)) : null;
       };
-      const wanted = tracked.length === 0 ? wantedOf(goal) : undefined;
-      return strings(languagesOf(assertions), outcome, { unique: unique ? FEW_TEXTS : 0, apart: unique, wanted });
+      const certain = tracked.length === 0;
+      return strings(languagesOf(assertions), outcome, {
+        unique: unique ? FEW_TEXTS : 0,
+        apart: unique,
+        wanted: certain ? wantedOf(goal) : undefined,
+        sole: certain ? NOTHING_TRACKED : undefined,
+      });
     });
   }
 
@@ -183,30 +202,30 @@ class Values {
     const { key, tracked, goal } = restricted;
     return this.numbersOf.get(String(key), () => {
       const assertions = assertionsOf([...tracked, goal]);
-      return numbers(testsOf(assertions), (values) => {
+      const outcome = (values: readonly boolean[]): Outcome | null => {
         const truths = new Map(assertions.map((assertion, i) => [assertion, values[i]!]));
         const holds = (formula: Formula): boolean => evaluate(formula, (assertion) => truths.get(assertion)!);
         return holds(goal) ? this.outcome(tracked.map(holds)) : null;
-      });
+      };
+      return numbers(testsOf(assertions), outcome, limits, tracked.length === 0 ? NOTHING_TRACKED : null);
     });
   }
 
-  private array(task: Task): Frame | null {
+  private array(task: Task): Core | null {
     const restricted = this.restrict(task, 'array');
     if (!restricted) return null;
     const { tracked } = restricted;
     const goal = this.satisfiable.bounded(restricted.goal);
-    if (!this.satisfiable.array(goal)) return null;
-    return this.arrayAt('open', this.core(tracked, goal, null, new Set()));
+    return this.satisfiable.array(goal) ? this.core(tracked, goal, null, new Set()) : null;
   }
 
-  private object(task: Task): Frame | null {
+  private object(task: Task): Core | null {
     const restricted = this.restrict(task, 'object');
     if (!restricted) return null;
     const { tracked, goal } = restricted;
     const taken = new Set<string>();
     if (!this.satisfiable.object(goal, taken)) return null;
-    return this.objectAt('open', this.core(tracked, goal, this.derivatives.alphabet([...tracked, goal]), taken));
+    return this.core(tracked, goal, this.derivatives.alphabet([...tracked, goal]), taken);
   }
 
   private core(
@@ -242,6 +261,89 @@ class Values {
   closed({ tracked, goal }: Core): Outcome | null {
     const { derivatives } = this;
     return derivatives.close(goal) ? this.outcome(tracked.map((formula) => derivatives.close(formula))) : null;
+  }
+
+  /** The fewest bytes of a value; null where they are not known. */
+  shortest(task: Task): number | null {
+    return task.tracked.length > 0 || task.unique ? null : this.lengths.value(task);
+  }
+
+  /** From `place` to the end of an array or object; null where it is not known, or hangs on what it holds. */
+  shortestRest(core: Core, place: Place): Shortest | null {
+    if (core.tracked.length > 0) return null;
+    const bytes = this.lengths.of(core.alphabet === null ? this.arrayWays(core, place) : this.objectWays(core, place));
+    return bytes === null ? null : { outcome: NOTHING_TRACKED, bytes };
+  }
+
+  /** The same behind a child. */
+  shortestBehind({ certain, after }: Plan): Shortest | null {
+    return certain ? this.shortestRest(after(NOTHING_TRACKED), 'next') : null;
+  }
+
+  /** How a value may be written, of which nothing is tracked. */
+  private waysOf(task: Task): Ways<Task> {
+    const ways: Way<Task>[] = [];
+    let others = Infinity;
+    const see = (bytes: number | null, least: number): void => {
+      if (bytes === null) others = Math.min(others, least);
+      else ways.push({ bytes, values: [] });
+    };
+    const numbers = this.number(task);
+    if (numbers !== null) see(shortestNumber(numbers), 2);
+    for (const literal of LITERALS.values()) if (this.literal(task, literal)) see(literal.text.length, 4);
+    const strings = this.string(task);
+    const content = strings?.open.shortest;
+    if (strings !== null) see(content ? 1 + content.bytes : null, 3);
+    if (ways.some(({ bytes }) => bytes <= 2)) return { ways, others };
+    for (const core of [this.array(task), this.object(task)]) {
+      if (core === null) continue;
+      const inside = core.alphabet === null ? this.arrayWays(core, 'open') : this.objectWays(core, 'open');
+      ways.push(...inside.ways.map(({ bytes, values }) => ({ bytes: 1 + bytes, values })));
+      others = Math.min(others, 1 + inside.others);
+    }
+    return { ways, others };
+  }
+
+  /** How the rest of an array may be written: elements that nothing hangs on, as many as there have to be. */
+  private arrayWays(core: Core, place: Place): Ways<Task> {
+    const values: Task[] = [];
+    for (let at = core; ;) {
+      if (this.closed(at) !== null && (place !== 'comma' || values.length > 0)) {
+        return { ways: [{ bytes: separators(values.length, place) + 1, values }], others: Infinity };
+      }
+      const plan = this.element(at);
+      if (plan === null || !plan.certain || plan.task.unique || values.length === ELEMENTS) {
+        return { ways: [], others: separators(values.length + 1, place) + values.length + 2 };
+      }
+      values.push(plan.task);
+      at = plan.after(NOTHING_TRACKED);
+    }
+  }
+
+  /** Likewise of an object: the members that it must have, where no more is asked of them than each by itself. */
+  private objectWays(core: Core, place: Place): Ways<Task> {
+    const { goal, taken, alphabet } = core;
+    if (this.closed(core) !== null && place !== 'comma') return { ways: [{ bytes: 1, values: [] }], others: Infinity };
+    const ways: Way<Task>[] = [];
+    let others = Infinity;
+    for (const part of this.derivatives.alternatives(goal)) {
+      if (!this.satisfiable.object(part, taken)) continue;
+      const plain = this.satisfiable.plain(part);
+      const { required } = plain;
+      const keys = required.reduce((sum, name) => sum + UTF8.encode(JSON.stringify(name)).length + 1, 0);
+      const count = Math.max(required.length, plain.least, place === 'comma' ? 1 : 0);
+      if (plain.others.length > 0 || count > required.length) {
+        // A member takes four bytes at least: "":0.
+        const least = Math.max(keys + required.length, 4);
+        others = Math.min(others, separators(Math.max(count, 1), place) + least + 1);
+        continue;
+      }
+      const values = required.map((name) =>
+        this.task([], this.satisfiable.asked(plain, this.satisfiable.named(name, alphabet!))),
+      );
+      ways.push({ bytes: separators(count, place) + keys + 1, values });
+    }
+    return { ways, others };
   }
 
   /** One more element, or null where there may be none. */
@@ -452,6 +554,9 @@ class Values {
   }
 }
 
+/** How many commas stand between so many children, and before them. */
+const separators = (count: number, place: Place): number => (place === 'next' ? count : Math.max(count - 1, 0));
+
 /** Things by small numbers and back; number 0 is known beforehand. */
 class Table<T> {
   private readonly places = new Map<string, number>();
@@ -503,31 +608,35 @@ abstract class Spaced extends Frame {
   protected abstract behind(spaces: number): Frame;
 }
 
-/** Before a document, and below its value. */
+/** Before a document. */
 class DocumentFrame extends Frame {
-  private readonly values: Values;
-  private readonly task: Task;
+  private readonly value: Frame;
+  private readonly behind: Frame;
 
   constructor(values: Values, task: Task) {
     super();
-    this.values = values;
-    this.task = task;
+    this.value = values.value(task);
+    this.behind = new EndFrame(values, 0);
+  }
+
+  override get shortest(): Shortest | null {
+    return this.value.shortest;
   }
 
   protected step(byte: number): Move {
-    const child = this.values.value(this.task).move(byte);
-    return child?.kind === 'frame' ? { kind: 'push', frame: this, child } : null;
-  }
-
-  protected override after(): Frame {
-    return new EndFrame(this.values, 0);
+    const child = this.value.move(byte);
+    return child?.kind === 'frame' ? { kind: 'push', frame: this.behind, child } : null;
   }
 }
 
-/** Behind a document's value. */
+/** Below a document's value, and behind it. */
 class EndFrame extends Spaced {
   override end(): Outcome {
-    return 0;
+    return NOTHING_TRACKED;
+  }
+
+  override get shortest(): Shortest {
+    return { outcome: NOTHING_TRACKED, bytes: 0 };
   }
 
   override get alive(): ByteSet {
@@ -540,6 +649,10 @@ class EndFrame extends Spaced {
 
   protected step(): Move {
     return null;
+  }
+
+  protected override after(): Frame {
+    return this;
   }
 
   protected behind(spaces: number): Frame {
@@ -558,6 +671,11 @@ class ValueFrame extends Spaced {
 
   override get alive(): ByteSet {
     return ALIVE.value;
+  }
+
+  override get shortest(): Shortest | null {
+    const bytes = this.values.shortest(this.task);
+    return bytes === null ? null : { outcome: NOTHING_TRACKED, bytes };
   }
 
   protected step(byte: number): Move {
@@ -585,6 +703,10 @@ class LiteralFrame extends Frame {
     return `literal ${this.text} ${this.outcome}`;
   }
 
+  override get shortest(): Shortest {
+    return { outcome: this.outcome, bytes: this.text.length };
+  }
+
   protected step(byte: number): Move {
     if (byte !== this.text.charCodeAt(0)) return null;
     if (this.text.length === 1) return { kind: 'pop', outcome: this.outcome, consumed: true };
@@ -601,6 +723,7 @@ type ArrayPlace = 'open' | 'next' | 'comma';
 class ArrayFrame extends Spaced {
   private readonly place: ArrayPlace;
   private readonly core: Core;
+  private rest: Shortest | null | undefined;
 
   constructor(values: Values, place: ArrayPlace, core: Core, spaces: number) {
     super(values, spaces);
@@ -610,6 +733,11 @@ class ArrayFrame extends Spaced {
 
   override get alive(): ByteSet {
     return ALIVE.array[this.place];
+  }
+
+  override get shortest(): Shortest | null {
+    if (this.rest === undefined) this.rest = this.values.shortestRest(this.core, this.place);
+    return this.rest;
   }
 
   protected behind(spaces: number): Frame {
@@ -634,9 +762,12 @@ class ArrayFrame extends Spaced {
 /** Behind the brace, behind a comma, behind a member. */
 type ObjectPlace = 'open' | 'comma' | 'next';
 
+type Place = ArrayPlace | ObjectPlace;
+
 class ObjectFrame extends Spaced {
   private readonly place: ObjectPlace;
   private readonly core: Core;
+  private rest: Shortest | null | undefined;
   private plainer: Frame | null | undefined;
 
   constructor(values: Values, place: ObjectPlace, core: Core, spaces: number) {
@@ -647,6 +778,11 @@ class ObjectFrame extends Spaced {
 
   override get alive(): ByteSet {
     return ALIVE.object[this.place];
+  }
+
+  override get shortest(): Shortest | null {
+    if (this.rest === undefined) this.rest = this.values.shortestRest(this.core, this.place);
+    return this.rest;
   }
 
   override get least(): number {
@@ -687,6 +823,7 @@ class ObjectFrame extends Spaced {
 /** Behind a key, before its colon. */
 class ColonFrame extends Spaced {
   private readonly plan: Plan;
+  private rest: Shortest | null | undefined;
   private plainer: Frame | null | undefined;
 
   constructor(values: Values, plan: Plan, spaces: number) {
@@ -696,6 +833,13 @@ class ColonFrame extends Spaced {
 
   override get alive(): ByteSet {
     return ALIVE.colon;
+  }
+
+  override get shortest(): Shortest | null {
+    if (this.rest !== undefined) return this.rest;
+    const value = this.values.shortest(this.plan.task);
+    const rest = value === null ? null : this.values.shortestBehind(this.plan);
+    return (this.rest = rest && { outcome: rest.outcome, bytes: 1 + value! + rest.bytes });
   }
 
   override get least(): number {
@@ -725,6 +869,7 @@ class ColonFrame extends Spaced {
 class WaitingFrame extends Frame {
   private readonly values: Values;
   private readonly plan: Plan;
+  private rest: Shortest | null | undefined;
   private plainer: Frame | null | undefined;
   private readonly object: boolean;
 
@@ -733,6 +878,11 @@ class WaitingFrame extends Frame {
     this.values = values;
     this.plan = plan;
     this.object = object;
+  }
+
+  override get shortest(): Shortest | null {
+    if (this.rest === undefined) this.rest = this.values.shortestBehind(this.plan);
+    return this.rest;
   }
 
   override get least(): number {

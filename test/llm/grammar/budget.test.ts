@@ -138,6 +138,65 @@ describe('closing', () => {
     expect(complete(advanceAll(behind, found)!)).toBe(true);
   });
 
+  it.each([10, 500, 5000])('of objects that must lie in one another, %i deep', (depth) => {
+    let schema: unknown = { type: 'object' };
+    for (let i = 0; i < depth; i++) schema = { type: 'object', required: ['a'], properties: { a: schema } };
+    let stack = open(schema);
+    const closing = new Closing();
+    const shortest = '{"a":'.length * depth + '{}'.length + depth;
+    expect(closing.cost(stack)).toBe(shortest);
+    const begun = advanceAll(stack, bytes('{"a":{"b":[0],"a'))!;
+    expect(closing.cost(begun)).toBe(shortest - '{"a":{"a'.length);
+    for (const byte of closing.bytes(stack)) {
+      const cost = closing.cost(stack);
+      stack = advance(stack, byte)!;
+      if (depth <= 500) expect(closing.cost(stack)).toBe(cost - 1);
+    }
+    expect(complete(stack)).toBe(true);
+  });
+
+  it.each([
+    [
+      {
+        type: 'object',
+        required: ['a', 'é"'],
+        properties: { a: { type: 'number', minimum: 100 }, 'é"': { type: 'string', minLength: 3 } },
+      },
+      22,
+    ],
+    [{ required: ['a'], type: 'object', properties: { a: { const: '\n\u0001\u20ac' } } }, 19],
+    [
+      { type: 'array', prefixItems: [{ type: 'boolean' }, { enum: ['ab', 'x'] }, { pattern: '^a{3}$' }], minItems: 3 },
+      12,
+    ],
+    [{ type: 'object', anyOf: [{ required: ['abc'] }, { required: ['a', 'b'] }] }, 9],
+    [{ type: 'array', minItems: 2, items: { type: 'integer', multipleOf: 7, exclusiveMinimum: 93 } }, 7],
+    [
+      {
+        $ref: '#/$defs/t',
+        $defs: {
+          t: {
+            type: 'object',
+            required: ['l'],
+            properties: { l: { anyOf: [{ $ref: '#/$defs/t' }, { type: 'null' }] } },
+          },
+        },
+      },
+      10,
+    ],
+  ])('of what is known from its parts: %j', (schema, count) => {
+    const closing = new Closing();
+    let stack = open(schema);
+    const found = closing.bytes(stack);
+    expect(closing.cost(stack)).toBe(count);
+    expect(closing.sum(stack)).toBe(count);
+    found.forEach((byte, i) => {
+      expect(closing.cost(stack)).toBe(count - i);
+      stack = advance(stack, byte)!;
+    });
+    expect(complete(stack)).toBe(true);
+  });
+
   it('guesses by the members that an object must have', () => {
     const algebra = new Algebra();
     const [a, bc] = [algebra.required('a'), algebra.required('bc')];
