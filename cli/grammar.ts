@@ -67,9 +67,9 @@ each token after it, its taking and the next mask: {"mean", "p50", "p99", "max"}
 of a grammar the rules that are open, and what each of them goes on with. Where no document begins so, it says the same of
 the place of the first character that may not come, and the exit status is 1.
 
---sample draws each token uniformly from those that are allowed, printable ones first, until the document closes: this shows
-what the masks admit, not what a model would write. So where any text is allowed, tokens that have nothing to do with each
-other follow one another. The same --seed gives the same documents.
+--sample draws each token uniformly from those that are allowed, printable ones first, and closes what is open some 60 tokens
+beyond the shortest document: this shows what the masks admit, not what a model would write. So where any text is allowed,
+tokens that have nothing to do with each other follow one another. The same --seed gives the same documents.
 
 Examples:
   node cli/grammar.js --check documents.jsonl --formats assert
