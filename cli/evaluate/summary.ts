@@ -146,7 +146,7 @@ export async function writeDreamBoothReport(
   });
   const text = `# DreamBooth on ${model}
 
-${done} of ${runs} runs are done. The model was trained on: ${origin}. Subjects: the cats of ${dreambooth.subjects.join(', ')}; each learned from ${dreambooth.shown.length} pictures (${dreambooth.shown.join(', ')}), drawn in all ten expressions, ${dreambooth.drawings} times each (${dreambooth.sampler}, ${dreambooth.steps} steps, guidance ${dreambooth.scale}). Means with 95 % intervals over n subjects and seeds.
+${done} of ${runs} runs are done. The model was trained on: ${origin}. Subjects: the cats of ${dreambooth.subjects.join(', ')}; each learned from ${dreambooth.shown.length} pictures (${dreambooth.shown.join(', ')}), drawn in all ten expressions, ${dreambooth.drawings} times each (${dreambooth.sampler}, ${dreambooth.steps} steps, guidance ${dreambooth.scale}, emphasis ${dreambooth.emphasis}). Means with 95 % intervals over n subjects and seeds.
 
 ${table(['floor', 'value', 'wanted', 'holds'], rows)}
 
