@@ -232,7 +232,7 @@ async function teach(
   }
 }
 
-/** Says which run begins, and how long the rest may take, by passes of the UNet: a picture trained is three, one drawn with guidance two a step. */
+/** Says which run begins, and how long the rest may take, by passes of the UNet: a picture trained is three, one drawn with guidance two a step, with emphasis three. */
 class RunProgress {
   /** Whether any run was done by this call. */
   worked = false;
@@ -268,7 +268,7 @@ class RunProgress {
 
   #workOf({ config: { steps, accumulate, batch, prior, sample } }: Run): number {
     const pictures = batch.subject + (prior.weight > 0 && prior.pictures > 0 ? batch.prior : 0);
-    return 3 * steps * accumulate * pictures + 2 * sample.steps * this.#prompts * sample.seeds.length;
+    return 3 * steps * accumulate * pictures + (sample.emphasis > 0 ? 3 : 2) * sample.steps * this.#prompts * sample.seeds.length;
   }
 }
 
