@@ -12,8 +12,9 @@ export const guardedDevice = (): Promise<Device> => (guarded ??= openNodeDevice(
 /** The features that kernels have variants without. */
 export const OPTIONAL = ['f16', 'subgroups', 'immediates'] as const satisfies DeviceOptions['without'];
 
-/** A guarded device that lacks all that an adapter may lack. One a process. */
-export const poorestDevice = (): Promise<Device> => (poorest ??= openNodeDevice({ guard: true, without: OPTIONAL }));
+/** A guarded device that lacks all that an adapter may lack, with as much workgroup memory as all have. One a process. */
+export const poorestDevice = (): Promise<Device> =>
+  (poorest ??= openNodeDevice({ guard: true, without: OPTIONAL, workgroupMemory: 16_384 }));
 
 /** A device as users have it: for models and training. One a process. */
 export const plainDevice = (): Promise<Device> => (plain ??= openNodeDevice());

@@ -21,13 +21,23 @@ fn add_lanes(own: Dots, lane: u32) -> Dots {
   return all;
 }
 #else
-var<workgroup> partial: array<Dots, LANES>;
+// Of half the lanes: with the heads in decode_project.wgsl, all would be more than the 16 KiB that WebGPU guarantees.
+const HALF = LANES / 2u;
+var<workgroup> partial: array<Dots, HALF>;
 
 fn add_lanes(own: Dots, lane: u32) -> Dots {
   workgroupBarrier(); // the result before has been read
-  partial[lane] = own;
+  if (lane >= HALF) { partial[lane - HALF] = own; }
   workgroupBarrier();
-  for (var reach = LANES / 2u; reach > 0u; reach /= 2u) {
+  if (lane < HALF) {
+    for (var j = 0u; j < ROWS; j++) {
+      partial[lane].first[j] += own.first[j];
+      partial[lane].second[j] += own.second[j];
+      partial[lane].squares[j] += own.squares[j];
+    }
+  }
+  workgroupBarrier();
+  for (var reach = HALF / 2u; reach > 0u; reach /= 2u) {
     if (lane < reach) {
       for (var j = 0u; j < ROWS; j++) {
         partial[lane].first[j] += partial[lane + reach].first[j];

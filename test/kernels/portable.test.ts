@@ -15,6 +15,7 @@ let device: Device;
 beforeAll(async () => {
   device = await poorestDevice();
   expect(device.profile).toMatchObject({ subgroupSize: 0, f16: false, immediates: false });
+  expect(device.gpu.limits.maxComputeWorkgroupStorageSize).toBe(16_384);
 });
 afterAll(async () => {
   await device.checkGuards();

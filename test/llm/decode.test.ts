@@ -1,6 +1,16 @@
 /** Decoding by fused kernels: what the composed operations give, in how many dispatches, eager and replayed. */
 import { beforeAll, describe, expect, it } from 'vitest';
-import { capture, HostRandom, noGrad, randomKey, release, scope, tensor, write } from '../../engine/index.ts';
+import {
+  capture,
+  HostRandom,
+  noGrad,
+  randomKey,
+  rehearsal,
+  release,
+  scope,
+  tensor,
+  write,
+} from '../../engine/index.ts';
 import type { Device, Tensor } from '../../engine/index.ts';
 import { KeyValueCache } from '../../llm/cache.ts';
 import type { CacheFormat } from '../../llm/cache.ts';
@@ -175,6 +185,18 @@ describe('gives what the composed operations give', () => {
     fused.logits.forEach((logits, i) => expect(difference(logits, composed.logits[i]!)).toBeLessThan(ROUNDING));
     for (const model of models) model.release();
     await poorest.checkGuards();
+  });
+
+  // Several whole heads, and lanes that share sums by workgroup memory: no kernel here has more of it. Pipelines are made and
+  // thus checked against the limits; running them would compile for a minute.
+  it('with no more workgroup memory than all adapters have', async () => {
+    const poorest = await poorestDevice();
+    const dry = rehearsal(poorest);
+    const { model } = randomModel(dry, { ...WIDE, qk_norm: true });
+    await decode({ model, texts: texts(3, 3), prompt: 0, cache: 'q8' });
+    const kernels = [...dry.kernels()].map(({ source, defines }) => poorest.kernel(source, defines));
+    expect(kernels.some(({ label }) => label.includes('decode_project'))).toBe(true);
+    for (const kernel of kernels) await kernel.compile();
   });
 });
 
