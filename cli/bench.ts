@@ -225,13 +225,23 @@ const whole = (text: string) => {
   return value;
 };
 
+/** Of a Llama's proportions: four heads of 64 that share a key head. */
+const width = (text: string) => {
+  const value = whole(text);
+  if (value % 256 !== 0) {
+    const [below, above] = [Math.floor(value / 256) * 256, Math.ceil(value / 256) * 256];
+    throw new InvalidArgumentError(`a multiple of 256 is needed, such as ${below > 0 ? `${below} or ` : ''}${above}.`);
+  }
+  return value;
+};
+
 command
   .command('decode')
   .description(
     'Times reading a prompt and decoding by a Llama of random weights: composed operations, fused kernels and a replayed\n' +
       'step, in turn. What a token reads, weights and cache, is set beside the rate of a copy of 64 MiB.',
   )
-  .option('--width <n>', 'width, a multiple of 256', whole, 512)
+  .option('--width <n>', 'a multiple of 256', width, 512)
   .option('--layers <n>', 'layers', whole, 4)
   .option('--batch <n>', 'sequences', whole, 1)
   .option('--context <n>', 'tokens in the cache', whole, 256)
@@ -264,7 +274,7 @@ much logits differ, whether greedy texts are the same, tokens a second. node-lla
 cli/bench/llama/package-lock.json says, in node_modules/.cache; it has a binary for Linux on x64.`,
   )
   .argument('[model]', 'a folder, such as assets/lm; without one, a Llama of random weights')
-  .option('--width <n>', 'of random weights: width, a multiple of 256', whole, 512)
+  .option('--width <n>', 'of random weights: a multiple of 256', width, 512)
   .option('--layers <n>', 'of random weights: layers', whole, 4)
   .option('--types <list>', `of the files: ${GGUF_TYPES.join(', ')}`, among(GGUF_TYPES), [...GGUF_TYPES])
   .option('--prompt <n>', 'tokens that are read', whole, 256)

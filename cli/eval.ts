@@ -38,7 +38,7 @@ interface Options {
   readonly model?: string;
   readonly tokenizer?: string;
   readonly lengths: readonly number[];
-  readonly tasks: readonly RulerTask[];
+  readonly tasks?: readonly RulerTask[];
   readonly samples: number;
   readonly weights: WeightFormat;
   readonly steps: number;
@@ -57,38 +57,52 @@ const command = new Command('node cli/eval.js')
            tree layer that is taught to select or not, and compares them at 1 to 8 times the length`,
   )
   .option('--needle', 'needs no model')
-  .option('--length <n>', 'tokens of --needle', whole(64, 131_072), 131_072)
+  .option('--length <n>', 'with --needle: tokens', whole(64, 131_072), 131_072)
   .option('--ruler', 'needs --model')
   .option('--model <place>', MODEL)
   .option('--tokenizer <place>', 'of --model, if it is not with it')
-  .option('--lengths <list>', 'tokens of --ruler, the answer’s included', some(whole(64)), [4096])
-  .option('--tasks <list>', `of --ruler: ${RULER_TASKS.join(', ')}`, some(taskOf), RULER_TASKS)
-  .option('--samples <n>', 'texts of each task and length', whole(1), 10)
-  .option('--weights <format>', `what weights are kept in: ${WEIGHT_FORMATS.join(', ')}`, formatOf, 'f32')
+  .option('--lengths <list>', 'with --ruler: tokens, the answer’s included', some(whole(64)), [4096])
+  .option('--tasks <list>', `with --ruler, all by default: ${RULER_TASKS.join(', ')}`, some(taskOf))
+  .option('--samples <n>', 'with --ruler: texts of each task and length', whole(1), 10)
+  .option('--weights <format>', `with --ruler: what weights are kept in: ${WEIGHT_FORMATS.join(', ')}`, formatOf, 'f32')
   .option('--json', 'with --ruler: a line of JSON a text, in place of the table')
   .option('--recall', 'needs no model')
-  .option('--steps <n>', 'of training, with --recall', whole(1), 600)
-  .option('--folder <folder>', 'where what --recall trains is kept: called again, it goes on there', 'runs/recall')
+  .option('--steps <n>', 'with --recall: of training each model; then some minutes of measuring', whole(1), 600)
+  .option(
+    '--folder <folder>',
+    'with --recall: where the models are kept; called again, it goes on there',
+    'runs/recall',
+  )
   .option('--seed <n>', 'the same seed gives the same texts', whole(0), 0)
   .addHelpText(
     'after',
     `
 Examples:
   node cli/eval.js --needle --length 16384
-  node cli/eval.js --ruler --model assets/lm --lengths 4096,8192 --tasks niah_single_1,vt --samples 5
+  node cli/eval.js --ruler --model assets/lm --lengths 256,512 --tasks niah_single_1,vt --samples 5
   node cli/eval.js --recall
 `,
   )
   .showHelpAfterError('for example: node cli/eval.js --needle; all options: --help');
 
+/** Options that one of the ways has and others don't. */
+const OWN = {
+  needle: ['length', 'seed'],
+  ruler: ['model', 'tokenizer', 'lengths', 'tasks', 'samples', 'weights', 'json', 'seed'],
+  recall: ['steps', 'folder', 'seed'],
+} as const;
+
 await main(async () => {
   command.parse();
   const options = command.opts<Options>();
-  const { needle, ruler, recall, model, seed } = options;
-  if ([needle, ruler, recall].filter(Boolean).length !== 1)
-    throw new Error('[eval] say one of --needle, --ruler and --recall; --help shows what they do');
-  if (needle) return evalNeedle(options);
-  if (recall) return evalRecall(options);
-  if (model === undefined) throw new Error('[eval] --ruler needs --model');
-  return evalRuler({ ...options, model, seed });
+  const { model, tasks = RULER_TASKS, seed } = options;
+  const ways = Object.keys(OWN) as (keyof typeof OWN)[];
+  const [way, another] = ways.filter((name) => options[name]);
+  if (!way || another) throw new Error('[eval] say one of --needle, --ruler and --recall; --help shows what they do');
+  const stray = ways.flatMap((name) => [...OWN[name]]).find((name) => command.getOptionValueSource(name) === 'cli' && !OWN[way].some((own) => own === name)); // prettier-ignore
+  if (stray) throw new Error(`[eval] --${stray} is of --${ways.find((name) => OWN[name].some((own) => own === stray))}; --${way} has ${OWN[way].map((own) => `--${own}`).join(', ')}`); // prettier-ignore
+  if (way === 'needle') return evalNeedle(options);
+  if (way === 'recall') return evalRecall(options);
+  if (model === undefined) throw new Error('[eval] --ruler needs --model, such as assets/lm with --lengths 256,512');
+  return evalRuler({ ...options, model, tasks, seed });
 });

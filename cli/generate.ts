@@ -1,5 +1,5 @@
 /** `node cli/generate.js`: continues a text. */
-import { text as readAll } from 'node:stream/consumers';
+import { buffer } from 'node:stream/consumers';
 import { Command } from 'commander';
 import { generate } from '../llm/generate.ts';
 import type { GenerationEvent } from '../llm/generate.ts';
@@ -9,19 +9,22 @@ import type { GrammarSource } from './generate/grammar.ts';
 import { loadLanguage, MODEL } from './generate/load.ts';
 import { generateOptions, whole, withTextOptions } from './generate/options.ts';
 import type { TextOptions } from './generate/options.ts';
+import { printPlan } from './generate/plan.ts';
 import { Speed } from './generate/speed.ts';
+import { utf8 } from './grammar/tokens.ts';
 
 interface Options extends TextOptions, GrammarSource {
   readonly samples: number;
   readonly logprobs?: number;
   readonly json?: boolean;
+  readonly plan?: number;
 }
 
 const command = withTextOptions(
   new Command('node cli/generate.js')
     .description('Continues a prompt, as it comes.')
     .argument('<model>', MODEL)
-    .argument('<prompt>', 'the text to go on from; - reads it from standard input')
+    .argument('[prompt]', 'the text to go on from; - reads it from standard input')
     .option('--schema <file>', 'writes JSON that satisfies a JSON schema, whatever the model')
     .option('--grammar <file>', 'writes what a context-free grammar (.gbnf) derives')
     .option('--regex <expression>', 'writes what a regular expression matches')
@@ -29,6 +32,11 @@ const command = withTextOptions(
 )
   .option('--logprobs <n>', 'a line of JSON a token, with the n most probable ones in its place', whole(0, 20))
   .option('--json', 'a line of JSON a token instead of the text')
+  .option(
+    '--plan <tokens>',
+    'prints what so many tokens, prompt and all, take of memory, and why; no prompt then',
+    whole(2),
+  )
   .addHelpText(
     'after',
     `
@@ -41,6 +49,7 @@ Examples:
   node cli/generate.js stories15M.bin "One day" --tokenizer llama2/tokenizer.bin
   node cli/generate.js assets/lm "Yes or no? " --regex "yes|no" --temperature 0
   node cli/generate.js assets/lm "A pet as JSON: " --schema pet.json
+  node cli/generate.js models/Llama-3.2-1B --plan 131072 --weights q8 --cache f16
   node cli/generate.js assets/lm - --stop "\\n\\n" --lookup 8 < article.txt
 `,
   )
@@ -48,12 +57,14 @@ Examples:
 
 await main(async () => {
   command.parse();
-  const [place, given] = command.processedArgs as [string, string];
+  const [place, given] = command.processedArgs as [string, string | undefined];
   const options = command.opts<Options>();
+  if (options.plan !== undefined) return printPlan(place, options.plan, options);
+  if (given === undefined) return command.error("error: missing required argument 'prompt'");
   const { samples, logprobs, maxTokens } = options;
+  const prompt = given === '-' ? await standardInput() : given;
   const language = await loadLanguage(place, options);
   const { model, tokenizer } = language;
-  const prompt = given === '-' ? await readAll(process.stdin) : given;
   const grammar = await matcherOf(options, tokenizer.vocabulary, maxTokens);
   const stopping = new AbortController();
   process.once('SIGINT', () => stopping.abort());
@@ -74,6 +85,15 @@ await main(async () => {
   }
   if (!json) console.error(speed.summary());
 });
+
+async function standardInput(): Promise<string> {
+  const bytes = await buffer(process.stdin);
+  try {
+    return utf8(bytes);
+  } catch (error) {
+    throw new Error(`[generate] standard input cannot be read: ${(error as Error).message}`, { cause: error });
+  }
+}
 
 type Show = (event: GenerationEvent) => void;
 

@@ -75,6 +75,16 @@ export const cacheBytes = (config: TransformerConfig, size: CacheSize): number =
     return sum + 2 * byteLength(sizeOf(shapeOf(config, layer, size)), dtype) + nodes * config.headDim * 4;
   }, 0);
 
+/** The same of one layer as a text, for who wants to see where they come from. */
+export function cacheFormula(config: TransformerConfig, layer: LayerConfig, size: CacheSize): string {
+  const { batch, capacity, dtype = 'f32' } = size;
+  const { tree } = layer;
+  const kept = [2, ...shapeOf(config, layer, size), { f32: '4', f16: '2', q8: '17/16' }[dtype]].join(' · ');
+  if (!tree) return kept;
+  const summaries = [...(tree.summary === 'boxes' ? [2] : []), batch, config.keyHeads, nodeCount(capacity, tree), config.headDim, 4]; // prettier-ignore
+  return `(${kept} + ${summaries.join(' · ')})`;
+}
+
 /** What is kept of a layer: keys and values (B, slots, KV, D), and where it has a tree the nodes' summaries. */
 export interface LayerCache extends KeysValues {
   readonly summaries: TreeSummaries | null;

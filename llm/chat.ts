@@ -164,6 +164,9 @@ function broken(text: string, names: readonly string[], mark: string): string {
 const parts = (name: string): string[] =>
   Array.from({ length: name.length - 1 }, (_, i) => [name.slice(0, i + 1), name.slice(i + 1)]).flat();
 
+/** Thrown where a conversation has no room for another answer. */
+export class RoomError extends Error {}
+
 export interface ChatOptions {
   /** Tokens that the whole conversation can have; 4096, or the model's context. */
   readonly capacity?: number;
@@ -195,17 +198,21 @@ export class Chat {
 
   /**
    * Says something and yields the answer; both become turns, an answer that is stopped as far as it came. Where nothing was
-   * answered, because of an error, the conversation stays as it was.
+   * answered, because of an error, the conversation stays as it was. Throws a `RoomError` where it would get too long.
    */
   async *ask(content: string, options: GenerateOptions = {}): AsyncGenerator<GenerationEvent, void, undefined> {
     const messages = [...this.messages, { role: 'user', content }];
     const { template, tokenizer, model } = this;
     const { stop = [], ends = [...model.config.ends, ...tokenizer.ends] } = options;
     const own = { ...options, tokenizer, stop: [...stop, ...template.stop], ends: [...ends, ...template.ends], prefix: this.#prefix }; // prettier-ignore
+    const ids = template.encode(messages);
+    const { capacity } = this.#prefix.cache;
+    if (ids.length >= capacity)
+      throw new RoomError(`[chat] the conversation would have ${ids.length} tokens before the answer; there is room for ${capacity}, the answer’s included: begin it anew`); // prettier-ignore
     let answer = '';
     let events = 0;
     try {
-      for await (const event of generate(model, [template.encode(messages)], own)) {
+      for await (const event of generate(model, [ids], own)) {
         answer += event.text;
         events++;
         yield event;

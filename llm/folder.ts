@@ -1,5 +1,5 @@
 /** Model folders on a disk (Node) in the layout of transformers: `config.json` and the weights beside it. */
-import { access, readFile } from 'node:fs/promises';
+import { access, readFile, stat } from 'node:fs/promises';
 import path from 'node:path';
 import type { Device } from '../engine/index.ts';
 import { makeFolder, openSource, saveSafetensors, writeFileAtomic } from '../nn/files.ts';
@@ -9,9 +9,11 @@ import type { Gguf } from '../nn/gguf.ts';
 import { readJson, readPart } from '../nn/model_files.ts';
 import type { ModelFiles } from '../nn/model_files.ts';
 import { readChatTemplate } from './chat.ts';
-import { ggufOf, readGgufTransformer } from './gguf.ts';
+import { parseTransformerConfig } from './config.ts';
+import type { TransformerConfig } from './config.ts';
+import { ggufConfig, ggufOf, readGgufTransformer } from './gguf.ts';
 import type { GgufOptions } from './gguf.ts';
-import { readLlama2cTransformer } from './llama2c.ts';
+import { readLlama2c, readLlama2cTransformer } from './llama2c.ts';
 import { Transformer } from './model.ts';
 import { readTokenizer, tokenizerOf } from './tokenizer.ts';
 import { readLlama2cTokenizer } from './tokenizer_files.ts';
@@ -34,7 +36,41 @@ export const readTransformer = (
     ignore: /rotary_emb\.inv_freq$|^lm_head\.weight$/,
   });
 
-const isFile = (place: string): boolean => /\.(gguf|bin)$/.test(place);
+/**
+ * What a model or a tokenizer lies in: a folder, or a file by the end of its name, in either case. Throws on other files;
+ * whether it is there is not its matter.
+ */
+export async function placeKind(place: string): Promise<'folder' | 'gguf' | 'llama2c'> {
+  const [, suffix] = /\.(gguf|bin)$/i.exec(place) ?? [];
+  const folder = await stat(place).then((found) => found.isDirectory(), () => suffix === undefined); // prettier-ignore
+  if (folder) return 'folder';
+  if (suffix === undefined)
+    throw new Error(`[folder] ${place} is a file; a folder is needed, or a file whose name ends in .gguf or .bin`);
+  return suffix.toLowerCase() === 'gguf' ? 'gguf' : 'llama2c';
+}
+
+/** Throws where there is no such folder or file. */
+async function requirePlace(place: string): Promise<void> {
+  await access(place).catch(async (error: NodeJS.ErrnoException) => {
+    if (error.code !== 'ENOENT') failTo('read', place)(error);
+    const what = (await placeKind(place)) === 'folder' ? 'the model folder' : 'the file';
+    throw new Error(`[folder] ${what} ${place} does not exist`, { cause: error });
+  });
+}
+
+/** What a model's files say of it, in the form of transformers' `config.json`; no weight is read. Throws as `loadTransformer`. */
+export async function loadTransformerConfig(place: string): Promise<TransformerConfig> {
+  await requirePlace(place);
+  const kind = await placeKind(place);
+  if (kind === 'folder') return parseTransformerConfig(await readJson(folderFiles(place), 'config.json'), path.join(place, 'config.json')); // prettier-ignore
+  const source = await openSource(place);
+  try {
+    const json = kind === 'gguf' ? await ggufConfig(await readGguf(source)) : (await readLlama2c(source)).json;
+    return parseTransformerConfig(json, place);
+  } finally {
+    await source.close();
+  }
+}
 
 /**
  * Loads a decoder from a folder, a GGUF file or a llama2.c file (.bin). Throws, naming file and fault, on anything missing,
@@ -45,14 +81,12 @@ export async function loadTransformer(
   place: string,
   options: TransformerOptions = {},
 ): Promise<Transformer> {
-  await access(place).catch((error: NodeJS.ErrnoException) => {
-    if (error.code === 'ENOENT') throw new Error(`[folder] ${isFile(place) ? 'the file' : 'the model folder'} ${place} does not exist`, { cause: error }); // prettier-ignore
-    failTo('read', place)(error);
-  });
-  if (!isFile(place)) return readTransformer(device, folderFiles(place), options);
+  await requirePlace(place);
+  const kind = await placeKind(place);
+  if (kind === 'folder') return readTransformer(device, folderFiles(place), options);
   const source = await openSource(place);
   try {
-    if (place.endsWith('.bin')) return await readLlama2cTransformer(device, source, options);
+    if (kind === 'llama2c') return await readLlama2cTransformer(device, source, options);
     return await readGgufTransformer(device, await readGguf(source), options);
   } finally {
     await source.close();
@@ -75,7 +109,8 @@ export async function openGguf(file: string): Promise<Gguf> {
  * `vocabulary` of as many tokens as the model. Throws, naming file and fault, on anything missing, damaged or not supported.
  */
 export async function loadTokenizer(place: string, vocabulary: number): Promise<LoadedTokenizer> {
-  if (!isFile(place)) {
+  const kind = await placeKind(place);
+  if (kind === 'folder') {
     const files = folderFiles(place);
     const tokenizer = await readTokenizer(files);
     return {
@@ -84,7 +119,7 @@ export async function loadTokenizer(place: string, vocabulary: number): Promise<
       chat: await readChatTemplate(files),
     };
   }
-  const file = place.endsWith('.bin') ? await llama2cTokenizer(place, vocabulary) : await insideGguf(place);
+  const file = kind === 'llama2c' ? await llama2cTokenizer(place, vocabulary) : await insideGguf(place);
   const { json, ends, chat } = file;
   return { json, tokenizer: await tokenizerOf(json, { ends }), chat };
 }

@@ -173,9 +173,16 @@ function sequencesOf(
 const SMALLEST_CACHE = 512;
 
 /**
- * Sequences by the capacity of their caches: powers of two. Capacity says in how many parts attention is computed, so that it
- * must follow from the sequence alone.
+ * The capacity of a cache for so many tokens: a power of two, or the context. It says in how many parts attention is computed,
+ * so that it must follow from the sequence alone.
  */
+export function capacityOf(tokens: number, context: number): number {
+  let capacity = SMALLEST_CACHE;
+  while (capacity < tokens) capacity *= 2;
+  return Math.min(capacity, context);
+}
+
+/** Sequences by the capacity of their caches. */
 function alike(
   sequences: readonly Sequence[],
   { context }: TransformerConfig,
@@ -184,9 +191,7 @@ function alike(
   // prettier-ignore
   const found = new Map<number, Sequence[]>();
   for (const sequence of sequences) {
-    let capacity = SMALLEST_CACHE;
-    while (capacity < sequence.tokens.length + sequence.most) capacity *= 2;
-    capacity = prefix?.cache.capacity ?? Math.min(capacity, context);
+    const capacity = prefix?.cache.capacity ?? capacityOf(sequence.tokens.length + sequence.most, context);
     found.set(capacity, [...(found.get(capacity) ?? []), sequence]);
   }
   return found;

@@ -1,9 +1,9 @@
 /** What a model will take of memory, before any is asked for: by a run on a device that computes nothing. */
-import { byteLength, empty, formatMultiple, formatShape, isStorageFormat, mebibytes, noGrad, release, scope, zeros } from '../engine/index.ts'; // prettier-ignore
+import { byteLength, empty, formatMultiple, formatShape, isStorageFormat, mebibytes, noGrad, release, scope, sizeOf, zeros } from '../engine/index.ts'; // prettier-ignore
 import type { Device } from '../engine/index.ts';
 import { declare } from '../nn/module.ts';
 import type { WeightFormat } from '../nn/module.ts';
-import { cacheBytes, KeyValueCache } from './cache.ts';
+import { cacheBytes, cacheFormula, KeyValueCache } from './cache.ts';
 import type { CacheSize } from './cache.ts';
 import type { LayerConfig, TransformerConfig } from './config.ts';
 import { Transformer } from './model.ts';
@@ -22,6 +22,8 @@ export interface PlanPart {
   /** How many tensors or layers there are of it. */
   readonly count: number;
   readonly bytes: number;
+  /** Where the bytes come from. */
+  readonly formula: string;
 }
 
 export interface TransformerPlan {
@@ -41,8 +43,10 @@ const kindOf = ({ window, sinks, tree }: LayerConfig): string =>
     ? 'full'
     : `window ${window}${sinks > 0 ? ` + ${sinks} sinks` : ''}${tree ? ` + tree of ${tree.beam} × ${tree.block}` : ''}`;
 
-function grouped(parts: Iterable<readonly [name: string, bytes: number]>): PlanPart[] {
-  const found = new Map<string, PlanPart>();
+const BYTES: Readonly<Record<WeightFormat, string>> = { f32: '4', f16: '2', bf16: '2', q8: '17/16', q4: '9/16' };
+
+function grouped(parts: Iterable<readonly [name: string, bytes: number]>): Omit<PlanPart, 'formula'>[] {
+  const found = new Map<string, Omit<PlanPart, 'formula'>>();
   for (const [name, bytes] of parts) {
     const { count = 0, bytes: before = 0 } = found.get(name) ?? {};
     found.set(name, { name, count: count + 1, bytes: before + bytes });
@@ -95,9 +99,16 @@ export function planTransformer(
   };
   const prefill = forward(chunk, size.capacity - 1 - chunk);
   const token = forward(1, size.capacity - 1);
-  const weights = grouped(kept.map(({ dtype, bytes }) => [dtype, bytes]));
+  const values = (dtype: WeightFormat) => kept.reduce((sum, each) => sum + (each.dtype === dtype ? sizeOf(each.shape) : 0), 0); // prettier-ignore
+  const weights = grouped(kept.map(({ dtype, bytes }) => [dtype, bytes])).map((part) => {
+    const dtype = part.name as WeightFormat;
+    return { ...part, formula: `${values(dtype)} · ${BYTES[dtype]}` };
+  });
   const layers = config.layers.map((layer): [string, number] => [kindOf(layer), cacheBytes({ ...config, layers: [layer] }, size)]); // prettier-ignore
-  const parts = grouped(layers);
+  const parts = grouped(layers).map((part) => {
+    const layer = config.layers.find((layer) => kindOf(layer) === part.name)!;
+    return { ...part, formula: `${part.count} · ${cacheFormula(config, layer, size)}` };
+  });
   cache.release();
   model.release();
   const activations = Math.max(prefill.bytes, token.bytes);
@@ -110,11 +121,12 @@ export function planTransformer(
   };
 }
 
-/** The plan in lines: formulas and figures. */
+/** The plan in lines: figures and their formulas. */
 export function describePlan({ weights, cache, activations, total, dispatches }: TransformerPlan): string {
   return [
-    ...weights.map(({ name, count, bytes }) => `weights in ${name}, ${count} tensors: ${mebibytes(bytes)}`),
-    ...cache.map(({ name, count, bytes }) => `cache of ${count} layers (${name}): ${mebibytes(bytes)}`),
+    ...weights.map(({ name, count, bytes, formula }) => `weights in ${name}, ${count} tensors: ${mebibytes(bytes)} = ${formula} bytes`), // prettier-ignore
+    ...cache.map(({ name, count, bytes, formula }) => `cache of ${count} layers (${name}): ${mebibytes(bytes)} = ${formula} bytes`), // prettier-ignore
+    '  layers · (keys and values · sequences · slots · key heads · columns · bytes + a tree’s summaries)',
     `activations of a chunk: ${mebibytes(activations)}`,
     `together: ${mebibytes(total)}`,
     `dispatches: ${dispatches.chunk} a chunk, ${dispatches.token} a token`,

@@ -1,13 +1,13 @@
 /** A conversation in a terminal: lines that are said, lines that are commands, answers as they come. */
 import { closest } from 'fastest-levenshtein';
 import { z } from 'zod';
-import { jsonSchema, Matcher } from '../../llm/grammar/index.ts';
+import { RoomError } from '../../llm/chat.ts';
 import type { Chat, Message } from '../../llm/chat.ts';
+import type { Matcher } from '../../llm/grammar/index.ts';
 import type { GenerateOptions } from '../../llm/generate.ts';
-import { reason } from '../../nn/files.ts';
 import { complaint } from '../complaint.ts';
+import { matcherOf } from '../generate/grammar.ts';
 import { Speed } from '../generate/speed.ts';
-import { metaschemas } from '../grammar/remotes.ts';
 import { readJson } from '../grammar/tokens.ts';
 import { writeText } from '../run.ts';
 
@@ -38,7 +38,6 @@ export class ChatSession {
   readonly #options: GenerateOptions;
   readonly #write: (text: string) => void;
   readonly #commands: Record<string, (argument: string) => Promise<void> | void>;
-  #schema: string | null = null;
   #grammar: Matcher | null = null;
   #stopping: AbortController | null = null;
   /** Whether `/quit` was said. */
@@ -52,9 +51,7 @@ export class ChatSession {
       system: (text) => this.system(text),
       schema: (file) => this.schema(file),
       save: async (file) => {
-        await writeText(named(file, 'save'), `${JSON.stringify(chat.messages, null, 2)}\n`).catch((error: unknown) => {
-          throw new Error(`[chat] ${file} cannot be written: ${reason(error)}`, { cause: error });
-        });
+        await writeText(named(file, 'save'), `${JSON.stringify(chat.messages, null, 2)}\n`);
         this.#say(`${chat.messages.length} messages in ${file}`);
       },
       load: async (file) => {
@@ -83,7 +80,8 @@ export class ChatSession {
     } catch (error) {
       // Of what was said, and not of the program: it goes on.
       if (!(error instanceof Error) || !/^\[[\w ]+\]/.test(error.message)) throw error;
-      this.#say(error.message);
+      const more = error instanceof RoomError ? '; /reset does so, --context gives more' : '';
+      this.#say(`${error.message}${more}`);
     }
   }
 
@@ -99,17 +97,10 @@ export class ChatSession {
   }
 
   async schema(file: string): Promise<void> {
-    this.#grammar = null;
-    this.#schema = file || null;
-    if (file === '') return this.#say('answers are free');
     const { vocabulary } = this.#chat.tokenizer;
-    const { maxTokens: tokens = 256 } = this.#options;
-    this.#grammar = new Matcher(
-      vocabulary,
-      jsonSchema(await readJson(file), { remotes: metaschemas(), whitespace: 1 }),
-      { tokens },
-    );
-    this.#say(`answers satisfy ${this.#schema}`);
+    const { maxTokens = 256 } = this.#options;
+    this.#grammar = file === '' ? null : await matcherOf({ schema: file }, vocabulary, maxTokens); // as before where it throws
+    this.#say(file === '' ? 'answers are free' : `answers satisfy ${file}`);
   }
 
   async #answer(text: string): Promise<void> {

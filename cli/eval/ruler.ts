@@ -30,9 +30,8 @@ export async function evalRuler({
   const results: RulerResult[] = [];
   let progress: Progress | null = null;
   const onRead = (done: number, total: number) => {
-    if (done === 0) return;
     progress ??= new Progress(total, 0, { unit: 'token', stream: process.stderr });
-    progress.update(done, {});
+    if (done > 0) progress.update(done, {});
   };
   try {
     for await (const result of evaluateRuler(model, tokenizer, { ...options, prose, onRead })) {

@@ -27,5 +27,10 @@ export async function matcherOf(
       : grammar !== undefined
         ? contextFree(await readText(grammar))
         : regular(regex!);
-  return new Matcher(vocabulary, frame, { tokens });
+  try {
+    return new Matcher(vocabulary, frame, { tokens });
+  } catch (error) {
+    if (!(error instanceof Error && error.message.startsWith('[grammar] a budget'))) throw error;
+    throw new Error(`${error.message}; --max-tokens is the budget`, { cause: error });
+  }
 }

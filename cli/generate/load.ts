@@ -4,7 +4,7 @@ import path from 'node:path';
 import { Option } from 'commander';
 import type { Command } from 'commander';
 import { openNodeDevice } from '../../engine/node.ts';
-import { loadTokenizer, loadTransformer } from '../../llm/folder.ts';
+import { loadTokenizer, loadTransformer, placeKind } from '../../llm/folder.ts';
 import type { GenerateOptions } from '../../llm/generate.ts';
 import type { Transformer } from '../../llm/model.ts';
 import type { LoadedTokenizer } from '../../llm/tokenizer_files.ts';
@@ -42,10 +42,11 @@ export async function loadLanguage(name: string, { weights, tokenizer: given }: 
   const place = resolvePath(name);
   const model = await loadTransformer(await openNodeDevice(), place, { weights });
   // llama2.c looks for it beside the model.
-  const own = place.endsWith('.bin') ? path.join(path.dirname(place), 'tokenizer.bin') : place;
+  const kind = await placeKind(place);
+  const own = kind === 'llama2c' ? path.join(path.dirname(place), 'tokenizer.bin') : place;
   const loaded = await loadTokenizer(given === undefined ? own : resolvePath(given), model.config.vocabulary).catch(
     (error: unknown) => {
-      if (given !== undefined || !/\.(gguf|bin)$/.test(place)) throw error;
+      if (given !== undefined || kind === 'folder') throw error;
       throw new Error(`${(error as Error).message}; --tokenizer names another`, { cause: error });
     },
   );

@@ -69,11 +69,28 @@ it('says what a Llama of 8 billion takes at 131,072 tokens, without memory for i
   Object.defineProperty(dry, 'bindingLimit', { value: 2 ** 33 });
   const plan = planTransformer(dry, config, { weights: 'q8', cache: size, chunk: 64, dtype: 'f16' });
   const [cache] = plan.cache;
-  expect(cache).toEqual({ name: 'full', count: 32, bytes: 2 ** 34 }); // 128 KiB a token
+  expect(cache).toEqual({ name: 'full', count: 32, bytes: 2 ** 34, formula: '32 · 2 · 1 · 131072 · 8 · 128 · 2' }); // 128 KiB a token
   expect(describePlan(plan)).toContain('cache of 32 layers (full): 16384.0 MiB');
   const q8 = plan.weights.find(({ name }) => name === 'q8')!;
   expect(q8.bytes / (8.03e9 * (8.5 / 8))).toBeCloseTo(1, 2);
   expect(plan.dispatches.token).toBe(32 * 6 + 5); // embedding and last norm, each with a rounding to f16, and the head
+});
+
+it.each([
+  ['f32', 'f32', 'pooled'],
+  ['f16', 'f16', 'boxes'],
+  ['q8', 'q8', 'pooled'],
+  ['q4', 'f32', 'boxes'],
+] as const)('says where its bytes come from: weights in %s, a cache in %s, %s', async (weights, dtype, summary) => {
+  const layer_types = ['full_attention', 'sliding_attention', 'tree_attention'];
+  const json = { ...MIXED, head_dim: 64, hidden_size: 64, intermediate_size: 64, layer_types, tree: { block: 4, fanout: 2, beam: 2, summary } }; // prettier-ignore
+  const dry = rehearsal(await plainDevice());
+  const plan = planTransformer(dry, parseTransformerConfig(json), { weights, cache: { batch: 3, capacity: 50, dtype }, chunk: 7 }); // prettier-ignore
+  expect(plan.cache.length).toBe(3);
+  for (const { formula, bytes } of [...plan.weights, ...plan.cache]) {
+    const worth = formula.replaceAll('·', '*').replaceAll(/[^-+*/() 0-9]/g, '?');
+    expect(new Function(`return ${worth}`)()).toBe(bytes);
+  }
 });
 
 it('refuses a chunk that leaves no room, and formats that rows don’t fit', async () => {
