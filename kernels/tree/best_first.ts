@@ -7,8 +7,10 @@ import type { TreeSummaries } from './summaries.ts';
 
 const source = wgsl(import.meta.url, './tree_best_first.wgsl');
 
-/** Open nodes, at most: what workgroup memory has room for. */
+/** Leaves that there may be: as many nodes may be open at once, in workgroup memory. Half the room is enough for half as many. */
 const MOST = 2048;
+/** A node's place and bound. */
+const NODE_BYTES = 12;
 
 type Inputs = readonly [q: Tensor, nodes: Tensor, starts: Tensor | null, k: Tensor];
 
@@ -37,10 +39,24 @@ const bestFirstOp = operation<Inputs, TreeOf, readonly [Tensor, Tensor]>({
   },
   forward({ device }, [q, nodes, starts, k], attributes, shape) {
     const { defines, params, groups } = common([q, nodes, starts], attributes);
+    const { keys, block } = attributes;
+    const room = Math.floor(keys / block) <= MOST / 2 ? MOST / 2 : MOST;
+    const memory = device.gpu.limits.maxComputeWorkgroupStorageSize;
+    if (room * NODE_BYTES >= memory)
+      throw new Error(
+        `[bestLeaf] ${keys} keys have more leaves of ${block} than the ${MOST / 2} that fit the ${memory} bytes of workgroup memory that this adapter has`,
+      );
     const found = empty(device, shape, 'u32');
     const opened = empty(device, [...shape, 2], 'u32');
     device.run(
-      device.kernel(source, { ...defines, NODES: '1u', F16: k.dtype === 'f16', K: k.dtype, STARTS: starts !== null }),
+      device.kernel(source, {
+        ...defines,
+        ROOM: `${room}u`,
+        NODES: '1u',
+        F16: k.dtype === 'f16',
+        K: k.dtype,
+        STARTS: starts !== null,
+      }),
       [q, nodes, k, found, opened, ...(starts ? [starts] : [])],
       params,
       groups,
@@ -53,7 +69,7 @@ const bestFirstOp = operation<Inputs, TreeOf, readonly [Tensor, Tensor]>({
 /**
  * Finds, for each query of q (B, T, H, D), the leaf before its window that holds the greatest q · k over all heads that read the
  * key head, by a best-first search over boxes; of several the first. The result is exact; the number of nodes opened depends on
- * the keys, and may be that of all. Up to 2048 leaves. k (B, Tk, KV, D) are the keys that the summaries are of.
+ * the keys, and may be that of all. Up to 2048 leaves, 1024 where an adapter has less than 32 KiB of workgroup memory. k (B, Tk, KV, D) are the keys that the summaries are of.
  */
 export function bestLeaf(
   q: Tensor,

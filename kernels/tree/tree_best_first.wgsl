@@ -12,15 +12,14 @@
 @group(0) @binding(5) var<storage, read> starts: array<u32>; // (B): position of the first query
 #endif
 
-const ROOM = 2048u; // open nodes: at most as many as there are leaves
-
 struct Node {
   span: u32, // leaves that it covers
   number: u32, // of its level
 }
 
-var<workgroup> open: array<Node, ROOM>;
-var<workgroup> bounds: array<u32, ROOM>;
+// At most as many nodes are open as there are leaves.
+var<workgroup> open: array<Node, $ROOM>;
+var<workgroup> bounds: array<u32, $ROOM>;
 var<workgroup> tops: array<vec2u, LANES>; // each lane's highest bound and its place, or its best key
 var<workgroup> next: u32; // place of the node to be opened, or NONE
 
