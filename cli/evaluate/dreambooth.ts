@@ -268,7 +268,10 @@ class RunProgress {
 
   #workOf({ config: { steps, accumulate, batch, prior, sample } }: Run): number {
     const pictures = batch.subject + (prior.weight > 0 && prior.pictures > 0 ? batch.prior : 0);
-    return 3 * steps * accumulate * pictures + (sample.emphasis > 0 ? 3 : 2) * sample.steps * this.#prompts * sample.seeds.length;
+    return (
+      3 * steps * accumulate * pictures +
+      (sample.emphasis > 0 ? 3 : 2) * sample.steps * this.#prompts * sample.seeds.length
+    );
   }
 }
 
