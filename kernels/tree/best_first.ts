@@ -69,7 +69,8 @@ const bestFirstOp = operation<Inputs, TreeOf, readonly [Tensor, Tensor]>({
 /**
  * Finds, for each query of q (B, T, H, D), the leaf before its window that holds the greatest q · k over all heads that read the
  * key head, by a best-first search over boxes; of several the first. The result is exact; the number of nodes opened depends on
- * the keys, and may be that of all. Up to 2048 leaves, 1024 where an adapter has less than 32 KiB of workgroup memory. k (B, Tk, KV, D) are the keys that the summaries are of.
+ * the keys, and may be that of all. Up to 2048 leaves, 1024 where an adapter has less than 32 KiB of workgroup memory.
+ * k (B, Tk, KV, D) are the keys that the summaries are of.
  */
 export function bestLeaf(
   q: Tensor,

@@ -281,8 +281,10 @@ it('the shipped configuration fixes 48 prompts for each world, and its variants 
   expect(dreambooth.shown).toEqual(SHOWN);
   const runs = await planRuns(shipped, 'results');
   const count = (variant: string) => runs.filter((run) => run.variant === variant).length;
-  expect(['full', 'no-prior', 'textual-inversion', 'frozen-text'].map(count)).toEqual([12, 6, 3, 3]);
-  expect(runs).toHaveLength(45);
+  expect(['full', 'no-prior', 'textual-inversion', 'text-encoder', 'frozen-text'].map(count)).toEqual([
+    12, 12, 12, 6, 3,
+  ]);
+  expect(runs).toHaveLength(66);
   // Class pictures are drawn from the run's seed on: what is judged is drawn from other noise, each run's its own.
   const drawn = runs.filter(({ variant }) => variant === 'full').map(({ config }) => config.sample.seeds);
   expect(new Set(drawn.flat()).size).toBe(4 * 4);
