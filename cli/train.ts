@@ -12,7 +12,7 @@ import type { TaskContext } from './run.ts';
 const command = new Command('node cli/train.js')
   .description(
     'Trains by a configuration. Without arguments: teaches the small model in assets/base a grey tabby from four pictures,\n' +
-      'and draws it before and after, in about six minutes without a GPU.',
+      'and draws it before and after, in two to four minutes without a GPU.',
   )
   .argument(
     '[config or key=value...]',

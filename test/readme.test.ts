@@ -44,22 +44,20 @@ it('README’s program on the engine runs', async () => {
   expect(printed.length).toBe(6);
 });
 
+const grammarModules = {
+  'node:fs': fs,
+  'gpt-tokenizer/encoding/cl100k_base': tokenizer,
+  './dist/llm/grammar/index.js': grammar,
+};
+
 it('README’s program on grammars runs', async () => {
-  const { printed, said } = await run('README.md', 'Output that cannot be malformed', {
-    'node:fs': fs,
-    'gpt-tokenizer/encoding/cl100k_base': tokenizer,
-    './dist/llm/grammar/index.js': grammar,
-  });
+  const { printed, said } = await run('README.md', 'Output that cannot be malformed', grammarModules);
   expect(printed).toEqual(said);
   expect(printed.length).toBe(5);
 });
 
 it('the loop in docs/grammar.md runs', async () => {
-  const { printed, said } = await run('docs/grammar.md', 'A loop of your own', {
-    'node:fs': fs,
-    'gpt-tokenizer/encoding/cl100k_base': tokenizer,
-    './dist/llm/grammar/index.js': grammar,
-  });
+  const { printed, said } = await run('docs/grammar.md', 'A loop of your own', grammarModules);
   expect(printed).toEqual(said);
   expect(printed.length).toBe(1);
 });
