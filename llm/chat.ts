@@ -1,6 +1,6 @@
 /** Conversations: turns as tokens by the model's own template, and a chat that reads each turn once. */
 import { Template } from '@huggingface/jinja';
-import { readJson } from '../nn/model_files.ts';
+import { readSettings } from '../nn/model_files.ts';
 import type { ModelFiles } from '../nn/model_files.ts';
 import { generate, Prefix } from './generate.ts';
 import type { GenerateOptions, GenerationEvent } from './generate.ts';
@@ -117,8 +117,7 @@ export class ChatTemplate {
 
 /** The template in a model's folder: `chat_template.jinja`, or in `tokenizer_config.json`. */
 export async function readChatTemplate(files: ModelFiles): Promise<ChatTemplateOptions> {
-  const name = 'tokenizer_config.json';
-  const config = (await files.text(name)) === null ? {} : ((await readJson(files, name)) as Record<string, unknown>);
+  const config = await readSettings(files, 'tokenizer_config.json');
   const text = (token: unknown): string => {
     const content = (token as { content?: unknown } | null | undefined)?.content ?? token;
     return typeof content === 'string' ? content : '';

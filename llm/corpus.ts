@@ -4,6 +4,7 @@ import { readdir, readFile, stat } from 'node:fs/promises';
 import { createRequire } from 'node:module';
 import path from 'node:path';
 import { reason } from '../nn/files.ts';
+import { decodeUtf8 } from '../nn/utf8.ts';
 
 export interface Text {
   /** Where it is from. */
@@ -26,7 +27,8 @@ export async function readTexts(places: readonly string[], { size }: { size: num
   const texts: Text[] = [];
   for (const file of files) {
     const bytes = await readFile(file).catch((error: unknown) => fail(`cannot read ${file}: ${reason(error)}`, error));
-    const parts = cut(decode(bytes, file), size);
+    const text = decodeUtf8(bytes, (what) => fail(`${file} ${what}. Convert it, or leave it out`));
+    const parts = cut(text, size);
     parts.forEach((text, i) =>
       texts.push({ name: parts.length > 1 ? `${file}, part ${i + 1}` : file, text, group: text }),
     );
@@ -50,31 +52,6 @@ async function filesOf(place: string): Promise<string[]> {
           .some((part) => part.startsWith('.')),
     ) // prettier-ignore
     .sort();
-}
-
-/** UTF-8 as text. Throws where it isn't, naming the first byte that does not belong there. */
-export function decode(bytes: Uint8Array, name: string): string {
-  try {
-    return new TextDecoder('utf-8', { fatal: true }).decode(bytes);
-  } catch {
-    // As a stream, what ends within a character is still good: so prefixes are good up to the fault.
-    const good = (length: number): boolean => {
-      try {
-        new TextDecoder('utf-8', { fatal: true }).decode(bytes.subarray(0, length), { stream: true });
-        return true;
-      } catch {
-        return false;
-      }
-    };
-    let [low, high] = [0, bytes.length + 1]; // low is good, high is not
-    while (high - low > 1) {
-      const middle = (low + high) >> 1;
-      if (good(middle)) low = middle;
-      else high = middle;
-    }
-    const where = low < bytes.length ? `byte ${low} (0x${bytes[low]!.toString(16).padStart(2, '0')}) is wrong` : 'it ends within a character'; // prettier-ignore
-    return fail(`${name} is not UTF-8: ${where}. Convert it, or leave it out`);
-  }
 }
 
 /** Parts of about `size` characters that begin at paragraphs; those of white space alone are left out. */

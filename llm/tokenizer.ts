@@ -2,7 +2,7 @@
  * Tokenizers: cl100k_base and any `tokenizer.json`, as one. Encoding is the libraries'; what bytes a token stands for is read
  * where grammars read it (llm/grammar/vocabulary.ts). Nothing here imports from Node.
  */
-import { readJson } from '../nn/model_files.ts';
+import { readJson, readSettings } from '../nn/model_files.ts';
 import type { ModelFiles } from '../nn/model_files.ts';
 import { CL100K_SPECIAL, Vocabulary } from './grammar/vocabulary.ts';
 import type { TokenName } from './grammar/vocabulary.ts';
@@ -240,12 +240,8 @@ function without(file: TokenizerJson, names: ReadonlySet<string>): TokenizerJson
 /** The tokenizer in a model's folder. Which tokens end a text is told by the files for generation, the model and it, in this order. */
 export async function readTokenizer(files: ModelFiles): Promise<Tokenizer> {
   const json = await readJson(files, 'tokenizer.json');
-  const optional = async (path: string) => {
-    const text = await files.text(path);
-    return text === null ? {} : ((await readJson(files, path)) as Record<string, unknown>);
-  };
-  const config = await optional('tokenizer_config.json');
-  const named = [await optional('generation_config.json'), await optional('config.json')].map((file) => file['eos_token_id']); // prettier-ignore
+  const config = await readSettings(files, 'tokenizer_config.json');
+  const named = [await readSettings(files, 'generation_config.json'), await readSettings(files, 'config.json')].map((file) => file['eos_token_id']); // prettier-ignore
   const text = (token: unknown) => (token as { content?: unknown } | null | undefined)?.content ?? token;
   const found = [...named, text(config['eos_token'])].find((end) => end !== undefined && end !== null) ?? [];
   return tokenizerOf(json, { config, ends: [found].flat() as TokenName[] });

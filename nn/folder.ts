@@ -2,7 +2,7 @@
 import { readdir, readFile } from 'node:fs/promises';
 import path from 'node:path';
 import { openSafetensors, reason } from './files.ts';
-import { INDEX, openShards } from './model_files.ts';
+import { INDEX, openShards, textOf } from './model_files.ts';
 import type { ModelFiles } from './model_files.ts';
 import type { Module } from './module.ts';
 import type { Writable } from './safetensors.ts';
@@ -12,20 +12,23 @@ export function folderFiles(folder: string): ModelFiles {
   const name = path.join(folder).replace(/(?<=.)\/$/, '');
   return {
     name,
-    text: (file) =>
-      readFile(path.join(name, file), 'utf8').catch((error: NodeJS.ErrnoException) =>
-        error.code === 'ENOENT' ? null : failTo('read', path.join(name, file))(error),
-      ),
+    text: (file) => readText(path.join(name, file), ['ENOENT']),
     weights: async (part, stem) => {
       const folder = path.join(name, part || '.');
       const index = path.join(folder, stem + INDEX);
-      const text = await readFile(index, 'utf8').catch((error: NodeJS.ErrnoException) =>
-        error.code === 'ENOENT' || error.code === 'ENOTDIR' ? null : failTo('read', index)(error),
-      );
+      const text = await readText(index, ['ENOENT', 'ENOTDIR']);
       if (text !== null) return openShards(index, text, (file) => openSafetensors(path.join(folder, file)));
       return openSafetensors(await findWeights(folder, stem));
     },
   };
+}
+
+/** A file's text; null where reading fails with one of these codes. */
+async function readText(file: string, missing: readonly string[]): Promise<string | null> {
+  const bytes = await readFile(file).catch((error: NodeJS.ErrnoException) =>
+    missing.includes(error.code ?? '') ? null : failTo('read', file)(error),
+  );
+  return bytes && textOf(bytes, file);
 }
 
 /** The weight file of a folder with one, whichever of its names it has. */

@@ -6,6 +6,7 @@ import { declare } from './module.ts';
 import type { LoadOptions, Module, Weights } from './module.ts';
 import { bytesSource, readSafetensors } from './safetensors.ts';
 import type { Safetensors } from './safetensors.ts';
+import { decodeUtf8 } from './utf8.ts';
 
 /** Weights in open files. */
 export interface OpenWeights extends Weights {
@@ -36,7 +37,10 @@ export function urlFiles(base: URL): ModelFiles {
   const name = base.href.replace(/\/$/, '');
   return {
     name,
-    text: async (path) => (await get(path))?.text() ?? null,
+    text: async (path) => {
+      const response = await get(path);
+      return response && bodyOf(response, `${name}/${path}`);
+    },
     async weights(part, stem) {
       const open = async (file: string) => {
         const response = await get(part + file);
@@ -45,11 +49,20 @@ export function urlFiles(base: URL): ModelFiles {
       };
       const index = await get(`${part}${stem}${INDEX}`);
       return index
-        ? openShards(`${name}/${part}${stem}${INDEX}`, await index.text(), open)
+        ? openShards(`${name}/${part}${stem}${INDEX}`, await bodyOf(index, `${name}/${part}${stem}${INDEX}`), open)
         : open(`${stem}.safetensors`);
     },
   };
 }
+
+const bodyOf = async (response: Response, name: string): Promise<string> =>
+  textOf(new Uint8Array(await response.arrayBuffer()), name);
+
+/** The text of a model's file. Throws where it is not UTF-8: it would be another text in silence. */
+export const textOf = (bytes: Uint8Array, name: string): string =>
+  decodeUtf8(bytes, (what) => {
+    throw new Error(`[folder] ${name} ${what}`);
+  });
 
 /** Behind the stem: the file that says which shard holds which tensor. */
 export const INDEX = '.safetensors.index.json';
@@ -141,4 +154,12 @@ export async function readJson(files: ModelFiles, path: string): Promise<unknown
   } catch (error) {
     throw new Error(`[folder] ${files.name}/${path} is not JSON: ${(error as Error).message}`, { cause: error });
   }
+}
+
+/** A file of settings; none where it is missing. */
+export async function readSettings(files: ModelFiles, path: string): Promise<Record<string, unknown>> {
+  if ((await files.text(path)) === null) return {};
+  const json = await readJson(files, path);
+  if (typeof json === 'object' && json !== null && !Array.isArray(json)) return json as Record<string, unknown>;
+  throw new Error(`[folder] ${files.name}/${path} must be keys and values, not ${JSON.stringify(json).slice(0, 40)}`);
 }

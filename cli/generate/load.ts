@@ -1,5 +1,4 @@
 /** What commands that write text load: a model with its tokenizer, and what its files say of generation. */
-import { existsSync } from 'node:fs';
 import path from 'node:path';
 import { Option } from 'commander';
 import type { Command } from 'commander';
@@ -8,9 +7,10 @@ import { loadTokenizer, loadTransformer, placeKind } from '../../llm/folder.ts';
 import type { GenerateOptions } from '../../llm/generate.ts';
 import type { Transformer } from '../../llm/model.ts';
 import type { LoadedTokenizer } from '../../llm/tokenizer_files.ts';
+import { folderFiles } from '../../nn/folder.ts';
+import { readSettings } from '../../nn/model_files.ts';
 import { WEIGHT_FORMATS } from '../../nn/module.ts';
 import type { WeightFormat } from '../../nn/module.ts';
-import { readJson } from '../grammar/tokens.ts';
 import { resolvePath } from '../run.ts';
 
 export interface Language extends LoadedTokenizer {
@@ -51,12 +51,11 @@ export async function loadLanguage(name: string, { weights, tokenizer: given }: 
     },
   );
   loaded.tokenizer.requireFit(model.config.vocabulary, `the model in ${place}`);
-  return { ...loaded, model, defaults: await defaultsOf(place) };
+  return { ...loaded, model, defaults: kind === 'folder' ? await defaultsOf(place) : {} };
 }
 
 async function defaultsOf(folder: string): Promise<Language['defaults']> {
-  const file = path.join(folder, 'generation_config.json');
-  const json = existsSync(file) ? await readJson(file) : {};
+  const json = await readSettings(folderFiles(folder), 'generation_config.json');
   // Files say how to sample, and may say that greedy is the default all the same.
   if (json['do_sample'] !== true) return {};
   const number = (key: string): number | undefined => (typeof json[key] === 'number' ? json[key] : undefined);

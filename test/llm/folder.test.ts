@@ -5,9 +5,11 @@ import path from 'node:path';
 import { afterAll, beforeAll, describe, expect, it } from 'vitest';
 import { byteLength, f16ToF32, f32ToF16 } from '../../engine/index.ts';
 import type { Device } from '../../engine/index.ts';
-import { loadTransformer, saveTransformer } from '../../llm/folder.ts';
+import { trainTokenizer } from '../../llm/bpe.ts';
+import { loadTokenizer, loadTransformer, loadTransformerConfig, saveTransformer } from '../../llm/folder.ts';
 import { rounded, weightErrors } from '../../llm/weights.ts';
 import { makeFolder, openSafetensors, saveSafetensors } from '../../nn/files.ts';
+import { folderFiles } from '../../nn/folder.ts';
 import { WEIGHT_FORMATS } from '../../nn/module.ts';
 import type { Writable } from '../../nn/safetensors.ts';
 import { plainDevice } from '../device.ts';
@@ -181,6 +183,56 @@ describe('what is refused', () => {
       "model.embed_tokens.weight is (96, 64), the model's is (128, 64)",
     );
     expect(device.memory.live).toBe(live);
+  });
+});
+
+describe('texts of a folder', () => {
+  const FILES = [
+    'config.json',
+    'generation_config.json',
+    'tokenizer.json',
+    'tokenizer_config.json',
+    'chat_template.jinja',
+  ];
+  let folder: string;
+  beforeAll(async () => {
+    folder = path.join(root, 'texts');
+    await makeFolder(folder);
+    await writeFile(path.join(folder, 'config.json'), JSON.stringify(SMALL));
+    await writeFile(path.join(folder, 'tokenizer.json'), JSON.stringify(trainTokenizer(['a cat sat'], 258)));
+  });
+  /** Reads them with one of them replaced. */
+  async function withFile(file: string, content: string | Uint8Array): Promise<void> {
+    const place = path.join(folder, file);
+    const before = await readFile(place).catch(() => null);
+    await writeFile(place, content);
+    try {
+      await loadTransformerConfig(folder);
+      await loadTokenizer(folder, 258);
+    } finally {
+      await (before ? writeFile(place, before) : rm(place));
+    }
+  }
+
+  it.each([...FILES, 'model.safetensors.index.json'])(
+    '%s that is not UTF-8 is refused, with the byte',
+    async (file) => {
+      const bytes = Buffer.concat([Buffer.from('{"aé":"'), Buffer.from([0xe9]), Buffer.from('"}')]); // the last é in Latin-1
+      const reading = file.startsWith('model.')
+        ? writeFile(path.join(folder, file), bytes).then(() => folderFiles(folder).weights('', 'model'))
+        : withFile(file, bytes);
+      await expect(reading).rejects.toThrow(`[folder] ${path.join(folder, file)} is not UTF-8: byte 9 (0x22) is wrong`);
+    },
+  );
+
+  it.each(FILES.slice(0, -1))('%s may begin with a byte order mark', async (file) => {
+    const before = await readFile(path.join(folder, file), 'utf8').catch(() => '{}');
+    await expect(withFile(file, `\ufeff${before}`)).resolves.toBeUndefined();
+  });
+
+  it.each(['generation_config.json', 'tokenizer_config.json'])('%s of a list or null is refused', async (file) => {
+    for (const text of ['[1]', 'null', '"x"'])
+      await expect(withFile(file, text)).rejects.toThrow(`${file} must be keys and values, not ${text}`);
   });
 });
 
