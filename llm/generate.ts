@@ -3,9 +3,12 @@ import { noGrad, release, reshape, scope, tensor } from '../engine/index.ts';
 import type { Device, Tensor } from '../engine/index.ts';
 import { encodeSampling, indexSelect } from '../kernels/index.ts';
 import type { SamplingSettings } from '../kernels/index.ts';
+import type { Safetensors } from '../nn/safetensors.ts';
 import { Batch, BATCH } from './batch.ts';
 import { KeyValueCache } from './cache.ts';
 import type { CacheFormat } from './cache.ts';
+import { restoreCache, saveCache } from './cache_file.ts';
+import type { CacheOwner } from './cache_file.ts';
 import type { TransformerConfig } from './config.ts';
 import type { Matcher } from './grammar/index.ts';
 import type { Transformer } from './model.ts';
@@ -72,6 +75,16 @@ export class Prefix {
     cache.truncate(0, common);
     this.tokens = tokens.slice(0, common);
     return common;
+  }
+
+  /** The bytes of a file with what is kept; `owner` says of which model. */
+  save(owner: CacheOwner): AsyncGenerator<Uint8Array> {
+    return saveCache(this.cache, 0, this.tokens, owner);
+  }
+
+  /** Keeps what a file has in the place of what was kept before. Throws as `restoreCache`, and keeps that then. */
+  async restore(file: Safetensors, owner: CacheOwner): Promise<void> {
+    this.tokens = await restoreCache(this.cache, 0, file, owner);
   }
 
   release(): void {

@@ -2,12 +2,14 @@
 import fc from 'fast-check';
 import { afterAll, beforeAll, describe, expect, it } from 'vitest';
 import type { Device } from '../../engine/index.ts';
-import { noGrad, scope } from '../../engine/index.ts';
+import { noGrad, scope, write } from '../../engine/index.ts';
 import { cacheBytes, KeyValueCache } from '../../llm/cache.ts';
 import type { CacheFormat } from '../../llm/cache.ts';
-import { restoreCache, saveCache } from '../../llm/cache_file.ts';
+import { cacheOwner, restoreCache, saveCache } from '../../llm/cache_file.ts';
+import type { CacheOwner } from '../../llm/cache_file.ts';
 import { parseTransformerConfig } from '../../llm/config.ts';
-import type { Transformer } from '../../llm/model.ts';
+import { Transformer } from '../../llm/model.ts';
+import { declare } from '../../nn/module.ts';
 import { bytesSource, readSafetensors } from '../../nn/safetensors.ts';
 import { plainDevice } from '../device.ts';
 import { cachedLogits, difference, MIXED, randomIds, randomModel, wholeLogits } from './tiny.ts';
@@ -143,9 +145,10 @@ describe('a sequence', () => {
     cache.release();
   });
 
-  const bytesOf = async (cache: KeyValueCache, sequence: number, notes = {}) => {
+  const OWNER: CacheOwner = { name: 'a', weights: 'w' };
+  const bytesOf = async (cache: KeyValueCache, sequence: number, tokens: readonly number[], owner = OWNER) => {
     const chunks: Uint8Array[] = [];
-    for await (const chunk of saveCache(cache, sequence, notes)) chunks.push(chunk);
+    for await (const chunk of saveCache(cache, sequence, tokens, owner)) chunks.push(chunk);
     return Buffer.concat(chunks);
   };
   const open = (bytes: Uint8Array) => readSafetensors(bytesSource(bytes, 'a.cache'));
@@ -154,9 +157,11 @@ describe('a sequence', () => {
     const { model } = randomModel(device, { ...MIXED, head_dim: 32 });
     const cache = new KeyValueCache(device, model.config, { batch: 2, capacity: 32, dtype });
     await cachedLogits(model, [ids, ids.slice(3)], [[0, 21]], cache);
-    const bytes = await bytesOf(cache, 1, { text: 'eins' });
+    const own = ids.slice(3, 24);
+    const bytes = await bytesOf(cache, 1, own);
+    await expect(bytesOf(cache, 1, ids)).rejects.toThrow('sequence 1 has 21 tokens, and 30 are said to be them');
     const other = new KeyValueCache(device, model.config, { batch: 1, capacity: 40, dtype });
-    expect(await restoreCache(other, 0, await open(bytes))).toEqual({ length: 21, notes: { text: 'eins' } });
+    expect(await restoreCache(other, 0, await open(bytes), OWNER)).toEqual(own);
     const tail = [[1, 2, 3]];
     const [after] = await cachedLogits(model, tail, one([1, 1, 1]), other);
     const [, before] = await cachedLogits(model, [[0, 0, 0], ...tail], [[0, 1], [0, 1], [0, 1]], cache); // prettier-ignore
@@ -178,13 +183,13 @@ describe('a sequence', () => {
       new KeyValueCache(device, model.config, { batch, capacity, dtype: 'f32' });
     const cache = make(2, 32);
     await cachedLogits(model, [ids, ids], [[25, 3]], cache);
-    const file = await bytesOf(cache, 0);
+    const file = await bytesOf(cache, 0, ids.slice(0, 25));
     cache.fork(0, [1]);
     const tails = [[7, 8, 9], [7, 8, 9]]; // prettier-ignore
     const [first, second] = await cachedLogits(model, tails, Array(3).fill([1, 1]), cache);
     expect(second).toEqual(first);
     const other = make(1, 48);
-    await restoreCache(other, 0, await open(file));
+    await restoreCache(other, 0, await open(file), OWNER);
     const [restored] = await cachedLogits(model, [tails[0]!], one([1, 1, 1]), other);
     expect(restored).toEqual(first);
     for (const used of [cache, other, model]) used.release();
@@ -193,21 +198,52 @@ describe('a sequence', () => {
   it('is not restored from another model, another format, a shorter cache’s length or a damaged file', async () => {
     const cache = make(1);
     await cachedLogits(model, [ids], [[20]], cache);
-    const bytes = await bytesOf(cache, 0);
-    const refused = async (into: KeyValueCache, message: RegExp, file = bytes) => {
-      await expect(open(file).then((opened) => restoreCache(into, 0, opened))).rejects.toThrow(message);
+    const bytes = await bytesOf(cache, 0, ids.slice(0, 20));
+    const refused = async (into: KeyValueCache, message: RegExp, file = bytes, owner = OWNER) => {
+      await expect(open(file).then((opened) => restoreCache(into, 0, opened, owner))).rejects.toThrow(message);
       expect(into.lengths).toEqual([0]);
       into.release();
     };
     const config = parseTransformerConfig({ ...MIXED, sliding_window: 9 });
-    await refused(new KeyValueCache(device, config, { batch: 1, capacity: 32 }), /\[cache\] a.cache: was saved of a model with another configuration/); // prettier-ignore
+    await refused(new KeyValueCache(device, config, { batch: 1, capacity: 32 }), /\[cache\] a.cache: was saved of "a", which has another configuration than "b"/, bytes, { name: 'b', weights: 'w' }); // prettier-ignore
+    await refused(make(1), /\[cache\] a.cache: was saved of "a" with other weights than "b" has, or with these in another format/, bytes, { name: 'b', weights: 'v' }); // prettier-ignore
     await refused(make(1, 'f16'), /a.cache: holds f32, the cache f16; make the cache in that format/);
     await refused(make(1, 'f32', 19), /a.cache: has 20 tokens, the cache holds 19/);
     await refused(make(1), /truncated|damaged|needs/, bytes.subarray(0, bytes.length - 4));
     const replaced = (from: string, to: string) => Buffer.from(bytes.toString('latin1').replace(from, to), 'latin1');
-    await refused(make(1), /is no saved cache/, replaced('dawngrad cache 1', 'dawngrad cache 7'));
+    await refused(make(1), /is no saved cache/, replaced('dawngrad cache 2', 'dawngrad cache 1'));
     await refused(make(1), /layers.0.keys is F32 \(10, 2, 8\), not F32 \(9, 2, 8\)/, replaced('"length":"20"', '"length":"09"')); // prettier-ignore
+    await refused(make(1), /a.cache: has the token 40; the model's are 0 to 39/, await bytesOf(cache, 0, [...ids.slice(0, 19), 40])); // prettier-ignore
     cache.release();
+  });
+
+  it('is of a model by all bytes of its weights, and by what they are kept in', async () => {
+    const json = { ...MIXED, hidden_size: 64, head_dim: 32, intermediate_size: 64 };
+    const owners: CacheOwner[] = [];
+    const look = async (model: Transformer) => owners.push(await cacheOwner(model, 'x'));
+    const first = randomModel(device, json).model;
+    await look(first);
+    expect(await cacheOwner(first, 'y')).toEqual({ name: 'y', weights: owners[0]!.weights });
+    const again = randomModel(device, json).model;
+    expect(await cacheOwner(again, 'x')).toEqual(owners[0]);
+    // One weight in its last bit; then each matrix as a format keeps it.
+    const { weight } = again.model.layers[2]!.mlp.down_proj;
+    const values = (await weight.read()) as Float32Array<ArrayBuffer>;
+    const bits = new Uint32Array(values.buffer);
+    bits[bits.length - 1]! ^= 1;
+    write(weight, values);
+    await look(again);
+    const weights = first.namedParameters();
+    const floats = async (name: string) => (await weights.get(name)!.read()) as Float32Array;
+    const source = { name: 'first', tensors: weights, floats };
+    for (const format of ['f16', 'bf16', 'q8', 'q4'] as const) {
+      const model = declare(() => new Transformer(device, first.config));
+      await model.load(source, { format: (_, shape) => (shape.length === 2 ? format : 'f32') });
+      await look(model);
+      model.release();
+    }
+    expect(new Set(owners.map(({ weights }) => weights)).size).toBe(6);
+    for (const model of [first, again]) model.release();
   });
 });
 

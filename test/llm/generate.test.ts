@@ -1,11 +1,13 @@
 /** Generation beside recomputing by hand; batches, limits, stops, penalties, grammars, drafts. */
 import { afterAll, beforeAll, describe, expect, it } from 'vitest';
 import type { Device } from '../../engine/index.ts';
+import { cacheOwner } from '../../llm/cache_file.ts';
 import { generate, Prefix } from '../../llm/generate.ts';
 import type { GenerateOptions, GenerationEvent } from '../../llm/generate.ts';
 import { Matcher, regular, Vocabulary } from '../../llm/grammar/index.ts';
 import type { Transformer } from '../../llm/model.ts';
 import { Tokenizer } from '../../llm/tokenizer.ts';
+import { bytesSource, readSafetensors } from '../../nn/safetensors.ts';
 import { plainDevice } from '../device.ts';
 import { MIXED, randomIds, randomModel, wholeLogits } from './tiny.ts';
 
@@ -298,4 +300,36 @@ it('a prefix is not read again', async () => {
   expect(read[0]).toBe(0);
   expect(other.one.tokens).toEqual((await recomputed(model, [...PROMPT, 1], 5)).tokens);
   prefix.release();
+});
+
+it('a prefix comes back from a file, and serves as far as the next prompt begins alike', async () => {
+  const owner = await cacheOwner(full, 'full');
+  const [kept, prefix] = [1, 2].map(() => new Prefix(device, full.config, { capacity: 64 })) as [Prefix, Prefix];
+  const read: number[] = [];
+  const options = { temperature: 0, ends: [], maxTokens: 5, onPrefill: (done: number) => read.push(done) };
+  await run([PROMPT], { ...options, prefix: kept }, full);
+  const chunks: Uint8Array[] = [];
+  for await (const chunk of kept.save(owner)) chunks.push(chunk);
+  const file = await readSafetensors(bytesSource(Buffer.concat(chunks), 'a.cache'));
+  const twin = randomModel(device, { ...MIXED, layer_types: Array(3).fill('full_attention') }, 2).model;
+  await expect(prefix.restore(file, await cacheOwner(twin, 'twin'))).rejects.toThrow(/"full" with other weights than "twin" has/); // prettier-ignore
+  twin.release();
+  expect(prefix.tokens).toEqual([]);
+  await prefix.restore(file, owner);
+  expect(prefix.tokens).toEqual(kept.tokens);
+  for (const [prompt, common] of [
+    [[...PROMPT, 3, 1], PROMPT.length],
+    [[...PROMPT.slice(0, 6), (PROMPT[6]! + 1) % V, 7], 6],
+    [[(PROMPT[0]! + 1) % V, ...PROMPT.slice(1)], 0],
+  ] as const) {
+    await prefix.restore(file, owner);
+    // What was written behind the first prompt may happen to go on alike.
+    const alike = prompt.findIndex((id, i) => id !== prefix.tokens[i]);
+    expect(alike).toBeGreaterThanOrEqual(common);
+    read.length = 0;
+    const found = await run([[...prompt]], { ...options, prefix }, full);
+    expect(read[0]).toBe(alike);
+    expect(found.one.tokens).toEqual((await recomputed(full, prompt, 5)).tokens);
+  }
+  for (const used of [kept, prefix]) used.release();
 });
