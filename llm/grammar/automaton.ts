@@ -137,6 +137,14 @@ export abstract class Frame {
     return null;
   }
 
+  /**
+   * What stands for all frames that do the same with every sequence of up to so many bytes until they end, and are as far
+   * from their ends behind each but for what they are now (`shortest`): counts that are farther off do not tell them apart.
+   */
+  near(_bytes: number): string | Frame {
+    return this.signature ?? this;
+  }
+
   /** Another frame that does nearly the same, and is met more often. */
   get like(): Like | null {
     return null;

@@ -83,7 +83,7 @@ export class Masks {
 
   /** What the frame alone decides. */
   private decided(frame: Frame): Part {
-    const key = frame.signature ?? frame;
+    const key = frame.near(this.vocabulary.longest);
     let part = this.young.get(key);
     if (part !== undefined) return part;
     part = this.old.get(key);
@@ -284,6 +284,8 @@ export interface Leads {
   readonly leaves: readonly Leaf[];
   /** That there are none but these. */
   readonly known: boolean;
+  /** That with which they were found: another one may be as `near`. */
+  readonly from: Frame;
 }
 
 /** Frames that the tokens' first bytes lead to. */
@@ -391,7 +393,7 @@ class Walk {
       this.lead(root, 0, 0);
       // The other frame decides about them.
       this.count = 0;
-      return this.gathered(null, like);
+      return this.gathered(frame, null, like);
     }
     const uniform = frame.plain < longestPlain && !frame.counted ? frame.uniform : null;
     if (uniform !== null && uniform.room >= ROOMY) return this.uniformly(frame, uniform);
@@ -403,7 +405,7 @@ class Walk {
     if (this.known > 0) this.plainly(root, 0, 0);
     this.known = 0;
     this.marked = false;
-    return this.gathered(slice === 0 ? null : this.vocabulary.plain(slice));
+    return this.gathered(frame, slice === 0 ? null : this.vocabulary.plain(slice));
   }
 
   /** Likewise, where text is uniform for a while. */
@@ -416,7 +418,7 @@ class Walk {
     if (trie.size > 0) this.within(0, trie.size, { frame: twin(frame), below: null, begun: 0, keyed: false });
     this.known = 0;
     this.deciding = trie.plain;
-    return this.gathered(tokens.slice(uniform.room));
+    return this.gathered(frame, tokens.slice(uniform.room));
   }
 
   /** What `frame` decides of the tokens that have ended the one on top of it. */
@@ -431,11 +433,11 @@ class Walk {
       this.close(node, cell);
       if (end[node]! > node + 1) this.within(node + 1, end[node]!, cell);
     });
-    return this.gathered(null);
+    return this.gathered(frame, null);
   }
 
-  /** What has been found, and the tokens of `slice`. */
-  private gathered(slice: Mask | null, like: Frame | null = null): Part {
+  /** What has been found of `from`, and the tokens of `slice`. */
+  private gathered(from: Frame, slice: Mask | null, like: Frame | null = null): Part {
     const { words } = this.vocabulary;
     // A copy of a mask takes as long as listing about that many.
     const list = this.count <= words / 4;
@@ -450,7 +452,7 @@ class Walk {
       uncertain: this.uncertain,
       like,
       but: this.but,
-      leads: { most: this.most, leaves: this.leaves, known: this.allKnown },
+      leads: { most: this.most, leaves: this.leaves, known: this.allKnown, from },
       size:
         512 +
         (list ? 4 * this.count : 4 * words) +

@@ -49,10 +49,11 @@ export class Reserve {
       let ends = this.ends.get(leads);
       if (ends === undefined) this.ends.set(leads, (ends = this.endsOf(leads.leaves, cell)));
       if (ends === null) return Infinity;
+      const more = farther(cell.frame, leads.from);
       for (const [outcome, bytes] of ends) {
         const below = cell.below && resumed(cell.below, outcome);
         if (below === null && cell.below !== null) return Infinity;
-        most = Math.max(most, bytes + (below === null ? 0 : this.closing.cost(below)));
+        most = Math.max(most, bytes + more + (below === null ? 0 : this.closing.cost(below)));
         if (most === Infinity) return most;
       }
     }
@@ -114,6 +115,13 @@ export class Reserve {
     const ended = advanceAll(stack, this.closing.bytes(stack))!;
     return ended.below === null ? (ended.frame as Ended).outcome : ended.frame.end()!;
   }
+}
+
+/** By how many bytes more one of two frames that are as `near` is from its end, now as behind any token. */
+function farther(frame: Frame, other: Frame): number {
+  if (frame === other) return 0;
+  const [here, there] = [frame.shortest, other.shortest];
+  return here === null || there === null ? 0 : here.bytes - there.bytes;
 }
 
 /** The leaf's frames as a stack; `root`: that on which the walk began. */

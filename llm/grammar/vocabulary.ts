@@ -29,6 +29,8 @@ export class Vocabulary {
   private readonly plainTokens: number[][] = [];
   private readonly slices = new Map<number, Mask>();
   private readonly uniforms = new Map<string, UniformTokens>();
+  /** The most bytes that a token has of which documents are made. */
+  readonly longest: number;
   /** The most code points that a token of plain string content has. */
   readonly longestPlain: number;
 
@@ -38,6 +40,7 @@ export class Vocabulary {
     this.special = special;
     this.end = end;
     this.trie = trieOf(tokens.map((token, id) => (special.has(id) ? null : token)));
+    this.longest = this.trie.depth.reduce((most, depth) => Math.max(most, depth), 0);
     for (const id of this.trie.ids) {
       const codePoints = plainSuffixes(tokens[id]!)[0]!;
       if (codePoints < PLAIN_LIMIT) (this.plainTokens[codePoints] ??= []).push(id);

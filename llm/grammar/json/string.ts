@@ -15,7 +15,7 @@ import { combine } from '../text/combine.ts';
 import { finite } from '../text/finite.ts';
 import { Nearest } from '../text/nearest.ts';
 import { words } from '../text/words.ts';
-import { CODE_POINTS, DEAD, NONE, firstFrom, meets, type Language, type Range } from '../text/language.ts';
+import { CODE_POINTS, DEAD, NONE, firstFrom, meets, type Language, type Range, type Span } from '../text/language.ts';
 
 /** The strings of a JSON text whose content some languages decide, read behind the opening quote. */
 export interface Strings {
@@ -129,6 +129,8 @@ interface Lead {
   readonly toward: readonly Toward[];
 }
 
+let lastId = 0;
+
 /** The frames of one language's strings. */
 class StringFrames {
   readonly language: Language;
@@ -142,6 +144,7 @@ class StringFrames {
   private readonly sole: Outcome | undefined;
   private readonly nearest: Nearest;
   private leads: Map<number, Lead> | null = null;
+  private readonly id = (lastId += 1);
 
   constructor(language: Language, { unique, open, sooner, sole }: FrameOptions) {
     this.language = language;
@@ -297,8 +300,28 @@ class StringFrames {
   /** What all frames behind `state` do, where the number of code points to come decides it. */
   signature(state: number): string | null {
     const spans = this.language.spans(state);
-    if (!spans) return null;
+    return spans && this.signed(spans);
+  }
+
+  private signed(spans: readonly Span[]): string {
     return [this.unique > 0 ? 'unique' : 'string', ...spans.map(({ below, label }) => `${label}<${below}`)].join(' ');
+  }
+
+  /** See `Frame.near`: a byte is no more than one code point. */
+  near(state: number, bytes: number): string | null {
+    const spans = this.language.spans(state);
+    if (this.unique > 0) return spans && this.signed(spans);
+    if (spans === null) {
+      const near = this.language.near?.(state, bytes) ?? null;
+      return near && `${this.id} ${near}`;
+    }
+    const far = spans.findIndex(({ below }) => below > bytes);
+    const { below, label } = spans[far]!;
+    // Where it may end, it is as if it always might.
+    if (below === Infinity || label !== NONE) return this.signed([...spans.slice(0, far), { below: Infinity, label }]);
+    // It has to be known how far it is now to where it may end: so it is known how far it is then.
+    const known = far > 0 || this.sole !== undefined;
+    return `${this.signed(spans.slice(0, far + (known ? 0 : 1)))} …`;
   }
 }
 
@@ -320,6 +343,11 @@ abstract class StringFrame extends Frame {
   override get signature(): string | null {
     const signature = this.frames.signature(this.state);
     return signature && signature + this.part;
+  }
+
+  override near(bytes: number): string | Frame {
+    const near = this.frames.near(this.state, bytes);
+    return near === null ? this : near + this.part;
   }
 
   override get least(): number {

@@ -1,5 +1,6 @@
 import { all } from './lengths.ts';
 import { CODE_POINTS, DEAD, NONE, none, spans, type Language, type Range, type Span } from './language.ts';
+import { near } from './near.ts';
 import { Reach } from './reach.ts';
 import { words } from './words.ts';
 
@@ -223,6 +224,14 @@ class Combined implements Language {
       this.spansOf[state] = found;
     }
     return found;
+  }
+
+  near(state: number, most: number): string | null {
+    if (this.wanted !== 'every') return null;
+    return near(
+      this.parts[state]!.map((part, i) => ({ language: this.languages[i]!, state: part })),
+      most,
+    );
   }
 
   private alive(state: number): boolean {

@@ -19,6 +19,11 @@ export interface Language {
    * else null.
    */
   spans(state: number): readonly Span[] | null;
+  /**
+   * Where this is the same of two states: the next `most` code points do the same from both, and as many bytes as from one
+   * lead to the end of a text then. Null: nothing is known.
+   */
+  near?(state: number, most: number): string | null;
   /** Of a list of texts: them, with their labels. */
   readonly texts?: ReadonlyMap<string, number>;
 }
