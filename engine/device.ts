@@ -31,6 +31,8 @@ export interface Profile {
   f16: boolean;
   /** Matrices that a subgroup multiplies at once ("tensor cores"); empty where it can't. */
   subgroupMatrix: readonly SubgroupMatrixConfig[];
+  /** Bytes of workgroup memory that a kernel may have. */
+  workgroupMemory: number;
   immediates: boolean;
   timestamps: boolean;
   /** Variants that were measured to be the fastest on this very adapter, by family of kernels: they override the rules. */
@@ -314,6 +316,7 @@ export async function openDevice(gpu: GPU, host: Host, options: DeviceOptions = 
     subgroupSize: subgroups && info.subgroupMinSize === info.subgroupMaxSize ? (info.subgroupMaxSize ?? 0) : 0,
     f16,
     subgroupMatrix: subgroupMatrix ? subgroupMatrixConfigs(info) : [],
+    workgroupMemory: device.limits.maxComputeWorkgroupStorageSize,
     immediates,
     timestamps,
     tuning: options.tuning ?? (await host.tuning?.(description)) ?? {},

@@ -19,6 +19,7 @@ const PROFILE: Profile = {
   subgroupSize: 32,
   f16: true,
   subgroupMatrix: [],
+  workgroupMemory: 32768,
   immediates: true,
   timestamps: false,
   tuning: {},
@@ -26,16 +27,16 @@ const PROFILE: Profile = {
 const LIMITS = {
   maxBufferSize: 2 ** 40,
   maxStorageBufferBindingSize: 2 ** 31,
-  maxComputeWorkgroupStorageSize: 32768,
   maxComputeInvocationsPerWorkgroup: 1024,
 };
 
 /** Opens a dry device. Import the operations first: their kernels' texts are read here. */
 export async function openDryDevice(host: Host, { profile, limits, ...options }: DryOptions = {}): Promise<Device> {
   await readSources((url) => host.readText(url));
+  const whole = { ...PROFILE, ...profile };
   return new Device(
-    imitation({ ...LIMITS, ...limits }),
-    { ...PROFILE, ...profile },
+    imitation({ ...LIMITS, maxComputeWorkgroupStorageSize: whole.workgroupMemory, ...limits }),
+    whole,
     { ...host, wait: (promise) => promise },
     options,
   );

@@ -41,7 +41,7 @@ const bestFirstOp = operation<Inputs, TreeOf, readonly [Tensor, Tensor]>({
     const { defines, params, groups } = common([q, nodes, starts], attributes);
     const { keys, block } = attributes;
     const room = Math.floor(keys / block) <= MOST / 2 ? MOST / 2 : MOST;
-    const memory = device.gpu.limits.maxComputeWorkgroupStorageSize;
+    const memory = device.profile.workgroupMemory;
     if (room * NODE_BYTES >= memory)
       throw new Error(
         `[bestLeaf] ${keys} keys have more leaves of ${block} than the ${MOST / 2} that fit the ${memory} bytes of workgroup memory that this adapter has`,

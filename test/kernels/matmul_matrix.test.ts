@@ -8,9 +8,12 @@ import { backward, Device, HostRandom, randomKey, release, scope, sizeOf, tensor
 import type { KernelSource, Shape, SubgroupMatrixConfig, Tensor } from '../../engine/index.ts';
 import { openNodeDevice } from '../../engine/node.ts';
 import { conv2d, linear, matmul } from '../../kernels/index.ts';
+import { matrixBytes, matrixConfig } from '../../kernels/matmul/matrix.ts';
 import { guardedDevice } from '../device.ts';
 import { expectClose } from './row.ts';
 
+/** As GPUs have them. */
+const LARGER: SubgroupMatrixConfig = { componentType: 'f16', resultComponentType: 'f32', M: 16, N: 16, K: 16 };
 /** As wide as the software adapter's subgroups, so that a lane has one column of each matrix. */
 const SIZE = 8;
 const CONFIG: SubgroupMatrixConfig = { componentType: 'f16', resultComponentType: 'f32', M: SIZE, N: SIZE, K: SIZE };
@@ -132,6 +135,11 @@ describe('subgroup matrices', () => {
     device.destroy();
   });
 
+  it('are chosen as large as the workgroup memory allows', () => {
+    const most = (workgroupMemory: number) => matrixConfig({ ...plain.profile, subgroupMatrix: [CONFIG, LARGER], workgroupMemory }); // prettier-ignore
+    expect([2 ** 15, 28_672, 28_671, 12_288, 12_287].map((bytes) => most(bytes)?.M)).toEqual([16, 16, 8, 8, undefined]);
+  });
+
   describe('emulated', () => {
     let device: Device;
     beforeAll(async () => {
@@ -152,6 +160,24 @@ describe('subgroup matrices', () => {
         expectClose(`result ${i}`, await result.read(), { shape: result.shape, data: values }, 2 ** -10);
       }
       release(...results, ...expected);
+    });
+
+    it('take the workgroup memory that is counted: Dawn refuses them where there is less', async () => {
+      const bytes = matrixBytes(LARGER);
+      const run = async (workgroupMemory: number, said: number): Promise<number> => {
+        const other = await openNodeDevice({ workgroupMemory });
+        Object.assign(other.profile, { subgroupMatrix: [LARGER], workgroupMemory: said });
+        try {
+          const [a, b] = [0, 1].map(() => tensor(other, new Float32Array(32 * 32), [32, 32], { dtype: 'f16' }));
+          await matmul(a!, b!, { transposeB: true }).read(); // so both pieces are as large as they get
+          return matrixKernels(other).length;
+        } finally {
+          other.destroy();
+        }
+      };
+      expect(await run(bytes, bytes)).toBe(1);
+      expect(await run(bytes - 1, bytes - 1)).toBe(0);
+      await expect(run(bytes - 1, bytes)).rejects.toThrow(/workgroup/i);
     });
 
     it('run as such', () => expect(matrixKernels(device).length).toBe(matrixKernels(plain).length + 8));
