@@ -7,7 +7,7 @@ import type { WeightFormat } from '../nn/module.ts';
 import { WEIGHT_FORMATS } from '../nn/module.ts';
 import { main } from './errors.ts';
 import { evalNeedle } from './eval/needle.ts';
-import { evalRecall } from './eval/recall.ts';
+import { evalRecall, RECALL_LENGTHS } from './eval/recall.ts';
 import { evalRuler } from './eval/ruler.ts';
 import { MODEL } from './generate/load.ts';
 import { whole } from './generate/options.ts';
@@ -34,12 +34,12 @@ interface Options {
   readonly needle?: boolean;
   readonly ruler?: boolean;
   readonly recall?: boolean;
-  readonly length: number;
+  readonly length?: number;
   readonly model?: string;
   readonly tokenizer?: string;
   readonly lengths: readonly number[];
   readonly tasks?: readonly RulerTask[];
-  readonly samples: number;
+  readonly samples?: number;
   readonly weights: WeightFormat;
   readonly steps: number;
   readonly folder: string;
@@ -57,17 +57,25 @@ const command = new Command('node cli/eval.js')
            tree layer that is taught to select or not, and compares them at 1 to 8 times the length`,
   )
   .option('--needle', 'needs no model')
-  .option('--length <n>', 'with --needle: tokens', whole(64, 131_072), 131_072)
+  .option(
+    '--length <n>',
+    `with --needle: tokens (default: 131072); with --recall: of the longest texts of training: ${RECALL_LENGTHS.join(', ')} (default: 256)`,
+    whole(64, 131_072),
+  )
   .option('--ruler', 'needs --model')
   .option('--model <place>', MODEL)
   .option('--tokenizer <place>', 'of --model, if it is not with it')
   .option('--lengths <list>', 'with --ruler: tokens, the answer’s included', some(whole(64)), [4096])
   .option('--tasks <list>', `with --ruler, all by default: ${RULER_TASKS.join(', ')}`, some(taskOf))
-  .option('--samples <n>', 'with --ruler: texts of each task and length', whole(1), 10)
+  .option(
+    '--samples <n>',
+    'with --ruler: texts of each task and length (default: 10); with --recall: texts of each length (default: 16)',
+    whole(1),
+  )
   .option('--weights <format>', `with --ruler: what weights are kept in: ${WEIGHT_FORMATS.join(', ')}`, formatOf, 'f32')
   .option('--json', 'with --ruler: a line of JSON a text, in place of the table')
   .option('--recall', 'needs no model')
-  .option('--steps <n>', 'with --recall: of training each model; then some minutes of measuring', whole(1), 600)
+  .option('--steps <n>', 'with --recall: of training each of the five models', whole(1), 600)
   .option(
     '--folder <folder>',
     'with --recall: where the models are kept; called again, it goes on there',
@@ -80,7 +88,8 @@ const command = new Command('node cli/eval.js')
 Examples:
   node cli/eval.js --needle --length 16384
   node cli/eval.js --ruler --model assets/lm --lengths 256,512 --tasks niah_single_1,vt --samples 5
-  node cli/eval.js --recall
+  node cli/eval.js --recall                                          a quarter of an hour on two processor cores
+  node cli/eval.js --recall --length 128 --samples 2 --steps 20 --folder runs/look   a first look, in under a minute
 `,
   )
   .showHelpAfterError('for example: node cli/eval.js --needle; all options: --help');
@@ -89,7 +98,7 @@ Examples:
 const OWN = {
   needle: ['length', 'seed'],
   ruler: ['model', 'tokenizer', 'lengths', 'tasks', 'samples', 'weights', 'json', 'seed'],
-  recall: ['steps', 'folder', 'seed'],
+  recall: ['steps', 'length', 'samples', 'folder', 'seed'],
 } as const;
 
 await main(async () => {
@@ -101,8 +110,12 @@ await main(async () => {
   if (!way || another) throw new Error('[eval] say one of --needle, --ruler and --recall; --help shows what they do');
   const stray = ways.flatMap((name) => [...OWN[name]]).find((name) => command.getOptionValueSource(name) === 'cli' && !OWN[way].some((own) => own === name)); // prettier-ignore
   if (stray) throw new Error(`[eval] --${stray} is of --${ways.find((name) => OWN[name].some((own) => own === stray))}; --${way} has ${OWN[way].map((own) => `--${own}`).join(', ')}`); // prettier-ignore
-  if (way === 'needle') return evalNeedle(options);
-  if (way === 'recall') return evalRecall(options);
+  if (way === 'needle') return evalNeedle({ length: options.length ?? 131_072, seed });
+  if (way === 'recall') {
+    const { length = 256, samples = 16, steps, folder } = options;
+    if (!RECALL_LENGTHS.includes(length)) throw new Error(`[eval] --length ${length}: with --recall it is one of ${RECALL_LENGTHS.join(', ')}`); // prettier-ignore
+    return evalRecall({ steps, folder, seed, length, samples });
+  }
   if (model === undefined) throw new Error('[eval] --ruler needs --model, such as assets/lm with --lengths 256,512');
-  return evalRuler({ ...options, model, tasks, seed });
+  return evalRuler({ ...options, samples: options.samples ?? 10, model, tasks, seed });
 });

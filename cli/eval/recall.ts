@@ -5,29 +5,33 @@ import { openNodeDevice } from '../../engine/node.ts';
 import { add, affine } from '../../kernels/index.ts';
 import type { LayerConfig, TreeConfig } from '../../llm/config.ts';
 import type { Transformer } from '../../llm/model.ts';
+import type { RecallText } from '../../llm/recall.ts';
 import { recallAccuracy, recallLosses, recallModel, recallText, recoveredMass, seeingWith, withTree } from '../../llm/recall.ts'; // prettier-ignore
 import { schedule } from '../../nn/schedule.ts';
 import { Trainer } from '../../nn/trainer.ts';
 import type { Losses } from '../../nn/trainer.ts';
 
-/** Tokens of the longest texts of training, and of those that a pass takes in turn: short ones are learned first. */
-const TRAINED = 256;
-const LENGTHS = [64, 128, TRAINED];
 /** Tokens of a pass. */
 const PASS = 2048;
-const PAIRS = 16;
+/** Tokens for each pair of a text of training, and of the shortest one that is measured. */
+const SPARSITY = 16;
 const RATE = 4e-3;
-
-const CONTEXT = 8 * TRAINED;
-/** Texts of each length that both are measured with. */
-const TEXTS = 16;
 const DEPTHS = 5;
 
 export interface RecallOptions {
   readonly steps: number;
   readonly folder: string;
   readonly seed: number;
+  /** Tokens of the longest texts of training, one of `RECALL_LENGTHS`. */
+  readonly length: number;
+  /** Texts of each length that models are measured with. */
+  readonly samples: number;
 }
+
+/** Tokens of texts that a pass takes in turn: short ones are learned first. */
+const lengthsOf = (length: number) => [length / 4, length / 2, length];
+/** From where a quarter of it has leaves to choose from, to where there are as many pairs as keys. */
+export const RECALL_LENGTHS: readonly number[] = [128, 256, 512];
 
 /** The models that are compared. */
 interface Run {
@@ -63,24 +67,25 @@ export async function evalRecall(options: RecallOptions): Promise<void> {
     full: trained.find(({ second }) => second === 'full')!.model.config.layers,
     tree: trained.find(({ second }) => second === 'tree')!.model.config.layers,
   };
-  await printAccuracy(trained, layers, options.seed);
-  await printMass(trained, layers.tree.at(-1)!, options.seed);
+  await printAccuracy(trained, layers, options);
+  await printMass(trained, layers.tree.at(-1)!, options);
   for (const { model } of trained) model.release();
 }
 
 async function train(
   device: Device,
   { name, folder: own, second, selection: weight, dense }: Run,
-  { steps, folder, seed }: RecallOptions,
+  { steps, folder, seed, length: longest, samples }: RecallOptions,
 ): Promise<Transformer | null> {
-  const model = await recallModel(device, second, CONTEXT, seed);
+  const model = await recallModel(device, second, 8 * longest, seed);
+  const lengths = lengthsOf(longest);
   const trainer = new Trainer({
     modules: { '': model },
     forward: ({ step, pass }): Losses => {
-      const length = LENGTHS[pass % LENGTHS.length]!;
+      const length = lengths[pass % lengths.length]!;
       const count = PASS / length;
       const texts = Array.from({ length: count }, (_, b) =>
-        recallText(length, { pairs: length / 16, seed, sample: (PASS / LENGTHS[0]!) * pass + b }),
+        recallText(length, { pairs: length / SPARSITY, seed, sample: (PASS / lengths[0]!) * pass + b }),
       );
       const random = weight > 0 ? new HostRandom(randomKey(seed, 'selection'), pass) : null;
       const { answers, selection } = recallLosses(model, texts, { random, dense: step < dense * steps });
@@ -92,8 +97,8 @@ async function train(
     folder: path.join(folder, own),
     checkpointEvery: 500,
     resume: true,
-    identity: { seed, steps },
-    resumeCommand: `node cli/eval.js --recall --steps ${steps} --folder ${folder} --seed ${seed}`,
+    identity: { seed, steps, length: longest },
+    resumeCommand: `node cli/eval.js --recall --steps ${steps} --length ${longest} --samples ${samples} --folder ${folder} --seed ${seed}`,
   });
   console.log(`Trained with ${name}:`);
   const { interrupted } = await trainer.run();
@@ -103,17 +108,20 @@ async function train(
 
 const percent = (share: number) => `${(100 * share).toFixed(1)} %`;
 
-/** Texts that no training run sees. */
-const textsOf = (length: number, seed: number) =>
-  Array.from({ length: TEXTS }, (_, sample) => recallText(length, { pairs: PAIRS, seed: seed + 1, sample }));
+type Measured = Pick<RecallOptions, 'length' | 'samples' | 'seed'>;
+
+/** Texts of some times the length of training that no training run sees. */
+const textsOf = (times: number, { length, samples, seed }: Measured) =>
+  Array.from({ length: samples }, (_, sample) => recallText(times * length, { pairs: length / SPARSITY, seed: seed + 1, sample })); // prettier-ignore
 
 type Sights = Readonly<Record<'tree' | 'full', readonly LayerConfig[]>>;
 
-async function printAccuracy(trained: readonly Trained[], { tree, full }: Sights, seed: number): Promise<void> {
+async function printAccuracy(trained: readonly Trained[], { tree, full }: Sights, measured: Measured): Promise<void> {
   const own = tree.at(-1)!;
-  const lengths = [1, 2, 4, 8].map((times) => times * TRAINED);
-  console.log(`\nRight answers to ${TEXTS * PAIRS} questions; trained at up to ${TRAINED} tokens:\n`);
-  console.log(`| trained with | sees | ${lengths.join(' | ')} |\n|---|---|${lengths.map(() => '---|').join('')}`);
+  const { length, samples } = measured;
+  const times = [1, 2, 4, 8];
+  console.log(`\nRight answers to ${(samples * length) / SPARSITY} questions; trained at up to ${length} tokens:\n`);
+  console.log(`| trained with | sees | ${times.map((n) => n * length).join(' | ')} |\n|---|---|${times.map(() => '---|').join('')}`); // prettier-ignore
   for (const { name, model } of trained)
     for (const [sight, layers] of [
       ['all', full],
@@ -121,35 +129,41 @@ async function printAccuracy(trained: readonly Trained[], { tree, full }: Sights
     ] as const) {
       const seeing = await seeingWith(model, layers);
       const cells: string[] = [];
-      for (const length of lengths) cells.push(percent(await recallAccuracy(seeing, textsOf(length, seed))));
+      for (const n of times) cells.push(percent(await recallAccuracy(seeing, textsOf(n, measured))));
       console.log(`| ${name} | ${sight} | ${cells.join(' | ')} |`);
       seeing.release();
     }
 }
 
-async function printMass(trained: readonly Trained[], { tree, window }: LayerConfig, seed: number): Promise<void> {
+async function printMass(
+  trained: readonly Trained[],
+  { tree, window }: LayerConfig,
+  measured: Measured,
+): Promise<void> {
   const depths = Array.from({ length: DEPTHS }, (_, i) => `${(50 * i) / DEPTHS}–${(50 * (i + 1)) / DEPTHS} %`);
   console.log('\nShare of full attention’s mass that window and selected leaves hold, by the depth of the key that is asked for'); // prettier-ignore
-  console.log('/ what the leaves with the most would / how often all heads see the value itself:\n');
+  console.log(
+    '/ what the leaves with the most would / how often all heads see the value itself; –: no question there:\n',
+  );
   console.log(`| trained with | tokens | ${depths.join(' | ')} |\n|---|---|${depths.map(() => '---|').join('')}`);
   for (const { name, model } of trained)
-    for (const length of [TRAINED, 8 * TRAINED]) {
-      const cells = await masses(model, length, tree!, window!, seed);
-      console.log(`| ${name} | ${length} | ${cells.join(' | ')} |`);
+    for (const times of [1, 8]) {
+      const cells = await masses(model, textsOf(times, measured), tree!, window!);
+      console.log(`| ${name} | ${times * measured.length} | ${cells.join(' | ')} |`);
     }
 }
 
-async function masses(model: Transformer, length: number, tree: TreeConfig, window: number, seed: number) {
+async function masses(model: Transformer, texts: readonly RecallText[], tree: TreeConfig, window: number) {
   const byDepth = Array.from({ length: DEPTHS }, () => ({ share: 0, best: 0, seen: 0, count: 0 }));
-  for (const text of textsOf(length, seed))
+  for (const text of texts)
     for (const { question, share, best, selected } of await recoveredMass(model, text, tree, window)) {
-      const cell = byDepth[Math.floor((2 * DEPTHS * question.told) / length)]!;
+      const cell = byDepth[Math.floor((2 * DEPTHS * question.told) / text.ids.length)]!;
       cell.share += share;
       cell.best += best;
       cell.seen += Number(selected);
       cell.count++;
     }
   return byDepth.map(({ share, best, seen, count }) =>
-    [share, best, seen].map((sum) => percent(sum / count)).join(' / '),
+    count === 0 ? '–' : [share, best, seen].map((sum) => percent(sum / count)).join(' / '),
   );
 }
