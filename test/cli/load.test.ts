@@ -7,7 +7,7 @@ import { loadLanguage } from '../../cli/generate/load.ts';
 import type { Language } from '../../cli/generate/load.ts';
 import { ROOT } from '../../cli/run.ts';
 import { ChatTemplate } from '../../llm/chat.ts';
-import { loadTransformer, saveGguf } from '../../llm/folder.ts';
+import { loadTransformer, loadTransformerConfig, saveGguf } from '../../llm/folder.ts';
 import { generate } from '../../llm/generate.ts';
 import { plainDevice } from '../device.ts';
 import { randomModel, SMALL } from '../llm/helpers.ts';
@@ -38,6 +38,12 @@ it('a GGUF file that was written with tokenizer and template says what the folde
   const [template, same] = [inside, { tokenizer: texts.tokenizer }].map(({ tokenizer }) => new ChatTemplate(tokenizer, chat)); // prettier-ignore
   expect(template!.kind).toBe('own');
   expect(template!.encode(messages)).toEqual(same!.encode(messages));
+
+  // By its name in capitals, as a model and as a place of its configuration and tokenizer.
+  const capitals = path.join(root, 'LM.GGUF');
+  await copyFile(file, capitals);
+  expect(await textOf(await loadLanguage(capitals, { weights: 'f32', tokenizer: capitals }))).toBe(own);
+  expect(await loadTransformerConfig(capitals)).toEqual(await loadTransformerConfig(file));
 
   // Without one inside, or with one that isn't wanted.
   const bare = path.join(root, 'bare.gguf');
@@ -74,5 +80,10 @@ it('a llama2.c file has the tokenizer beside it', async () => {
   expect(named.tokenizer.encode('a', { begin: true })).toEqual([1, 261]);
   await copyFile(path.join(root, 'other.bin'), path.join(root, 'tokenizer.bin'));
   expect((await loadLanguage(file, { weights: 'f32' })).tokenizer.decode([261])).toBe('a');
+  const capitals = path.join(root, 'MODEL.BIN');
+  await copyFile(file, capitals);
+  await copyFile(path.join(root, 'other.bin'), path.join(root, 'OTHER.BIN'));
+  for (const tokenizer of [undefined, path.join(root, 'OTHER.BIN')])
+    expect((await loadLanguage(capitals, { weights: 'f32', tokenizer })).tokenizer.decode([261])).toBe('a');
   await expect(loadLanguage(file, { weights: 'f32', tokenizer: LM })).rejects.toThrow(/the tokenizer has 2048 tokens, the model in .*model\.bin 262/); // prettier-ignore
 });

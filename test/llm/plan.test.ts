@@ -1,6 +1,6 @@
 /** The plan of a model's memory against what the device then counts. */
 import { expect, it } from 'vitest';
-import { noGrad, release, scope } from '../../engine/index.ts';
+import { mebibytes, noGrad, release, scope } from '../../engine/index.ts';
 import { openNodeDevice } from '../../engine/node.ts';
 import { rehearsal } from '../../engine/index.ts';
 import { KeyValueCache } from '../../llm/cache.ts';
@@ -47,6 +47,13 @@ it('is what a prefill by chunks and a step then take', async () => {
   const kept = device.memory.usage.get('key-value cache')!.live;
   const planned = plan.cache.reduce((sum, { bytes }) => sum + bytes, 0);
   expect(Math.abs(kept / planned - 1)).toBeLessThan(0.02);
+  // What is printed adds up to what is allocated.
+  const weights = [...model.namedParameters().values()].reduce((sum, { size }) => sum + 4 * size, 0);
+  expect(plan.weights.reduce((sum, { bytes }) => sum + bytes, 0)).toBe(weights);
+  expect(plan.total / (weights + kept + activations)).toBeGreaterThan(0.98);
+  expect(plan.total / (weights + kept + activations)).toBeLessThan(1.1);
+  expect(plan.total).toBe(weights + planned + plan.activations);
+  expect(describePlan(plan)).toContain(`together: ${mebibytes(plan.total)}`);
   device.destroy();
 });
 
