@@ -1,3 +1,6 @@
+import type { Spelling } from './spelling.ts';
+import type { Taken } from './taken.ts';
+
 /**
  * What every grammar becomes: a deterministic pushdown automaton over bytes, built as it is walked. Its stack is made of
  * frames; a frame is one state of one construct that is open (a string, a number, an object, a sentence of a grammar),
@@ -191,6 +194,11 @@ export abstract class Frame {
     return false;
   }
 
+  /** Of a frame that is `unique`: that many texts complete what is being written, and will, whatever comes. */
+  get endless(): boolean {
+    return false;
+  }
+
   /** Of a frame that is `unique`, where few texts complete what is being written: those. */
   get few(): Few | null {
     return null;
@@ -222,8 +230,8 @@ export class Interned<T> {
 export interface Stack {
   readonly frame: Frame;
   readonly below: Stack | null;
-  /** Of a frame that is `unique`: the bytes written of it, its closing quote not among them. */
-  readonly written: readonly number[] | null;
+  /** Of a frame that is `unique`: what is written of it, its closing quote not among it. */
+  readonly written: Spelling | null;
   /** Of the frame under one: the texts that its unique children have had, decoded. */
-  readonly taken: ReadonlySet<string> | null;
+  readonly taken: Taken | null;
 }

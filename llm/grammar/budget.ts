@@ -1,6 +1,7 @@
 import { Frame, type Outcome, type Shortest, type Stack } from './automaton.ts';
-import { decode } from './json/string.ts';
+import { Spelling } from './spelling.ts';
 import { advance, advanceAll, complete } from './stack.ts';
+import type { Taken } from './taken.ts';
 
 /** Below frames that are looked at apart from those that are below them. */
 class Floor extends Frame {
@@ -113,13 +114,13 @@ class Context {
   readonly queue: Item[][] = [];
   readonly reached = new Map<string, number>();
   /** Of a key, whose text has to be new: what of it was there before. */
-  readonly key: readonly number[] | null;
+  readonly key: Spelling | null;
   /** Bytes that frames below take, by guess. */
   readonly below: number;
   cheapest = Infinity;
   first = 0;
 
-  constructor(key: readonly number[] | null, below: number) {
+  constructor(key: Spelling | null, below: number) {
     this.key = key;
     this.below = below;
   }
@@ -187,7 +188,7 @@ function endingOf(stack: Stack, way: Way): KeyEnding {
     bytes.push(rest.byte);
     at = advance(at, rest.byte)!;
   }
-  const key = [...at.taken!].at(-1)!;
+  const key = at.taken!.last;
   let { taken } = at;
   const depth = depthOf(at);
   for (; rest !== null && depthOf(at) >= depth; rest = rest.rest) {
@@ -237,7 +238,7 @@ export class Closing implements Closes {
   private readonly nodes = new WeakMap<Stack, Node>();
   /** Stacks within keys that have been asked about. */
   private readonly met = new WeakSet<Stack>();
-  private readonly texts = new WeakMap<ReadonlySet<string>, string>();
+  private readonly texts = new WeakMap<Taken, string>();
   private readonly bottom: Node = { above: new Map(), depth: 0, keys: null, way: null };
 
   /**
@@ -339,7 +340,7 @@ export class Closing implements Closes {
     const known = under.keys?.get(stack.frame);
     if (known?.bytes.length === 0) return known;
     let text = advanceAll(stack, ANOTHER);
-    while (text !== null && stack.below!.taken?.has(decode(text.written!))) text = advance(text, LETTER);
+    while (text !== null && stack.below!.taken?.has(text.written!.text)) text = advance(text, LETTER);
     if (text?.frame !== stack.frame) return null;
     const way = this.find(text);
     if (way === null) return null;
@@ -354,12 +355,12 @@ export class Closing implements Closes {
     const under = stack.written && stack.below && this.node(stack.below);
     if (!under) return this.find(stack);
     // What is written of a key matters only where it becomes one that its object has, or gets on the way.
-    const known = under.above.get(stack.frame)?.get(String.fromCharCode(...stack.written!))?.way;
+    const known = under.above.get(stack.frame)?.get(stack.written!.key)?.way;
     const ending = this.another(stack, under) ?? under.keys?.get(stack.frame);
     if (known && !(ending && known.cost > ending.way.cost)) return known;
     // The first may have to be longer than others, since what it is without that has been there.
     const settled = ending !== undefined && (ending.bytes.length === 0 || ending.met >= 2);
-    if (settled && !ending.taken.has(decode([...stack.written!, ...ending.bytes]))) {
+    if (settled && !ending.taken.has(stack.written!.withAll(ending.bytes).text)) {
       if (!this.met.has(stack)) {
         this.met.add(stack);
         return ending.way;
@@ -507,16 +508,16 @@ export class Closing implements Closes {
     let same = under.above.get(frame);
     if (same === undefined) under.above.set(frame, (same = new Map<string, Node>()));
     // A key must not be one of those that its object has.
-    const key = (written === null ? '' : String.fromCharCode(...written)) + (taken === null ? '' : this.textOf(taken));
+    const key = (written?.key ?? '') + (taken === null ? '' : this.textOf(taken));
     let found = same.get(key);
     if (found === undefined)
       same.set(key, (found = { above: new Map(), depth: under.depth + 1, keys: null, way: null }));
     return found;
   }
 
-  private textOf(taken: ReadonlySet<string>): string {
+  private textOf(taken: Taken): string {
     let text = this.texts.get(taken);
-    if (text === undefined) this.texts.set(taken, (text = JSON.stringify([...taken].sort())));
+    if (text === undefined) this.texts.set(taken, (text = JSON.stringify([...taken])));
     return text;
   }
 
@@ -640,7 +641,7 @@ class Search {
     if (move.kind === 'frame') this.put(context, { ...item, frame: move, pending: NONE, written, bytes });
     else if (move.kind === 'pop') {
       // A key's last byte is its quote.
-      const key = context.key && decode([...context.key, ...(flat(written) as number[]).slice(0, -1)]);
+      const key = context.key && context.key.withAll((flat(written) as number[]).slice(0, -1)).text;
       const pending = move.consumed ? NONE : byte;
       if (context !== this.bottom || (this.above && move.consumed))
         this.exit(context, { outcome: move.outcome, pending, key, bytes, written });
@@ -657,7 +658,7 @@ class Search {
       }
       let opened = this.contexts.get(child);
       if (opened === undefined) {
-        this.contexts.set(child, (opened = new Context(child.unique ? [] : null, 0)));
+        this.contexts.set(child, (opened = new Context(child.unique ? Spelling.nothing : null, 0)));
         this.put(opened, { frame: child, pending: NONE, bytes: 0, written: null, keys: [] });
       }
       const caller = { context, item: { ...item, frame, written, bytes } };

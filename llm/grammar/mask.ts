@@ -1,7 +1,9 @@
 import type { ByteSet, Frame, Stack, Uniform } from './automaton.ts';
 import { decode } from './json/string.ts';
 import { PLAIN_LIMIT } from './plain.ts';
+import type { Spelling } from './spelling.ts';
 import { advance, advanceAll, complete } from './stack.ts';
+import type { Taken } from './taken.ts';
 import type { Mask, Vocabulary } from './vocabulary.ts';
 
 /**
@@ -19,7 +21,7 @@ export class Masks {
   private young = new Map<Frame | string, Part>();
   private old = new Map<Frame | string, Part>();
   private held = 0;
-  private ends: Map<string, number[]> | null = null;
+  private ends: Endings | null = null;
   private readonly limit: number;
 
   /** `limit`: about how many bytes of tokens and masks are remembered, all grammars together. */
@@ -100,10 +102,11 @@ export class Masks {
 
   /** What `frame` decides of the tokens that have ended the frame on top of it. */
   private resolved(exits: Exits, frame: Frame): Part {
-    let part = exits.resolved.get(frame);
+    const key = frame.near(this.vocabulary.longest);
+    let part = exits.resolved.get(key);
     if (part === undefined) {
       part = this.walk.behind(exits, frame);
-      exits.resolved.set(frame, part);
+      exits.resolved.set(key, part);
       this.hold(part);
     }
     return part;
@@ -119,28 +122,32 @@ export class Masks {
   }
 
   /** Takes out the tokens that would end the key being written as one of those that its object has. */
-  private clearKeys(mask: Mask, exits: Exits, written: readonly number[], taken: ReadonlySet<string>): void {
-    const settled = settledLength(written);
-    const begun = decode(written.slice(0, settled));
-    const endings = settled === written.length ? this.endings() : this.endingsOf(exits.nodes, written.slice(settled));
-    for (const key of taken) {
-      if (!key.startsWith(begun)) continue;
-      for (const node of endings.get(key.slice(begun.length)) ?? []) this.clear(mask, node);
+  private clearKeys(mask: Mask, exits: Exits, written: Spelling, taken: Taken): void {
+    const { text: begun, pending } = written;
+    const endings = pending.length === 0 ? this.endings() : this.endingsOf(exits.nodes, pending);
+    // Both are sorted: of each, what lies before the other's next is passed over.
+    for (let i = 0; i < endings.length;) {
+      const key = taken.from(begun + endings[i]!.text);
+      if (!key?.startsWith(begun)) return;
+      const text = key.slice(begun.length);
+      i = firstFrom(endings, text, i);
+      if (endings[i]?.text !== text) continue;
+      for (const node of endings[i]!.nodes) this.clear(mask, node);
+      i += 1;
     }
   }
 
   /** Takes out the tokens that come to a beginning of which all texts are taken. */
-  private clearUsedUp(mask: Mask, stack: Stack, written: readonly number[], taken: ReadonlySet<string>): void {
-    if (stack.frame.plain === Infinity) return;
+  private clearUsedUp(mask: Mask, stack: Stack, written: Spelling, taken: Taken): void {
+    if (stack.frame.plain === Infinity || stack.frame.endless) return;
     const { end, size } = this.vocabulary.trie;
-    const begun = settledLength(written) === written.length ? decode(written) : null;
+    const begun = written.pending.length === 0 ? written.text : null;
     const again = new Set<number>();
     if (begun === null) {
       // Within a character, all are decided byte by byte.
       for (let node = 0; node < size; node = end[node]!) again.add(node);
     } else {
-      for (const text of taken)
-        if (text.startsWith(begun)) this.clearAlong(mask, stack, text.slice(begun.length), again);
+      for (const text of taken.beginning(begun)) this.clearAlong(mask, stack, text.slice(begun.length), again);
     }
     for (const node of again) this.clear(mask, node);
     for (const node of again) this.run(mask, stack, node);
@@ -177,7 +184,7 @@ export class Masks {
   }
 
   /** The nodes at which a string may end, by the text that it ends with. */
-  private endings(): ReadonlyMap<string, readonly number[]> {
+  private endings(): Endings {
     if (this.ends === null) {
       const { byte, marked, size } = this.vocabulary.trie;
       const quotes: number[] = [];
@@ -188,7 +195,7 @@ export class Masks {
   }
 
   /** Likewise, of some nodes, `pending` being the first bytes of the text's first character. */
-  private endingsOf(nodes: Iterable<number>, pending: readonly number[]): Map<string, number[]> {
+  private endingsOf(nodes: Iterable<number>, pending: readonly number[]): Endings {
     const endings = new Map<string, number[]>();
     for (const node of nodes) {
       const text = textOf([...pending, ...path(this.vocabulary, node).subarray(0, -1)]);
@@ -197,7 +204,7 @@ export class Masks {
       if (others === undefined) endings.set(text, [node]);
       else others.push(node);
     }
-    return endings;
+    return [...endings].map(([text, nodes]) => ({ text, nodes })).sort((a, b) => (a.text < b.text ? -1 : 1));
   }
 
   /** Decides the tokens of a subtree byte by byte on the whole stack. */
@@ -261,6 +268,20 @@ interface Part {
   readonly size: number;
 }
 
+/** Texts that a string may end with, in the order of `Taken`, and the nodes at which it does. */
+type Endings = readonly { readonly text: string; readonly nodes: readonly number[] }[];
+
+/** The place of the first ending that is not before `text`, from `low` on. */
+function firstFrom(endings: Endings, text: string, low: number): number {
+  let high = endings.length;
+  while (low < high) {
+    const middle = (low + high) >> 1;
+    if (endings[middle]!.text < text) low = middle + 1;
+    else high = middle;
+  }
+  return low;
+}
+
 /** Where, by nodes of the trie, a frame ended: each decides its subtree with the frames below, and itself too. */
 interface Exits {
   readonly nodes: Int32Array;
@@ -269,8 +290,8 @@ interface Exits {
   readonly consumed: Uint8Array;
   /** 1: a key has ended in the token. */
   readonly keyed: Uint8Array;
-  /** By the frame below. */
-  readonly resolved: Map<Frame, Part>;
+  /** By the frame below, as `near` it is. */
+  readonly resolved: Map<string | Frame, Part>;
 }
 
 /** To what the tokens lead that do not end the frame the walk began on. */
@@ -627,20 +648,5 @@ class Walk {
       top = { frame, below: below.below, begun: below.begun, keyed: keyed || isKey };
       if (consumed) return top;
     }
-  }
-}
-
-/**
- * How much of what is written of a JSON string stands for whole UTF-16 units, whatever follows: all but the beginning of an
- * escape or of a character's bytes.
- */
-function settledLength(written: readonly number[]): number {
-  for (let settled = 0; ;) {
-    const lead = written[settled];
-    if (lead === undefined) return settled;
-    const escape = written[settled + 1] === 0x75 ? 6 : 2;
-    const length = lead === 0x5c ? escape : lead < 0x80 ? 1 : lead < 0xe0 ? 2 : lead < 0xf0 ? 3 : 4;
-    if (settled + length > written.length) return settled;
-    settled += length;
   }
 }

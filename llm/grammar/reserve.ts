@@ -1,6 +1,7 @@
 import type { Frame, Outcome, Stack } from './automaton.ts';
 import { Ended, FLOOR, type Closing } from './budget.ts';
 import type { Cell, Leads, Leaf, Masks } from './mask.ts';
+import { Spelling } from './spelling.ts';
 import { advance, advanceAll } from './stack.ts';
 
 /** A character cut short lacks up to so many bytes. */
@@ -127,11 +128,11 @@ function farther(frame: Frame, other: Frame): number {
 /** The leaf's frames as a stack; `root`: that on which the walk began. */
 function stackOf(cell: Cell, { written }: Leaf, root: Stack, top = true): Stack {
   const { frame } = cell;
-  const begun = cell.below === null && root.frame.unique ? root.written! : [];
+  const begun = cell.below === null && root.frame.unique ? root.written! : Spelling.nothing;
   return {
     frame,
     below: cell.below === null ? FLOOR : stackOf(cell.below, { cell: cell.below, written }, root, false),
-    written: top && frame.unique ? [...begun, ...written] : null,
+    written: top && frame.unique ? begun.withAll(written) : null,
     taken: null,
   };
 }

@@ -1,9 +1,10 @@
 import type { Frame, Outcome, Stack } from './automaton.ts';
-import { decode } from './json/string.ts';
+import { Spelling } from './spelling.ts';
+import { Taken } from './taken.ts';
 
 /** The stack at a document's start. */
 export function start(frame: Frame): Stack {
-  return { frame, below: null, written: frame.unique ? [] : null, taken: null };
+  return { frame, below: null, written: frame.unique ? Spelling.nothing : null, taken: null };
 }
 
 /** The stack after one more byte; null where no document goes on so. */
@@ -15,8 +16,8 @@ export function advance(stack: Stack, byte: number): Stack | null {
     if (move.kind === 'push') {
       const { child, frame } = move;
       const below = replaced(top, frame, byte);
-      if (below === null || (child.unique && usedUp(child, [], below.taken))) return null;
-      return { frame: child, below, written: child.unique ? [] : null, taken: null };
+      if (below === null || (child.unique && usedUp(child, Spelling.nothing, below.taken))) return null;
+      return { frame: child, below, written: child.unique ? Spelling.nothing : null, taken: null };
     }
     const popped = pop(top, move.outcome);
     if (popped === null || move.consumed) return popped;
@@ -48,16 +49,16 @@ export function complete(stack: Stack): boolean {
 /** The stack with `frame` in the place of its top, behind a byte. Null where every text that it could be has been taken. */
 function replaced(top: Stack, frame: Frame, byte: number): Stack | null {
   if (!frame.unique) return frame === top.frame ? top : { frame, below: top.below, written: null, taken: top.taken };
-  const written = [...(top.written ?? []), byte];
+  const written = (top.written ?? Spelling.nothing).with(byte);
   if (usedUp(frame, written, top.below?.taken)) return null;
   return { frame, below: top.below, written, taken: top.taken };
 }
 
 /** Whether all texts that begin as written have been taken. */
-function usedUp(frame: Frame, written: readonly number[], taken: ReadonlySet<string> | null | undefined): boolean {
+function usedUp(frame: Frame, written: Spelling, taken: Taken | null | undefined): boolean {
   if (!taken || frame.few === null) return false;
   const { texts, cut } = frame.few;
-  const begun = decode(written.slice(0, written.length - cut));
+  const begun = written.without(cut).text;
   return texts.every((text) => taken.has(begun + text));
 }
 
@@ -70,7 +71,7 @@ function pop(top: Stack, outcome: Outcome): Stack | null {
     if (frame === below.frame) return below;
     return { frame, below: below.below, written: below.written, taken: below.taken };
   }
-  const key = decode(top.written);
+  const key = top.written.text;
   if (below.taken?.has(key)) return null;
-  return { frame, below: below.below, written: below.written, taken: new Set(below.taken).add(key) };
+  return { frame, below: below.below, written: below.written, taken: Taken.with(below.taken, key) };
 }

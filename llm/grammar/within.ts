@@ -1,6 +1,5 @@
 import type { Frame, Stack } from './automaton.ts';
 import { steady, type Alike, type Closes } from './budget.ts';
-import { decode } from './json/string.ts';
 import { PLAIN_LIMIT } from './plain.ts';
 import { CUT, OTHER_KEY } from './reserve.ts';
 import { advance, advanceAll } from './stack.ts';
@@ -146,7 +145,7 @@ class Within {
     if (alike === undefined) known.set(frame, (alike = this.alike(stack)));
     if (alike === null) return null;
     const but = new Set<number>();
-    const begun = alike.but.size === 0 ? '' : decode(written!);
+    const begun = alike.but.size === 0 ? '' : written!.text;
     for (const text of alike.but) {
       const place = text.startsWith(begun) ? this.find(node, text.slice(begun.length)) : null;
       if (place !== null) but.add(place);

@@ -196,6 +196,34 @@ export class Satisfiability {
     });
   }
 
+  /**
+   * The same, as far as it is told by up to `more` children: where a bound of an array's or object's children is farther off
+   * than that, and each of them is asked what it is asked by itself, it is as good as a nearer one.
+   */
+  nearer(formula: Formula, more: number): Formula {
+    const { algebra } = this.derivatives;
+    const counts = assertionsOf([formula]).map(({ assert }) => assert.kind);
+    const lengths = counts.includes('length') ? plainArray(formula, algebra) : null;
+    const sizes = counts.includes('size') ? this.plain(formula) : null;
+    if (lengths !== null && lengths.most < Infinity && lengths.distinct === null && !differs(formula)) {
+      return this.closer(formula, 'length', Math.max(lengths.least, more) + 1);
+    }
+    if (sizes !== null && sizes.most < Infinity && sizes.others.length === 0) {
+      return this.closer(formula, 'size', Math.max(sizes.least, sizes.required.length + more) + 1);
+    }
+    return formula;
+  }
+
+  /** A conjunction with its upper bounds of so many children at most, where they are higher. */
+  private closer(formula: Formula, kind: 'length' | 'size', most: number): Formula {
+    const { algebra } = this.derivatives;
+    const parts = partsOf(formula).map((part) => {
+      const bound = part.kind === 'not' && part.of.kind === 'assertion' ? part.of.assert : null;
+      return bound?.kind === kind && bound.count > most + 1 ? algebra.not(algebra[kind](most + 1)) : part;
+    });
+    return algebra.and(...parts);
+  }
+
   /** The same with arrays' lengths asked for `by` less. */
   private shift(formula: Formula, by: number): Formula {
     if (formula.kind !== 'assertion') return this.derivatives.algebra.over(formula, (part) => this.shift(part, by));

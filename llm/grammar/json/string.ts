@@ -144,6 +144,7 @@ class StringFrames {
   private readonly sole: Outcome | undefined;
   private readonly nearest: Nearest;
   private leads: Map<number, Lead> | null = null;
+  private without: boolean | undefined;
   private readonly id = (lastId += 1);
 
   constructor(language: Language, { unique, open, sooner, sole }: FrameOptions) {
@@ -211,6 +212,20 @@ class StringFrames {
   /** Between two characters. */
   content(state: number): ContentFrame {
     return (this.contents[state] ??= new ContentFrame(this, state));
+  }
+
+  /** Whether many texts lead on from every state, as far as these are few. */
+  get endless(): boolean {
+    if (this.without === undefined) {
+      const states = new Set([this.language.start]);
+      this.without = true;
+      for (const state of states) {
+        this.without = states.size <= NEAR && this.few(state) === null;
+        if (!this.without) break;
+        for (const { state: next } of this.language.ranges(state)) states.add(next);
+      }
+    }
+    return this.without;
   }
 
   /** The texts that lead on from `state`, where they are compared and few. */
@@ -356,6 +371,10 @@ abstract class StringFrame extends Frame {
 
   override get unique(): boolean {
     return this.frames.unique > 0;
+  }
+
+  override get endless(): boolean {
+    return this.frames.endless;
   }
 
   override get few(): Few | null {
@@ -669,7 +688,8 @@ export function decode(bytes: readonly number[]): string {
   return JSON.parse(`"${UTF8.decode(Uint8Array.from(bytes))}"`) as string;
 }
 
-const UTF8 = new TextDecoder();
+/** U+FEFF at the beginning of a text is one of its characters. */
+const UTF8 = new TextDecoder('utf-8', { ignoreBOM: true });
 
 /** A text as JSON. */
 const quoted = (text: string): Uint8Array => new TextEncoder().encode(JSON.stringify(text));

@@ -39,7 +39,7 @@ const UTF8 = new TextEncoder();
 const FEW_KEYS = 64;
 
 const SPACES = bytesIn(' \t\n\r');
-const [QUOTE, COMMA, COLON, MINUS] = [0x22, 0x2c, 0x3a, 0x2d];
+const [SPACE, QUOTE, COMMA, COLON, MINUS] = [0x20, 0x22, 0x2c, 0x3a, 0x2d];
 const [OPEN_ARRAY, CLOSE_ARRAY, OPEN_OBJECT, CLOSE_OBJECT] = [0x5b, 0x5d, 0x7b, 0x7d];
 const ALIVE = {
   value: bytesIn(' \t\n\r"-0123456789tfn[{'),
@@ -76,6 +76,9 @@ interface Core extends Omit<Task, 'unique'> {
 
 /** How one more child goes on: what is asked of it, and the core behind each of its outcomes. */
 interface Plan {
+  /** The core it is a child of, and its key's class. */
+  readonly of: Core;
+  readonly by: KeyClass | null;
   readonly key: number;
   readonly task: Task;
   /** About so many bytes are missing behind it. */
@@ -111,6 +114,7 @@ class Values {
   private readonly numbersOf = new Interned<Numbers | null>();
   private readonly plans = new Interned<Plan | null>();
   private readonly keysOf = new Map<Core, Strings | null>();
+  private readonly nearer = new Map<Core, Map<number, Core>>();
   private readonly lengths = new ShortestValues<Task>((task) => this.waysOf(task));
   /** Outcome NOTHING_TRACKED is the same in every grammar, so that frames with one signature agree. */
   private readonly outcomes = new Table<readonly boolean[]>('', []);
@@ -241,6 +245,27 @@ class Values {
     return this.cores.get(key, () => ({ key: this.cores.size, tracked, goal, alphabet, taken }));
   }
 
+  /** The same, as far as it is told by so many more children. */
+  near(core: Core, more: number): Core {
+    if (core.tracked.length > 0) return core;
+    let known = this.nearer.get(core);
+    if (known === undefined) this.nearer.set(core, (known = new Map<number, Core>()));
+    let near = known.get(more);
+    if (near === undefined) {
+      const goal = this.satisfiable.nearer(core.goal, more);
+      near = goal === core.goal ? core : this.core([], goal, core.alphabet, core.taken);
+      known.set(more, near);
+    }
+    return near;
+  }
+
+  /** The plan of the same child of the core that is `near`. */
+  nearPlan(plan: Plan, more: number): Plan {
+    const core = this.near(plan.of, more);
+    if (core === plan.of) return plan;
+    return (plan.by === null ? this.element(core) : this.member(core, plan.by))!;
+  }
+
   arrayAt(place: ArrayPlace, core: Core): Frame {
     return this.frames.get(`array ${place} ${core.key}`, () => new ArrayFrame(this, place, core, 0));
   }
@@ -350,11 +375,12 @@ class Values {
   element(core: Core): Plan | null {
     return this.plans.get(`element ${core.key}`, () =>
       this.plan(
+        core,
+        null,
         core.tracked.map((formula) => this.derivatives.element(formula)),
         this.derivatives.element(core.goal),
         (goal) => this.satisfiable.array(goal),
         (tracked, goal) => this.core(tracked, goal, null, core.taken),
-        differs(core.goal),
       ),
     );
   }
@@ -366,6 +392,8 @@ class Values {
     return this.plans.get(`member ${key.key} ${core.key}`, () => {
       const taken = this.taken(core, key);
       return this.plan(
+        core,
+        key,
         core.tracked.map((formula) => this.derivatives.member(formula, key)),
         this.derivatives.member(core.goal, key),
         (goal) => this.satisfiable.object(goal, taken),
@@ -424,11 +452,13 @@ class Values {
   }
 
   /** One member more, after which the object is bare; null where that hangs on the member's value. */
-  barePlan({ task, least, certain, after }: Plan): Plan | null {
+  barePlan({ of, by, task, least, certain, after }: Plan): Plan | null {
     if (!certain) return null;
     const next = after(0);
     const core = this.bare(next) ?? next;
     return this.plans.get(`bare ${task.key} ${core.key}`, () => ({
+      of,
+      by,
       key: this.plans.size,
       task,
       least,
@@ -439,6 +469,7 @@ class Values {
 
   /** The keys that may come, or null where none may. */
   keys(core: Core): Strings | null {
+    core = this.near(core, 1);
     let keys = this.keysOf.get(core);
     if (keys === undefined) this.keysOf.set(core, (keys = this.makeKeys(core)));
     return keys;
@@ -480,21 +511,25 @@ class Values {
    * without the child's satisfying a formula, the child is held to it; other formulas are tracked to its end.
    */
   private plan(
+    of: Core,
+    by: KeyClass | null,
     tracked: readonly Formula[],
     goal: Formula,
     satisfiable: (goal: Formula) => boolean,
     core: (tracked: readonly Formula[], goal: Formula) => Core,
-    unique = false,
   ): Plan | null {
     const { algebra, derivatives } = this;
     const demands = derivatives.demands(goal);
     const demanded = this.demanded(demands);
     goal = derivatives.decide(goal, demands);
     tracked = tracked.map((formula) => derivatives.decide(formula, demands));
+    const unique = by === null && differs(of.goal);
     const children = [...new Set([...tracked, goal].flatMap((formula) => derivatives.children(formula)))];
     const task = this.task(children, algebra.and(demanded, this.possible(goal, demanded, satisfiable)), unique);
     if (!this.satisfiable.value(task.goal)) return null;
     return {
+      of,
+      by,
       key: this.plans.size,
       task,
       least: missing(goal),
@@ -606,6 +641,13 @@ abstract class Spaced extends Frame {
 
   /** The same behind so many characters of white space. */
   protected abstract behind(spaces: number): Frame;
+
+  /** The frame behind as many characters of white space as here, `first` behind none. */
+  protected spacedOf(first: Frame): Frame {
+    let frame = first;
+    for (let i = 0; i < this.spaces; i += 1) frame = frame.move(SPACE) as Frame;
+    return frame;
+  }
 }
 
 /** Before a document. */
@@ -740,6 +782,11 @@ class ArrayFrame extends Spaced {
     return this.rest;
   }
 
+  override near(bytes: number): Frame {
+    const core = this.values.near(this.core, bytes);
+    return core === this.core ? this : this.spacedOf(this.values.arrayAt(this.place, core));
+  }
+
   protected behind(spaces: number): Frame {
     return new ArrayFrame(this.values, this.place, this.core, spaces);
   }
@@ -795,6 +842,11 @@ class ObjectFrame extends Spaced {
       this.plainer = core && this.values.objectAt(this.place, core);
     }
     return this.plainer;
+  }
+
+  override near(bytes: number): Frame {
+    const core = this.values.near(this.core, bytes);
+    return core === this.core ? this : this.spacedOf(this.values.objectAt(this.place, core));
   }
 
   protected behind(spaces: number): Frame {
@@ -854,6 +906,11 @@ class ColonFrame extends Spaced {
     return this.plainer;
   }
 
+  override near(bytes: number): Frame {
+    const plan = this.values.nearPlan(this.plan, bytes);
+    return plan === this.plan ? this : this.spacedOf(this.values.colon(plan));
+  }
+
   protected step(byte: number): Move {
     const { values, plan } = this;
     if (byte !== COLON) return null;
@@ -895,6 +952,11 @@ class WaitingFrame extends Frame {
       this.plainer = plan && this.values.waiting(plan, true);
     }
     return this.plainer;
+  }
+
+  override near(bytes: number): Frame {
+    const plan = this.values.nearPlan(this.plan, bytes);
+    return plan === this.plan ? this : this.values.waiting(plan, this.object);
   }
 
   protected step(): Move {

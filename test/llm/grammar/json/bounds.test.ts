@@ -91,6 +91,10 @@ function stacksOf(grammar: Frame, text: string): Stack[] {
 const strings = { type: 'string' };
 const a = (count: number): string => JSON.stringify('a'.repeat(count));
 
+const ones = (count: number): string => JSON.stringify(Array.from({ length: count }, () => 1));
+const keys = (count: number): string =>
+  JSON.stringify(Object.fromEntries(Array.from({ length: count }, (_, i) => ['a'.repeat(i + 1), 1])));
+
 it.each([
   { schema: { ...strings, maxLength: 20 }, text: a(20) },
   { schema: { ...strings, minLength: 20 }, text: a(22) },
@@ -126,6 +130,26 @@ it.each([
   },
   { schema: { propertyNames: { maxLength: 20 } }, text: `{${a(20)}:1,"a":1,${a(19)}:1}` },
   { schema: { items: { ...strings, maxLength: 20 }, uniqueItems: true }, text: `[${a(20)},${a(19)},${a(18)}]` },
+  { schema: { items: { type: 'integer' }, maxItems: 12 }, text: ones(12) },
+  { schema: { items: { type: 'integer' }, minItems: 3, maxItems: 12 }, text: ones(12) },
+  {
+    schema: { prefixItems: [{ const: 1 }, true], items: { enum: [1, 'a'] }, minItems: 9, maxItems: 11 },
+    text: ones(11),
+  },
+  { schema: { items: { type: 'integer' }, maxItems: 12, not: { contains: { const: 2 } } }, text: ones(12) },
+  { schema: { contains: { const: 1 }, maxContains: 11, maxItems: 12 }, text: ones(11) },
+  { schema: { oneOf: [{ maxItems: 8 }, { minItems: 7, maxItems: 12 }] }, text: ones(12) },
+  {
+    schema: { items: { type: 'string' }, maxItems: 11, uniqueItems: true },
+    text: `["a","aa","aaa","aaaa",${a(5)},"b","bb"]`,
+  },
+  { schema: { maxProperties: 10 }, text: keys(10) },
+  { schema: { maxProperties: 10, required: ['a', 'b'] }, text: keys(9).replace('{', '{"b":1,') },
+  { schema: { minProperties: 9, maxProperties: 10, properties: { a: { const: 1 } } }, text: keys(10) },
+  {
+    schema: { maxProperties: 10, additionalProperties: false, patternProperties: { '^a': { type: 'integer' } } },
+    text: keys(10),
+  },
 ])('of $schema', ({ schema, text }) => {
   const grammar = jsonSchema(schema, { whitespace: 0 });
   const stacks = stacksOf(grammar, text);
