@@ -7,7 +7,7 @@ import { Unsupported } from '../../llm/grammar/refusal.ts';
 import { compile, type SchemaOptions } from '../../llm/grammar/schema/compile.ts';
 import { SchemaError } from '../../llm/grammar/schema/errors.ts';
 import { refusal, whyRejected } from './explain.ts';
-import { jsonText } from './json.ts';
+import { jsonText, membersOf } from './json.ts';
 import { replay } from './replay.ts';
 import { utf8, type Tokens } from './tokens.ts';
 
@@ -22,7 +22,11 @@ export interface Verdict {
 
 /** Whether an instance can be written under the masks of a schema: members in any order, as much white space as it has. */
 export function check(schema: unknown, instance: unknown, tokens: Tokens, options: SchemaOptions): Verdict {
-  const text = jsonText(instance);
+  return checkText(schema, jsonText(instance), tokens, options);
+}
+
+/** The same of an instance as it is written. */
+function checkText(schema: unknown, text: string, tokens: Tokens, options: SchemaOptions): Verdict {
   const start = performance.now();
   const elapsed = (): number => round(performance.now() - start);
   try {
@@ -70,13 +74,28 @@ export function checkLine(bytes: Uint8Array, number: number, tokens: Tokens, opt
     if (typeof line !== 'object' || line === null || !('schema' in line) || !('instance' in line)) {
       throw new Error('no object with "schema" and "instance"');
     }
-    const verdict = check(line.schema, line.instance, tokens, options);
+    const instance = instanceText(line.instance, text);
+    const verdict = checkText(line.schema, instance, tokens, options);
     if (verdict.verdict !== 'rejected') return { id, ...verdict };
-    const because = whyRejected(line.schema, jsonText(line.instance), options);
+    const because = whyRejected(line.schema, instance, options);
     return { id, ...verdict, reason: `${verdict.reason}, because ${because}` };
   } catch (error) {
     return { id, verdict: 'error', reason: `line ${number}: ${(error as Error).message}` };
   }
+}
+
+/** What is checked of a line's instance: its JSON, as it is written where an object has a key twice, which no value has. */
+function instanceText(instance: unknown, line: string): string {
+  const members = membersOf(line);
+  for (const [i, { key, twice }] of members.entries()) {
+    if (members.findIndex((other) => other.key === key) < i)
+      throw new Error(`the key ${JSON.stringify(key)} comes twice`);
+    if (key === 'schema' && twice !== null)
+      throw new Error(`the key ${JSON.stringify(twice)} comes twice in the schema`);
+  }
+  const text = jsonText(instance);
+  const written = members.find(({ key }) => key === 'instance')!;
+  return written.twice === null ? text : written.text;
 }
 
 export function statistics(values: readonly number[]): { mean: number; p50: number; p99: number; max: number } {

@@ -30,3 +30,44 @@ export function jsonText(value: unknown): string {
   }
   return parts.join('');
 }
+
+/** A member of a JSON object as it is written. */
+export interface MemberText {
+  readonly key: string;
+  /** Of its value. */
+  readonly text: string;
+  /** The first key that comes twice in one object of the value: of such members JSON.parse keeps the last alone. */
+  readonly twice: string | null;
+}
+
+/** The members of a JSON text that is an object. */
+export function membersOf(text: string): MemberText[] {
+  const members: MemberText[] = [];
+  // Of what is open: an object's keys, null of an array.
+  const open: (Set<string> | null)[] = [];
+  let member: { readonly key: string; readonly from: number; twice: string | null } | null = null;
+  let string = '';
+  for (let at = 0; at < text.length; at += 1) {
+    const character = text[at]!;
+    if (character === '"') {
+      const from = at;
+      for (at += 1; text[at] !== '"'; at += 1) if (text[at] === '\\') at += 1;
+      string = text.slice(from, at + 1);
+    } else if (character === ':') {
+      // What stands before a colon is a key.
+      const key = JSON.parse(string) as string;
+      if (member === null) member = { key, from: at + 1, twice: null };
+      else if (open.at(-1)!.has(key)) member.twice ??= key;
+      open.at(-1)!.add(key);
+    } else if (character === '{' || character === '[') {
+      open.push(character === '{' ? new Set() : null);
+    } else if (character === ',' || character === '}' || character === ']') {
+      if (open.length === 1 && member !== null) {
+        members.push({ key: member.key, text: text.slice(member.from, at).trim(), twice: member.twice });
+        member = null;
+      }
+      if (character !== ',') open.pop();
+    }
+  }
+  return members;
+}

@@ -87,6 +87,11 @@ describe('--check', () => {
     ['[1]', 'line 7: no object with "schema" and "instance"'],
     ['{"schema":{}}', 'line 7: no object with "schema" and "instance"'],
     ['{"schema":{},"instance":[1e400]}', 'line 7: [grammar] a number is beyond the range of doubles'],
+    ['{"schema":{},"instance":1,"schema":true}', 'line 7: the key "schema" comes twice'],
+    [
+      '{"schema":{"items":[{"type":"null","type":"string"}]},"instance":1}',
+      'line 7: the key "type" comes twice in the schema',
+    ],
   ])('says what is wrong with the line %s', (text, reason) => {
     expect(checkLine(text, 7)).toMatchObject({
       id: 7,
@@ -108,6 +113,22 @@ describe('--check', () => {
     expect(reason({ type: 'null' }, 1)).toMatch(/^at the beginning: `1` may not come, but .*type: "null"$/);
     expect(reason(true, '\ud800')).toMatch(/, because half a surrogate is no character$/);
     expect(reason(false, 1)).toBe('no JSON value satisfies the schema, because of #: false');
+  });
+
+  it('rejects an instance that has a key twice in one object, as no mask lets it come', () => {
+    const verdict = (instance: string): Line =>
+      checkLine(`{ "instance" : ${instance}, "schema":{"maxProperties":2}}`, 1);
+    const twice = {
+      verdict: 'rejected',
+      reason: expect.stringMatching(/, because the key "a" is there already$/) as string,
+    };
+    expect(verdict('{"a":1,"a":1}')).toMatchObject(twice);
+    expect(verdict('[{"a": [{"a":"\\\\"}], "\\u0061":3}]')).toMatchObject(twice);
+    expect(verdict('{"a":{"a":["\\",\\"a\\":"]},"b":[{"a":1},{"a":2}]}').verdict).toBe('accepted');
+  });
+
+  it('tells keys apart by a byte order mark', () => {
+    expect(checkLine('{"schema":{},"instance":{"\ufeffa":1,"a":1}}', 1).verdict).toBe('accepted');
   });
 
   it('names them in schemas that nest deep', () => {
