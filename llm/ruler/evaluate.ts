@@ -3,7 +3,7 @@ import { generate } from '../generate.ts';
 import type { CacheFormat } from '../cache.ts';
 import type { Transformer } from '../model.ts';
 import type { Tokenizer } from '../tokenizer.ts';
-import { RULER, rulerSample, rulerScore } from './tasks.ts';
+import { RULER, rulerLeast, rulerSample, rulerScore } from './tasks.ts';
 import type { RulerTask } from './tasks.ts';
 
 export interface RulerRun {
@@ -31,7 +31,7 @@ export interface RulerResult {
 
 /**
  * Asks a model and yields an answer's score a text, short texts first. Answers are greedy. Throws before any work where a length
- * is over the model's context.
+ * is over the model's context, or leaves no room for a task.
  */
 export async function* evaluateRuler(
   model: Transformer,
@@ -44,6 +44,13 @@ export async function* evaluateRuler(
     throw new Error(`[ruler] ${over} tokens are over the model's context of ${context}: leave this length out`);
   const count = (text: string) => tokenizer.encode(text, { begin: true }).length;
   const all = lengths.toSorted((a, b) => a - b).flatMap((length) => tasks.flatMap((task) => Array.from({ length: samples }, (_, sample) => ({ length, task, sample })))); // prettier-ignore
+  const shortest = Math.min(...lengths);
+  const least = (task: RulerTask) => Math.max(...Array.from({ length: samples }, (_, sample) => rulerLeast(task, { seed, sample, count, prose }))); // prettier-ignore
+  const needs = tasks.map((task) => ({ task, tokens: least(task) }));
+  const short = needs.filter(({ tokens }) => tokens > shortest);
+  const fitting = needs.filter(({ tokens }) => tokens <= shortest).map(({ task }) => task);
+  if (short.length > 0)
+    throw new Error(`[ruler] ${shortest} tokens of this model's tokenizer are too few for ${short.map(({ task, tokens }) => `${task} (${tokens} at least)`).join(', ')}: leave out this length${fitting.length > 0 ? `, or take the tasks ${fitting.join(',')}` : ''}`); // prettier-ignore
   const total = all.reduce((sum, { length }) => sum + length, 0);
   let done = 0;
   for (const { length, task, sample } of all) {

@@ -227,21 +227,34 @@ export interface RulerSample extends Draft {
 /** How close to the length a search stops. */
 const CLOSE = 0.004;
 
-/** A text of a task: the same for the same options. Throws where the length is too short for it. */
-export function rulerSample(task: RulerTask, { length, seed, sample, count, prose }: RulerOptions): RulerSample {
+type SampleOptions = Omit<RulerOptions, 'length'>;
+
+/** Makes texts with so many units. Of sparse ones there is less in the least. */
+function maker(task: RulerTask, { seed, sample, count, prose }: SampleOptions) {
   const { draft, room }: Task = RULER[task];
   const random = (purpose: string) => new HostRandom(randomKey(seed, `ruler/${task}/${purpose}`), sample);
   const source = { random, words: wordsOf(prose) };
-  const most = length - room;
-  const make = (units: number, sparse: boolean) => {
+  return (units: number, sparse: boolean): RulerSample => {
     const made = draft(source, units, sparse);
     return { ...made, tokens: count(made.prompt), room };
   };
+}
+
+/** The least length that has room for a text of a task and its answer. */
+export function rulerLeast(task: RulerTask, options: SampleOptions): number {
+  const { tokens, room } = maker(task, options)(0, true);
+  return tokens + room;
+}
+
+/** A text of a task: the same for the same options. Throws where the length is too short for it. */
+export function rulerSample(task: RulerTask, { length, ...options }: RulerOptions): RulerSample {
+  const make = maker(task, options);
   const dense = make(0, false);
+  const most = length - dense.room;
   const sparse = dense.tokens > most / 2;
   const least = sparse ? make(0, true) : dense;
   if (least.tokens > most)
-    throw new Error(`[ruler] ${task} takes ${least.tokens + room} tokens at least, ${room} of them for the answer; ${length} are too few`); // prettier-ignore
+    throw new Error(`[ruler] ${task} takes ${least.tokens + least.room} tokens at least, ${least.room} of them for the answer; ${length} are too few`); // prettier-ignore
   let [low, found, high, perUnit] = [0, least, Infinity, 8];
   while (high - low > 1 && most - found.tokens > CLOSE * length) {
     const step = Math.max(1, Math.floor((most - CLOSE * length / 2 - found.tokens) / perUnit)); // prettier-ignore

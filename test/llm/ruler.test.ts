@@ -2,7 +2,7 @@ import { describe, expect, it } from 'vitest';
 import { rulerTable } from '../../cli/eval/ruler.ts';
 import { Transformer } from '../../llm/model.ts';
 import { evaluateRuler } from '../../llm/ruler/evaluate.ts';
-import { RULER_TASKS, rulerSample, rulerScore } from '../../llm/ruler/tasks.ts';
+import { rulerLeast, RULER_TASKS, rulerSample, rulerScore } from '../../llm/ruler/tasks.ts';
 import type { RulerOptions, RulerTask } from '../../llm/ruler/tasks.ts';
 import { readTokenizer } from '../../llm/tokenizer.ts';
 import { folderFiles } from '../../nn/folder.ts';
@@ -15,8 +15,9 @@ const TOKENIZERS = {
 };
 const PROSE = Array.from({ length: 700 }, (_, i) => `Sentence ${i} of a report, on trade and the weather.${i % 5 === 4 ? '\n' : ''}`).join(' '); // prettier-ignore
 
+const OPTIONS: RulerOptions = { length: 4096, seed: 1, sample: 0, count: TOKENIZERS.words, prose: PROSE };
 const sampleOf = (task: RulerTask, options: Partial<RulerOptions> = {}) =>
-  rulerSample(task, { length: 4096, seed: 1, sample: 0, count: TOKENIZERS.words, prose: PROSE, ...options });
+  rulerSample(task, { ...OPTIONS, ...options });
 
 /** Those that occur most often, in that order. */
 function mostFrequent(words: readonly string[], count: number): string[] {
@@ -90,6 +91,9 @@ describe.each(RULER_TASKS)('RULER’s %s', (task) => {
 
   it('is refused where it finds no room', () => {
     expect(() => sampleOf(task, { length: 60 })).toThrow(`[ruler] ${task} takes`);
+    const least = rulerLeast(task, OPTIONS);
+    expect(() => sampleOf(task, { length: least - 1 })).toThrow(`[ruler] ${task} takes ${least} tokens at least`);
+    expect(sampleOf(task, { length: least }).answers.length).toBeGreaterThan(0);
   });
 });
 
@@ -135,6 +139,10 @@ describe('RULER with a model', () => {
     expect(read).toEqual(read.toSorted((a, b) => a - b));
     await expect(evaluateRuler(model, tokenizer, { ...run, lengths: [385] }).next()).rejects.toThrow(
       '385 tokens are over',
+    );
+    const tasks = ['vt', 'cwe', 'niah_multikey_3'] as const;
+    await expect(evaluateRuler(model, tokenizer, { ...run, tasks, lengths: [320] }).next()).rejects.toThrow(
+      /^\[ruler\] 320 tokens of this model's tokenizer are too few for cwe \(\d+ at least\), niah_multikey_3 \(\d+ at least\): leave out this length, or take the tasks vt$/,
     );
     model.release();
   });
