@@ -2,6 +2,7 @@
 import { createInterface } from 'node:readline';
 import { Command } from 'commander';
 import { Chat, ChatTemplate } from '../llm/chat.ts';
+import { decodeUtf8 } from '../nn/utf8.ts';
 import { ChatSession, readMessages } from './chat/session.ts';
 import { main } from './errors.ts';
 import { loadLanguage, MODEL } from './generate/load.ts';
@@ -57,21 +58,43 @@ await main(async () => {
   if (template.kind !== 'own')
     console.log(`${place} has no chat template: ${template.kind === 'plain' ? 'a plain dialogue' : template.kind} stands in for it`); // prettier-ignore
 
-  const terminal = process.stdin.isTTY;
-  const lines = createInterface({ input: process.stdin, ...(terminal && { output: process.stdout, prompt: '> ' }) });
+  const terminal = process.stdin.isTTY
+    ? createInterface({ input: process.stdin, output: process.stdout, prompt: '> ' })
+    : null;
   const interrupt = () => {
     if (session.stop()) return;
     if (!terminal) process.exit(130);
     process.stdout.write('\n/quit or Ctrl-D leaves\n');
-    lines.prompt();
+    terminal.prompt();
   };
-  lines.on('SIGINT', interrupt);
+  terminal?.on('SIGINT', interrupt);
   process.on('SIGINT', interrupt);
   if (terminal) console.log('/help shows the commands');
-  if (terminal) lines.prompt();
-  for await (const line of lines) {
+  terminal?.prompt();
+  for await (const line of terminal ?? linesOf(process.stdin)) {
     await session.line(line);
     if (session.done) break;
-    if (terminal) lines.prompt();
+    terminal?.prompt();
   }
 });
+
+/** Lines as they come. Throws on one that is not UTF-8: readline would make another text of it in silence. */
+async function* linesOf(input: AsyncIterable<Buffer>): AsyncGenerator<string> {
+  let rest: Buffer<ArrayBufferLike> = Buffer.alloc(0);
+  let count = 0;
+  const text = (bytes: Buffer) => {
+    count++;
+    return decodeUtf8(bytes, (what) => {
+      throw new Error(`[chat] line ${count} of standard input ${what}`);
+    }).replace(/\r$/, '');
+  };
+  for await (const chunk of input) {
+    rest = Buffer.concat([rest, chunk]);
+    for (let end = rest.indexOf(10); end >= 0; end = rest.indexOf(10)) {
+      const line = text(rest.subarray(0, end));
+      rest = rest.subarray(end + 1);
+      yield line;
+    }
+  }
+  if (rest.length > 0) yield text(rest);
+}

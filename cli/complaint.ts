@@ -19,8 +19,11 @@ export function complaint(issue: z.core.$ZodIssue, root: unknown): string {
   if (issue.code === 'custom') return issue.message;
   const value = issue.path.reduce<unknown>((place, key) => (place as Record<PropertyKey, unknown>)[key], root);
   if (value === undefined) return 'is missing';
-  return `must be ${wanted(issue)}, not ${typeof value === 'number' ? value : JSON.stringify(value)}`;
+  return `must be ${wanted(issue)}, not ${typeof value === 'number' ? value : shortened(JSON.stringify(value))}`;
 }
+
+/** A file of another kind would be shown whole. */
+const shortened = (text: string): string => (text.length > 80 ? `${text.slice(0, 80)}…` : text);
 
 function wanted(issue: z.core.$ZodIssue): string {
   switch (issue.code) {

@@ -3,6 +3,7 @@ import { buffer } from 'node:stream/consumers';
 import { Command } from 'commander';
 import { generate } from '../llm/generate.ts';
 import type { GenerationEvent } from '../llm/generate.ts';
+import { decodeUtf8 } from '../nn/utf8.ts';
 import { main } from './errors.ts';
 import { matcherOf } from './generate/grammar.ts';
 import type { GrammarSource } from './generate/grammar.ts';
@@ -11,7 +12,6 @@ import { generateOptions, whole, withTextOptions } from './generate/options.ts';
 import type { TextOptions } from './generate/options.ts';
 import { printPlan } from './generate/plan.ts';
 import { Speed } from './generate/speed.ts';
-import { utf8 } from './grammar/tokens.ts';
 
 interface Options extends TextOptions, GrammarSource {
   readonly samples: number;
@@ -59,6 +59,7 @@ await main(async () => {
   command.parse();
   const [place, given] = command.processedArgs as [string, string | undefined];
   const options = command.opts<Options>();
+  if (options.plan !== undefined && given !== undefined) throw new Error('[generate] --plan takes no prompt: it says what so many tokens take, and writes none'); // prettier-ignore
   if (options.plan !== undefined) return printPlan(place, options.plan, options);
   if (given === undefined) return command.error("error: missing required argument 'prompt'");
   const { samples, logprobs, maxTokens } = options;
@@ -87,12 +88,9 @@ await main(async () => {
 });
 
 async function standardInput(): Promise<string> {
-  const bytes = await buffer(process.stdin);
-  try {
-    return utf8(bytes);
-  } catch (error) {
-    throw new Error(`[generate] standard input cannot be read: ${(error as Error).message}`, { cause: error });
-  }
+  return decodeUtf8(await buffer(process.stdin), (what) => {
+    throw new Error(`[generate] standard input ${what}`);
+  });
 }
 
 type Show = (event: GenerationEvent) => void;

@@ -1,5 +1,5 @@
 /** What a decoder's weights are kept in, and what rounding them costs. */
-import { decode, encode, f16ToF32, f32ToF16 } from '../engine/index.ts';
+import { decode, encode, f16ToF32, f32ToF16, formatMultiple, formatShape, isStorageFormat } from '../engine/index.ts';
 import { WEIGHT_FORMATS } from '../nn/module.ts';
 import type { LoadOptions, WeightFormat, Weights } from '../nn/module.ts';
 
@@ -37,14 +37,17 @@ export function rounded(values: Float32Array, format: WeightFormat): Float32Arra
 
 /**
  * The error of each tensor of a file that a model would keep in `format`: of those with two dimensions, as
- * `loadTransformer` does. On the host, one tensor at a time; what the file has in the format's own blocks has none.
+ * `loadTransformer` does. On the host, one tensor at a time; what the file has in the format's own blocks has none. Throws on
+ * rows and values that the format doesn't hold.
  */
 export async function* weightErrors(weights: Weights, format: WeightFormat): AsyncGenerator<WeightError> {
   for (const [name, { shape }] of weights.tensors) {
     if (shape.length !== 2) continue;
+    if (isStorageFormat(format) && shape[1]! % formatMultiple(format) !== 0)
+      throw new Error(`[weights] ${weights.name}: ${name} is ${formatShape(shape)}, and rows in ${format} are multiples of ${formatMultiple(format)}; take f16`); // prettier-ignore
     const own = (format === 'q8' || format === 'q4') && (await weights.blocks?.(name, format));
     const values = own ? new Float32Array(0) : await weights.floats(name);
-    const kept = rounded(values, format);
+    const kept = roundedOf(values, format, `${weights.name}: ${name}`);
     let [errors, squares, largest] = [0, 0, 0];
     for (let i = 0; i < values.length; i++) {
       const error = Math.abs(values[i]! - kept[i]!);
@@ -53,5 +56,13 @@ export async function* weightErrors(weights: Weights, format: WeightFormat): Asy
       if (error > largest) largest = error;
     }
     yield { name, shape, format, relative: squares === 0 ? 0 : Math.sqrt(errors / squares), largest };
+  }
+}
+
+function roundedOf(values: Float32Array, format: WeightFormat, name: string): Float32Array {
+  try {
+    return rounded(values, format);
+  } catch (error) {
+    throw new Error(`[weights] ${name}: ${(error as Error).message}`, { cause: error });
   }
 }

@@ -10,7 +10,7 @@ export const whole =
   (least: number, most = Number.MAX_SAFE_INTEGER) =>
   (text: string) => {
     const value = Number(text);
-    if (!Number.isInteger(value) || value < least || value > most)
+    if (text.trim() === '' || !Number.isInteger(value) || value < least || value > most)
     throw new InvalidArgumentError(`a whole number from ${least}${most < Number.MAX_SAFE_INTEGER ? ` to ${most}` : ' up'} is needed.`); // prettier-ignore
     return value;
   };
@@ -18,7 +18,7 @@ export const whole =
 const real = (least: number, most: number) => (text: string) => {
   const value = Number(text);
   if (text.trim() === '' || !(value >= least && value <= most))
-    throw new InvalidArgumentError(`a number ${most < 1e30 ? `from ${least} to ${most}` : least > -1e30 ? `from ${least} up` : ''} is needed.`); // prettier-ignore
+    throw new InvalidArgumentError(`a number${most < 1e30 ? ` from ${least} to ${most}` : least > -1e30 ? ` from ${least} up` : ''} is needed.`); // prettier-ignore
   return value;
 };
 

@@ -5,7 +5,10 @@ import { tmpdir } from 'node:os';
 import path from 'node:path';
 import { afterAll, beforeAll, describe, expect, it } from 'vitest';
 import { trainTokenizer } from '../../llm/bpe.ts';
+import { rehearsal } from '../../engine/index.ts';
+import { parseTransformerConfig } from '../../llm/config.ts';
 import { saveTransformer } from '../../llm/folder.ts';
+import { describePlan, planTransformer } from '../../llm/plan.ts';
 import { makeFolder } from '../../nn/files.ts';
 import { plainDevice } from '../device.ts';
 import { MIXED, randomModel } from '../llm/tiny.ts';
@@ -65,13 +68,23 @@ describe('node cli/generate.js', { timeout: 300_000 }, () => {
     for (const line of lines) expect(JSON.parse(line)).toMatchObject({ sample: 0, top: { length: 2 } });
   });
 
+  it('says what a text takes of memory, by formula', async () => {
+    const { stdout } = run('generate', ['model', '--plan', '60', '--chunk', '99']);
+    const [title, ...lines] = stdout.trim().split('\n');
+    expect(title).toBe('model, a sequence of 60 tokens with room for 64, of a context of 64:');
+    const config = parseTransformerConfig({ ...MIXED, vocab_size: 270 });
+    const size = { batch: 1, capacity: 64, dtype: 'f32' } as const;
+    const plan = planTransformer(rehearsal(await plainDevice()), config, { weights: 'f32', cache: size, chunk: 63 });
+    expect(lines).toEqual(describePlan(plan).split('\n'));
+    expect(lines).toContain('cache of 2 layers (window 8 + 2 sinks): 0.0 MiB = 2 · 2 · 1 · 10 · 2 · 8 · 4 bytes');
+    expect(lines).toContain('cache of 1 layers (full): 0.0 MiB = 1 · 2 · 1 · 64 · 2 · 8 · 4 bytes');
+  });
+
   it('says what is wrong', () => {
     const error = (...args: string[]) => run('generate', args).stderr;
     expect(error('model', 'the cat'.repeat(40))).toMatch(/^error: \[generate\] the prompt has \d+ tokens; the model's context is 64/); // prettier-ignore
     expect(error('small', 'x')).toMatch(/^error: \[tokenizer\] the tokenizer has 270 tokens, the model in .*small 250/);
     expect(error('model', 'x', '--regex', 'a', '--schema', 'pet.json')).toMatch(/--schema and --regex: give one of them/); // prettier-ignore
-    expect(error('model', 'x', '--top-p', '3')).toMatch(/a number from 0 to 1 is needed/);
-    expect(error('nowhere', 'x')).toMatch(/^error: \[folder\] .*nowhere does not exist\n$/);
   });
 });
 
