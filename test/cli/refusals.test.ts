@@ -39,7 +39,11 @@ describe('commands', { timeout: 300_000 }, () => {
       /\[folder\] .*pet.json is a file; a folder is needed, or a file whose name ends in .gguf or .bin$/,
     ],
     ['chat', [LM], /\[chat\] line 2 of standard input is not UTF-8: byte 3 \(0x76\) is wrong$/],
-    ['chat', [LM, '--examples', 'pet.json'], /\[chat\] pet.json: the file must be a list, not .{80}…; a list of .* is needed$/],
+    [
+      'chat',
+      [LM, '--examples', 'pet.json'],
+      /\[chat\] pet.json: the file must be a list, not .{80}…; a list of .* is needed$/,
+    ],
     ['eval', [], /\[eval\] say one of --needle, --ruler and --recall; --help shows what they do$/],
     ['eval', ['--recall', '--length', '100'], /\[eval\] --length 100: with --recall it is one of 128, 256, 512$/],
     ['eval', ['--recall', '--lengths', '128'], /\[eval\] --lengths is of --ruler; --recall has --steps, --length,/],
