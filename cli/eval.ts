@@ -12,10 +12,10 @@ import { evalRuler } from './eval/ruler.ts';
 import { MODEL } from './generate/load.ts';
 import { whole } from './generate/options.ts';
 
+/** A list, each of it once. */
 const some =
   <T>(one: (text: string) => T) =>
-  (text: string): T[] =>
-    text.split(',').map((part) => one(part.trim()));
+  (text: string): T[] => [...new Set(text.split(',').map((part) => one(part.trim())))];
 
 function taskOf(text: string): RulerTask {
   const found = RULER_TASKS.find((task) => task === text);
