@@ -1,4 +1,5 @@
 import { Unsupported } from '../refusal.ts';
+import type { Wanted } from '../text/combine.ts';
 import type { Language } from '../text/language.ts';
 import type { Algebra } from './algebra.ts';
 import type { Derivatives, KeyAlphabet, KeyClass } from './derive.ts';
@@ -73,7 +74,7 @@ export class Satisfiability {
       if (type === 'number') return numbers(testsOf(assertions), (truths) => (holds(truths) ? 0 : null)) !== null;
       if (type === 'string') {
         const wanted = (labels: readonly number[]): 0 | null => (holds(labels.map((label) => label >= 0)) ? 0 : null);
-        return strings(languagesOf(assertions), wanted, { wanted: wantedOf(restricted) }) !== null;
+        return strings(languagesOf(assertions), wanted, { wanted: wantedOf(restricted, assertions) }) !== null;
       }
       return holds([]);
     });
@@ -168,7 +169,10 @@ export class Satisfiability {
     const places = new Map(assertions.map((assertion, i) => [assertion, i]));
     const wanted = (labels: readonly number[]): 0 | null =>
       evaluate(restricted, (assertion) => labels[places.get(assertion)!]! >= 0) ? 0 : null;
-    const found = strings(languagesOf(assertions), wanted, { unique: FEW_TEXTS, wanted: wantedOf(restricted) });
+    const found = strings(languagesOf(assertions), wanted, {
+      unique: FEW_TEXTS,
+      wanted: wantedOf(restricted, assertions),
+    });
     return found?.open.few?.texts.length ?? Infinity;
   }
 
@@ -522,12 +526,16 @@ export function languagesOf(assertions: readonly Assertion[]): readonly Language
   });
 }
 
-/** Which texts satisfy a formula of strings, where it is the same to each of its languages. */
-export function wantedOf(formula: Formula): 'every' | 'some' | undefined {
-  if (formula.kind === 'assertion') return 'every';
-  if (!('of' in formula) || formula.kind === 'not' || !formula.of.every((part) => part.kind === 'assertion'))
-    return undefined;
-  return formula.kind === 'and' ? 'every' : formula.kind === 'or' ? 'some' : undefined;
+/** Which texts satisfy a formula of strings by their languages, where each has them or has not, or where any may have. */
+export function wantedOf(formula: Formula, assertions: readonly Assertion[]): Wanted | undefined {
+  if (formula.kind === 'or' && formula.of.every((part) => part.kind === 'assertion')) return 'some';
+  const signs = new Map<Formula, boolean>();
+  for (const part of formula.kind === 'and' ? formula.of : [formula]) {
+    const assertion = part.kind === 'not' ? part.of : part;
+    if (assertion.kind !== 'assertion') return undefined;
+    signs.set(assertion, assertion === part);
+  }
+  return assertions.map((assertion) => signs.get(assertion)!);
 }
 
 export function testsOf(assertions: readonly Assertion[]): readonly NumberTest[] {

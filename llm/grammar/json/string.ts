@@ -11,7 +11,7 @@ import {
   type Toward,
   type Uniform,
 } from '../automaton.ts';
-import { combine } from '../text/combine.ts';
+import { combine, type Wanted } from '../text/combine.ts';
 import { finite } from '../text/finite.ts';
 import { Nearest } from '../text/nearest.ts';
 import { words } from '../text/words.ts';
@@ -34,8 +34,8 @@ export interface StringOptions {
   readonly open?: boolean;
   /** Texts of which one has to come: whoever looks for a short way tries these first, in this order. */
   readonly sooner?: ReadonlyMap<string, number>;
-  /** Those in every language are wanted, or those in some: where that is said, less has to be searched for. */
-  readonly wanted?: 'every' | 'some' | undefined;
+  /** Which texts are, where that is so: less has to be searched for then. */
+  readonly wanted?: Wanted | undefined;
   /** All end so. */
   readonly sole?: Outcome | undefined;
 }

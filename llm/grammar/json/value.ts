@@ -194,7 +194,7 @@ class Values {
       return strings(languagesOf(assertions), outcome, {
         unique: unique ? FEW_TEXTS : 0,
         apart: unique,
-        wanted: certain ? wantedOf(goal) : undefined,
+        wanted: certain ? wantedOf(goal, assertions) : undefined,
         sole: certain ? NOTHING_TRACKED : undefined,
       });
     });

@@ -1,19 +1,35 @@
 import { all } from './lengths.ts';
-import { CODE_POINTS, DEAD, NONE, none, spans, type Language, type Range, type Span } from './language.ts';
+import {
+  CODE_POINTS,
+  DEAD,
+  LETTERS,
+  NONE,
+  isShort,
+  none,
+  spans,
+  type Language,
+  type Made,
+  type Range,
+  type Span,
+} from './language.ts';
 import { near } from './near.ts';
 import { Reach } from './reach.ts';
+import { ANY_SIZE, NO_SIZE, both, either, fewest, others, sizesOf, some, type Sizes } from './sizes.ts';
 import { words } from './words.ts';
+
+/** Where the texts in some language are wanted, or those that are in (true) and out of (false) each. */
+export type Wanted = 'some' | readonly boolean[];
 
 /**
  * All languages walked side by side: `label` makes of their labels that of the text, NONE where it is not wanted. It is
- * asked of labels alone that some text has. States are lists of the languages' states, DEAD among them. Where the texts of
- * `every` language or of `some` are wanted, saying so spares searches.
+ * asked of labels alone that some text has. States are lists of the languages' states, DEAD among them. Saying which texts
+ * are `wanted`, where they are so, spares searches.
  */
 export function combine(
   key: string,
   languages: readonly Language[],
   label: (labels: readonly number[]) => number,
-  wanted?: 'every' | 'some',
+  wanted?: Wanted,
 ): Language {
   const lists = languages.filter((language) => language.texts);
   if (lists.length > 1) return combineLists(key, languages, label, wanted);
@@ -30,9 +46,12 @@ function combineLists(
   key: string,
   languages: readonly Language[],
   label: (labels: readonly number[]) => number,
-  wanted?: 'every' | 'some',
+  wanted?: Wanted,
 ): Language {
-  const texts = [...new Set(languages.flatMap((language) => [...(language.texts?.keys() ?? [])]))];
+  const signs = typeof wanted === 'object' ? wanted : undefined;
+  const inside = languages.filter((language, i) => language.texts && signs?.[i]);
+  const all = new Set(languages.flatMap((language) => [...(language.texts?.keys() ?? [])]));
+  const texts = [...all].filter((text) => inside.every((language) => language.texts!.has(text)));
   const others = languages.filter((language) => !language.texts);
   return combine(
     key,
@@ -47,8 +66,7 @@ function combineLists(
         }),
       );
     },
-    // A text of their list is one of some of them; of every one it need not be.
-    wanted === 'every' && others.length === 0 ? undefined : wanted,
+    signs ? [inside.length > 0, ...signs.filter((_, i) => !languages[i]!.texts)] : wanted,
   );
 }
 
@@ -61,23 +79,32 @@ class Relabelled implements Language {
   private readonly labels = new Map<number, number>();
   private readonly rangesOf: (readonly Range[] | undefined)[] = [];
   private readonly spansOf: (readonly Span[] | null | undefined)[] = [];
-  private readonly wanted: 'every' | 'some' | undefined;
+  readonly letters: readonly number[];
+  /** The language's texts, and no others, are wanted. */
+  private readonly same: boolean;
+  /** All others are. */
+  private readonly other: boolean;
   private readonly reach: Reach;
 
   constructor(
     key: string,
     language: Language,
     relabelled: (labels: readonly number[]) => number,
-    wanted: 'every' | 'some' | undefined,
+    wanted: Wanted | undefined,
   ) {
-    this.wanted = wanted;
+    this.same = wanted === 'some' || wanted?.[0] === true;
+    this.other = wanted?.[0] === false;
+    this.letters = language.letters;
     this.key = key;
     this.language = language;
     this.relabelled = relabelled;
     this.start = outward(language.start);
     this.reach = new Reach({
       name: () => `a text that is ${shortened(language.key)}, or is not`,
-      accepts: (state) => (this.spans(state) ?? [{ label: this.label(state) }]).some(({ label }) => label !== NONE),
+      sizes: (state) => this.sizes(state, 'any'),
+      accepts: (state) =>
+        this.letters.some((letter) => some(this.sizes(state, letter))) ||
+        (this.spans(state) ?? [{ label: this.label(state) }]).some(({ label }) => label !== NONE),
       next: (state) => (this.spans(state) ? [] : this.edges(state).map((range) => range.state)),
     });
   }
@@ -96,7 +123,16 @@ class Relabelled implements Language {
   }
 
   private alive(state: number): boolean {
-    return this.wanted ? state !== OUTSIDE : this.reach.from(state);
+    return this.same ? state !== OUTSIDE : this.reach.from(state);
+  }
+
+  sizes(state: number, made: Made): Sizes {
+    const spans = this.spans(state);
+    if (spans) return sizesOf(spans);
+    const known = this.same || (this.other && typeof made === 'number');
+    if (!known) return ANY_SIZE;
+    const found = this.language.sizes(state - 1, made);
+    return this.same ? found : others(found);
   }
 
   label(state: number): number {
@@ -133,7 +169,7 @@ const outward = (state: number): number => (state === DEAD ? OUTSIDE : state + 1
 
 export function complement(language: Language): Language {
   if (language === none) return all;
-  return combine(`not (${language.key})`, [language], ([label]) => (label === NONE ? 0 : NONE));
+  return combine(`not (${language.key})`, [language], ([label]) => (label === NONE ? 0 : NONE), [false]);
 }
 
 export function intersect(...languages: readonly Language[]): Language {
@@ -145,7 +181,7 @@ export function intersect(...languages: readonly Language[]): Language {
     `(${of.map(({ key }) => key).join(') and (')})`,
     of,
     (labels) => (labels.includes(NONE) ? NONE : 0),
-    'every',
+    of.map(() => true),
   );
 }
 
@@ -164,7 +200,7 @@ export function union(...languages: readonly Language[]): Language {
 class Combined implements Language {
   readonly key: string;
   readonly start: number;
-  private readonly wanted: 'every' | 'some' | undefined;
+  private readonly wanted: Wanted | undefined;
   private readonly languages: readonly Language[];
   private readonly labelled: (labels: readonly number[]) => number;
   private readonly known = new Map<string, number>();
@@ -175,20 +211,24 @@ class Combined implements Language {
   private readonly spansOf: (readonly Span[] | null | undefined)[] = [];
   private readonly edgesOf: (readonly Range[] | undefined)[] = [];
   private readonly rangesOf: (readonly Range[] | undefined)[] = [];
+  readonly letters: readonly number[];
+  private readonly sizesOf = new Map<Made, (Sizes | undefined)[]>();
   private readonly reach: Reach;
 
   constructor(
     key: string,
     languages: readonly Language[],
     labelled: (labels: readonly number[]) => number,
-    wanted: 'every' | 'some' | undefined,
+    wanted: Wanted | undefined,
   ) {
     this.wanted = wanted;
     this.key = key;
     this.languages = languages;
+    this.letters = [...new Set(languages.flatMap((language) => language.letters))].slice(0, LETTERS);
     this.labelled = labelled;
     this.reach = new Reach({
       name: () => `a text that is ${languages.map((language) => shortened(language.key)).join(', ')}`,
+      sizes: (state) => this.sizes(state, 'any'),
       accepts: (state) => this.accepts(state),
       next: (state) => (this.spans(state) ? [] : this.edges(state).map((edge) => edge.state)),
     });
@@ -227,11 +267,51 @@ class Combined implements Language {
   }
 
   near(state: number, most: number): string | null {
-    if (this.wanted !== 'every') return null;
+    if (typeof this.wanted !== 'object' || this.wanted.includes(false)) return null;
     return near(
       this.parts[state]!.map((part, i) => ({ language: this.languages[i]!, state: part })),
       most,
     );
+  }
+
+  sizes(state: number, made: Made): Sizes {
+    let known = this.sizesOf.get(made);
+    if (known === undefined) this.sizesOf.set(made, (known = []));
+    return (known[state] ??= this.foundSizes(state, made));
+  }
+
+  private foundSizes(state: number, made: Made): Sizes {
+    const { wanted } = this;
+    const parts = this.parts[state]!;
+    if (this.lost(parts)) return NO_SIZE;
+    const spans = this.spans(state);
+    if (spans) return sizesOf(spans);
+    if (wanted === undefined) return ANY_SIZE;
+    const sizes = (part: number, i: number): Sizes => (part === DEAD ? NO_SIZE : this.languages[i]!.sizes(part, made));
+    if (wanted === 'some') return either(...parts.map(sizes));
+    const counted = parts.map((part, i) => this.partSpans(part, i));
+    const one = typeof made === 'number';
+    const found = both(
+      parts.map((part, i) => {
+        if (wanted[i]) return sizes(part, i);
+        // Texts of one code point are told by their number. Of others, one in the language may be as long as one that is not.
+        return one || counted[i] ? others(sizes(part, i)) : ANY_SIZE;
+      }),
+    );
+    if (one || counted.filter((spans) => spans === null).length <= 1) return found;
+    // Of texts in several languages, a number that each has need not be that of a text that is in all.
+    const least = fewest(found);
+    const real = this.letters.some((letter) => {
+      const alone = made === 'short' && !isShort(letter) ? NO_SIZE : this.sizes(state, letter);
+      return fewest(alone) === least && least < alone.sure;
+    });
+    return { ...found, sure: real ? least + 1 : 0 };
+  }
+
+  /** Whether a text that leads to these states is none that is wanted, whatever follows. */
+  private lost(parts: readonly number[]): boolean {
+    const { wanted } = this;
+    return typeof wanted === 'object' && parts.some((part, i) => wanted[i] && part === DEAD);
   }
 
   private alive(state: number): boolean {
@@ -243,7 +323,7 @@ class Combined implements Language {
   }
 
   private state(parts: readonly number[]): number {
-    if (this.wanted === 'every' && parts.includes(DEAD)) parts = parts.map(() => DEAD);
+    if (this.lost(parts)) parts = parts.map(() => DEAD);
     const key = parts.join(' ');
     let id = this.ids.get(key);
     if (id === undefined) {
@@ -280,7 +360,7 @@ class Combined implements Language {
   }
 
   private accepts(state: number): boolean {
-    if (this.label(state) !== NONE) return true;
+    if (this.label(state) !== NONE || this.letters.some((letter) => some(this.sizes(state, letter)))) return true;
     return (this.spans(state) ?? this.staying(state)).some(({ label }) => label !== NONE);
   }
 

@@ -1,3 +1,5 @@
+import type { Sizes } from './sizes.ts';
+
 /**
  * A set of texts as a deterministic automaton over Unicode code points, built as it is walked: what `pattern`, `enum`,
  * `format`, lengths and the keys of objects are made of. JSON's quotes and escapes, and UTF-8, come on top (json/string.ts).
@@ -24,6 +26,10 @@ export interface Language {
    * lead to the end of a text then. Null: nothing is known.
    */
   near?(state: number, most: number): string | null;
+  /** How many code points follow `state` to the end of a text, where all of them are so. */
+  sizes(state: number, made: Made): Sizes;
+  /** A few code points, of different kinds where it tells these apart: what can be known of one alone is asked of them. */
+  readonly letters: readonly number[];
   /** Of a list of texts: them, with their labels. */
   readonly texts?: ReadonlyMap<string, number>;
 }
@@ -54,6 +60,8 @@ export const none: Language = {
   ranges: () => [],
   label: () => NONE,
   spans: () => [{ below: Infinity, label: NONE }],
+  sizes: () => ({ ranges: [], sure: Infinity }),
+  letters: [],
 };
 
 /** All code points: two ranges, as the surrogates lie between. */
@@ -61,6 +69,23 @@ export const CODE_POINTS: readonly (readonly [from: number, to: number])[] = [
   [0, 0xd7ff],
   [0xe000, 0x10ffff],
 ];
+
+/** Code points that take one byte wherever they are written. */
+export const SHORT: readonly (readonly [from: number, to: number])[] = [
+  [0x20, 0x21],
+  [0x23, 0x5b],
+  [0x5d, 0x7f],
+];
+
+/** Of which code points a text is: of any, of some that are `SHORT`, or of this one alone. */
+export type Made = 'any' | 'short' | number;
+
+/** So many letters are asked about. */
+export const LETTERS = 8;
+
+export function isShort(codePoint: number): boolean {
+  return SHORT.some(([from, to]) => from <= codePoint && codePoint <= to);
+}
 
 /** Spans whose neighbours have different labels: equal lists are equal functions. */
 export function spans(list: readonly Span[]): readonly Span[] {

@@ -1,4 +1,5 @@
-import { CODE_POINTS, DEAD, NONE, type Language, type Range } from './language.ts';
+import { CODE_POINTS, DEAD, NONE, type Language, type Range, type Span } from './language.ts';
+import { ANY_SIZE, sizesOf } from './sizes.ts';
 
 const MINUTES = 24 * 60;
 /** The minute of the day in UTC whose second 60 can be. */
@@ -79,6 +80,14 @@ export function leapSeconds(skip: number): Language {
     }
   };
   const ranges = (id: number): readonly Range[] => (rangesOf[id] ??= next(states[id]!));
+  const spansOf = (id: number): readonly Span[] | null => {
+    if (!ends(id)) return null;
+    if (states[id]!.kind === 'any') return [{ below: Infinity, label: 0 }];
+    return [
+      { below: 1, label: 0 },
+      { below: Infinity, label: NONE },
+    ];
+  };
   const ends = (id: number): boolean => states[id]!.kind === 'any' || states[id]!.kind === 'end';
   return {
     key: `leap seconds behind ${skip}`,
@@ -86,13 +95,11 @@ export function leapSeconds(skip: number): Language {
     step: (id, codePoint) => ranges(id).find(({ from, to }) => from <= codePoint && codePoint <= to)?.state ?? DEAD,
     ranges,
     label: (id) => (ends(id) ? 0 : NONE),
-    spans: (id) => {
-      if (!ends(id)) return null;
-      if (states[id]!.kind === 'any') return [{ below: Infinity, label: 0 }];
-      return [
-        { below: 1, label: 0 },
-        { below: Infinity, label: NONE },
-      ];
+    spans: spansOf,
+    letters: [],
+    sizes: (id) => {
+      const spans = spansOf(id);
+      return spans ? sizesOf(spans) : ANY_SIZE;
     },
   };
 }

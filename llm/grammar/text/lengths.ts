@@ -1,8 +1,14 @@
-import { CODE_POINTS, DEAD, NONE, none, type Language } from './language.ts';
+import { CODE_POINTS, DEAD, NONE, none, type Language, type Span } from './language.ts';
+import { sizesOf } from './sizes.ts';
 
 /** All texts of `min` to `max` code points. A state is how many have come, no further than counting matters. */
 function lengths(min: number, max: number): Language {
   const limited = max < Infinity;
+  const spansOf = (state: number): readonly Span[] => [
+    ...(state < min ? [{ below: min - state, label: NONE }] : []),
+    ...(limited ? [{ below: max - state + 1, label: 0 }] : []),
+    { below: Infinity, label: limited ? NONE : 0 },
+  ];
   const step = (state: number): number => (state < max ? (limited || state < min ? state + 1 : state) : DEAD);
   return {
     key: `lengths ${min} ${max}`,
@@ -13,11 +19,9 @@ function lengths(min: number, max: number): Language {
       return next === DEAD ? [] : CODE_POINTS.map(([from, to]) => ({ from, to, state: next }));
     },
     label: (state) => (state >= min ? 0 : NONE),
-    spans: (state) => [
-      ...(state < min ? [{ below: min - state, label: NONE }] : []),
-      ...(limited ? [{ below: max - state + 1, label: 0 }] : []),
-      { below: Infinity, label: limited ? NONE : 0 },
-    ],
+    spans: spansOf,
+    sizes: (state) => sizesOf(spansOf(state)),
+    letters: [],
   };
 }
 

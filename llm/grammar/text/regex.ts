@@ -1,8 +1,20 @@
 import { Interned } from '../automaton.ts';
-import { CODE_POINTS, DEAD, NONE, none, type Language, type Range, type Span } from './language.ts';
+import {
+  CODE_POINTS,
+  DEAD,
+  LETTERS,
+  NONE,
+  SHORT,
+  none,
+  type Language,
+  type Made,
+  type Range,
+  type Span,
+} from './language.ts';
 import { WORD, parse, type Pattern } from './pattern.ts';
 import type { Points } from './points.ts';
 import { Reach } from './reach.ts';
+import { NO_SIZE, type Sizes } from './sizes.ts';
 import { EDGE, OTHER, WORDLIKE, Terms, type Neighbour, type Term } from './term.ts';
 
 /**
@@ -29,6 +41,7 @@ interface State {
 class Regex implements Language {
   readonly key: string;
   readonly start: number;
+  readonly letters: readonly number[];
   private readonly alphabet: Alphabet;
   private readonly terms: Terms;
   private readonly states: State[] = [];
@@ -40,15 +53,22 @@ class Regex implements Language {
     const sets = new Set<Points>();
     collect(pattern, sets);
     this.alphabet = new Alphabet([...sets]);
-    this.terms = new Terms(this.alphabet.size, this.alphabet.classes(WORD), text);
+    this.terms = new Terms(
+      this.alphabet.size,
+      this.alphabet.classes(WORD),
+      [...this.alphabet.within(SHORT).keys()],
+      text,
+    );
+    this.letters = [...this.alphabet.within(SHORT).values()].slice(0, LETTERS);
     this.reach = new Reach({
       name: () => this.key,
+      sizes: (id) => this.sizes(id, 'any'),
       accepts: (id) => (this.contextual(id) ? this.label(id) !== NONE : this.alive(id)),
       next: (id) => Array.from({ length: this.alphabet.size }, (_, kind) => this.after(id, kind)),
     });
     const { terms } = this;
     const whole = terms.sequence(terms.anything, terms.sequence(this.term(pattern), terms.anything));
-    const start = this.state(terms.atEnd(whole), EDGE);
+    const start = this.state(terms.atStart(terms.atEnd(whole)), EDGE);
     this.start = this.alive(start) ? start : DEAD;
   }
 
@@ -80,6 +100,11 @@ class Regex implements Language {
       ...(max < Infinity ? [{ below: max + 1, label: 0 }] : []),
       { below: Infinity, label: max < Infinity ? NONE : 0 },
     ];
+  }
+
+  sizes(state: number, made: Made): Sizes {
+    const kind = typeof made === 'number' ? this.alphabet.classOf(made) : made;
+    return kind === undefined || kind === DEAD ? NO_SIZE : this.terms.sizes(this.states[state]!.term, kind);
   }
 
   /** Only anchors and word boundaries make terms that seem to match something and don't. */
@@ -181,6 +206,18 @@ class Alphabet {
     this.ascii = Array.from({ length: 0x80 }, (_, codePoint) => this.find(codePoint));
   }
 
+  /** The classes that have some of the code points, with the first of these. */
+  within(points: Points): ReadonlyMap<number, number> {
+    const found = new Map<number, number>();
+    for (const [from, to] of points) {
+      for (let i = this.placeOf(from); i < this.from.length && this.from[i]! <= to; i += 1) {
+        const kind = this.kinds[i]!;
+        if (kind !== DEAD && !found.has(kind)) found.set(kind, Math.max(from, this.from[i]!));
+      }
+    }
+    return found;
+  }
+
   /** Of one of the sets; of others nothing is known. */
   classes(set: Points): readonly number[] {
     return this.classesOf.get(set) ?? [];
@@ -206,6 +243,10 @@ class Alphabet {
   }
 
   private find(codePoint: number): number {
+    return this.kinds[this.placeOf(codePoint)]!;
+  }
+
+  private placeOf(codePoint: number): number {
     let low = 0;
     let high = this.from.length;
     while (high - low > 1) {
@@ -213,6 +254,6 @@ class Alphabet {
       if (this.from[middle]! <= codePoint) low = middle;
       else high = middle;
     }
-    return this.kinds[low]!;
+    return low;
   }
 }

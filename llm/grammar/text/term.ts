@@ -1,5 +1,7 @@
 import { Interned } from '../automaton.ts';
 import { Unsupported } from '../refusal.ts';
+import type { Made } from './language.ts';
+import { behind, either, NO_SIZE, sized, times, type Sizes } from './sizes.ts';
 
 /** What a text must be, by classes of code points (small integers). Equal terms are the same object. */
 export type Term = Leaf | SetTerm | Sequence | Choice | Repeat;
@@ -66,14 +68,18 @@ export class Terms {
   private readonly every: Term;
   private readonly terms = new Interned<Term>();
   private readonly words: ReadonlySet<number>;
+  private readonly short: ReadonlySet<number>;
   private readonly pattern: string;
   private readonly shapes = new Map<Term, string>();
   private readonly withoutStart = new Map<Term, Term>();
+  /** By what texts are made of. */
+  private readonly known = new Map<Made, Map<Term, Sizes>>();
   private ids = 2;
 
-  /** Of so many classes, of which `words` are \w's. */
-  constructor(classes: number, words: readonly number[], pattern: string) {
+  /** Of so many classes, of which `words` are \w's, and `short` have code points that are `SHORT`. */
+  constructor(classes: number, words: readonly number[], short: readonly number[], pattern: string) {
     this.words = new Set(words);
+    this.short = new Set(short);
     this.pattern = pattern;
     this.every = this.set(Array.from({ length: classes }, (_, kind) => kind));
     this.anything = this.repeat(this.every, 0, Infinity);
@@ -304,6 +310,14 @@ export class Terms {
     return this.withLast(term, (last) => this.atEnd(last));
   }
 
+  /** The term before everything: `^` holds there where it is first. */
+  atStart(term: Term): Term {
+    if (!term.contextual) return term;
+    if (term.kind === 'start') return this.empty;
+    if (term.kind === 'choice') return this.choice(term.of.map((of) => this.atStart(of)));
+    return term.kind === 'sequence' && term.head.kind === 'start' ? this.atStart(term.tail) : term;
+  }
+
   /** The term behind the start: `^` never holds there. */
   private inside(term: Term): Term {
     if (!term.contextual) return term;
@@ -335,6 +349,44 @@ export class Terms {
     if (term === this.empty) return [0, 0];
     const { of, min, max } = asRepeat(term);
     return of === this.every ? [min, max] : null;
+  }
+
+  /** How many code points the texts of a term have; where `made` is a number, it is a class. */
+  sizes(term: Term, made: Made): Sizes {
+    let known = this.known.get(made);
+    if (known === undefined) this.known.set(made, (known = new Map()));
+    const found = known.get(term);
+    if (found !== undefined) return found;
+    const heads: Sequence[] = [];
+    let tail = term;
+    for (; tail.kind === 'sequence' && !known.has(tail); tail = tail.tail) heads.push(tail);
+    let sizes = known.get(tail) ?? this.partSizes(tail, made);
+    known.set(tail, sizes);
+    for (const sequence of heads.reverse()) {
+      sizes = behind(this.sizes(sequence.head, made), sizes);
+      known.set(sequence, sizes);
+    }
+    return sizes;
+  }
+
+  private partSizes(term: Term, made: Made): Sizes {
+    switch (term.kind) {
+      case 'never':
+        return NO_SIZE;
+      case 'empty':
+        return sized(0, 0);
+      case 'set':
+        return made === 'any' || term.classes.some((kind) => (made === 'short' ? this.short.has(kind) : kind === made))
+          ? sized(1, 1)
+          : NO_SIZE;
+      case 'choice':
+        return either(...term.of.map((of) => this.sizes(of, made)));
+      case 'repeat':
+        return times(this.sizes(term.of, made), term.min, term.max);
+      default:
+        // Whether it holds where it stands is not known.
+        return { ...sized(0, 0), sure: 0 };
+    }
   }
 
   private make(key: string, term: New<Term>): Term {

@@ -1,4 +1,5 @@
 import { DEAD, NONE, none, type Language, type Range } from './language.ts';
+import { ANY_SIZE, sized } from './sizes.ts';
 
 /**
  * These texts and no others; `label` is a text's place in the list (of the first, where one stands twice). Texts with lone
@@ -74,6 +75,9 @@ export function words(texts: readonly string[]): Language {
     },
     ranges,
     label,
+    letters: [],
+    // As many as texts may be left: they are not gone through for it.
+    sizes: (state) => (ranges(state).length > 0 ? ANY_SIZE : sized(0, 0)),
     spans: (state) =>
       ranges(state).length > 0
         ? null
