@@ -74,9 +74,12 @@ interface XGrammar {
 export async function xgrammar(vocabulary: Vocabulary): Promise<Engine> {
   const { TokenizerInfo, GrammarCompiler, GrammarMatcher } = await loadXGrammar();
   const tokens = Array.from({ length: vocabulary.size }, (_, id) => byteLevel(vocabulary.bytes(id)));
+  // It warns of what it leaves out of schemas, hundreds of lines, by the console.error that it finds when it is first used.
+  const { error } = console;
+  console.error = () => undefined;
   const info = await TokenizerInfo.createTokenizerInfo(tokens, 'byte_level', false, vocabulary.size, [
     ...vocabulary.end,
-  ]);
+  ]).finally(() => (console.error = error));
   const compiler = await GrammarCompiler.createGrammarCompiler(info, false);
   return {
     name: 'XGrammar',
