@@ -1,6 +1,7 @@
 import { createReadStream } from 'node:fs';
 import { createInterface } from 'node:readline';
 import { reason } from '../../nn/files.ts';
+import { decodeUtf8 } from '../../nn/utf8.ts';
 import { document } from '../../llm/grammar/json/value.ts';
 import { Matcher } from '../../llm/grammar/matcher.ts';
 import { Unsupported } from '../../llm/grammar/refusal.ts';
@@ -9,7 +10,7 @@ import { SchemaError } from '../../llm/grammar/schema/errors.ts';
 import { refusal, whyRejected } from './explain.ts';
 import { jsonText, membersOf } from './json.ts';
 import { replay } from './replay.ts';
-import { utf8, type Tokens } from './tokens.ts';
+import type { Tokens } from './tokens.ts';
 
 export interface Verdict {
   readonly verdict: 'accepted' | 'rejected' | 'unsupported';
@@ -67,7 +68,9 @@ export async function* linesOf(file: string): AsyncIterable<Uint8Array> {
 export function checkLine(bytes: Uint8Array, number: number, tokens: Tokens, options: SchemaOptions): Line | null {
   let id: unknown = number;
   try {
-    const text = utf8(bytes);
+    const text = decodeUtf8(bytes, (what) => {
+      throw new Error(`it ${what}`);
+    });
     if (text.trim() === '') return null;
     const line: unknown = JSON.parse(text);
     if (typeof line === 'object' && line !== null && 'id' in line) id = line.id;

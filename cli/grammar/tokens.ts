@@ -2,6 +2,7 @@ import { existsSync } from 'node:fs';
 import { readFile } from 'node:fs/promises';
 import path from 'node:path';
 import { reason } from '../../nn/files.ts';
+import { decodeUtf8 } from '../../nn/utf8.ts';
 import { cl100k, tokenizerOf } from '../../llm/tokenizer.ts';
 import type { Tokenizer } from '../../llm/tokenizer.ts';
 
@@ -48,15 +49,6 @@ function onlyEnd({ added_tokens: added }: Record<string, unknown>): string | und
   return texts.length === 1 ? texts[0] : undefined;
 }
 
-/** Without the byte order mark that some editors write. Throws where bytes are none of a text in UTF-8. */
-export function utf8(bytes: Uint8Array): string {
-  try {
-    return new TextDecoder('utf-8', { fatal: true }).decode(bytes);
-  } catch (error) {
-    throw new Error('it is no text in UTF-8', { cause: error });
-  }
-}
-
 export async function readJson(file: string): Promise<Record<string, unknown>> {
   const text = await readText(file);
   try {
@@ -67,9 +59,10 @@ export async function readJson(file: string): Promise<Record<string, unknown>> {
 }
 
 export async function readText(file: string): Promise<string> {
-  try {
-    return utf8(await readFile(file));
-  } catch (error) {
+  const bytes = await readFile(file).catch((error: unknown) => {
     throw new Error(`[file] ${file} cannot be read: ${reason(error)}`, { cause: error });
-  }
+  });
+  return decodeUtf8(bytes, (what) => {
+    throw new Error(`[file] ${file} ${what}`);
+  });
 }

@@ -162,7 +162,7 @@ describe('--check', () => {
     expect(verdicts).toEqual([
       'accepted',
       expect.stringContaining('line 2: Unexpected token'),
-      'line 3: it is no text in UTF-8',
+      'line 3: it is not UTF-8: byte 38 (0xff) is wrong',
       'blank',
       'rejected',
       'accepted',
